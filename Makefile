@@ -1,0 +1,52 @@
+PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint bench-memory clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV)/dev.stamp ## make .venv with everything for development in it
+
+demo: $(VENV)/demo.stamp ## fetch a small model and film reviews, and tune one on the other
+	$(BIN)/python examples/fetch.py
+	$(BIN)/zoopt tune examples/reviews.yaml
+
+test: lint ## lint, then run all tests but the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+test-slow: $(VENV)/dev.stamp ## run the slow tests
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/dev.stamp ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench-memory: $(VENV)/demo.stamp ## measure the memory of a tuning step against a forward pass
+	$(BIN)/python examples/fetch.py
+	$(BIN)/python benchmarks/memory/run.py
+
+clean: ## remove .venv and what builds and tools leave behind
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Torch comes first and alone, because it is the one dependency of which several builds exist.
+# The plain version in constraints.txt takes the build that the configured index offers (CPU or
+# CUDA), the zoopt installation after it finds torch satisfied whatever else it has to resolve,
+# and an edit of pyproject.toml does not touch it.
+$(VENV)/torch.stamp: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	touch $@
+
+$(VENV)/demo.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(INSTALL) --editable '.[demo]'
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(INSTALL) --editable '.[demo,data,dev]'
+	touch $@

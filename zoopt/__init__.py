@@ -1,0 +1,20 @@
+"""zoopt tunes any torch model against any number you can compute, with forward passes alone.
+
+>>> import torch, zoopt
+>>> x = torch.nn.Parameter(torch.zeros(3))
+>>> opt = zoopt.ZOOptimizer([x], lr=0.02, estimator=zoopt.MeZO(eps=1e-3), maximize=True)
+>>> for _ in range(300):
+...     value = opt.step(lambda: -(x - 1).abs().sum().item())
+>>> bool((x - 1).abs().max() < 0.5)
+True
+"""
+
+from zoopt.directions import Gaussian, Rademacher, Sphere, kernel_mode
+from zoopt.estimators import NSPSA, SPSA, ZOEstimator
+from zoopt.interfaces import Displacement, GradientEstimate, Probe
+from zoopt.optimizer import NonFiniteLossError, StepRecord, ZOOptimizer
+from zoopt.presets import MeZO
+from zoopt.registry import Metric, get_objective, list_objectives, register_objective
+from zoopt.updates import SGD, Adam, Momentum
+
+__version__ = "0.1.0"

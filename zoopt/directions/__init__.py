@@ -1,0 +1,8 @@
+"""Direction families: what z looks like. One file a family, with the kernel that they share."""
+
+from zoopt.directions.compilation import kernel_mode
+from zoopt.directions.gaussian import Gaussian
+from zoopt.directions.rademacher import Rademacher
+from zoopt.directions.sphere import Sphere
+
+__all__ = ["Gaussian", "Rademacher", "Sphere", "kernel_mode"]

@@ -1,0 +1,65 @@
+"""What the dense families share: every element of θ has a component of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from zoopt.directions import compilation, kernel
+from zoopt.interfaces import Slot, Terms
+
+
+class DenseDirection:
+    """A direction whose components come straight from the kernel. Subclasses name the unit."""
+
+    name: str
+    unit: kernel.Unit
+
+    def __init__(self) -> None:
+        self._compiled = False
+
+    def bind(self, slots: Sequence[Slot]) -> None:
+        """Learns which tensors θ consists of."""
+        self._compiled = compilation.wanted(sum(slot.tensor.numel() for slot in slots))
+
+    def scaled(self, terms: Terms) -> Terms:
+        """The terms as coefficients of the kernel's z. Here they are the same."""
+        return terms
+
+    def add_(
+        self,
+        tensor: torch.Tensor,
+        index: int,
+        terms: Terms,
+        *,
+        decay: float = 1.0,
+        stochastic_rounding: bool = False,
+    ) -> None:
+        """tensor ← decay · tensor + Σ_k c_k z(s_k)[index]; see :func:`zoopt.directions.kernel.add_`."""
+        kernel.add_(
+            tensor,
+            index,
+            self.scaled(terms),
+            self.unit,
+            decay=decay,
+            stochastic_rounding=stochastic_rounding,
+            compiled=self._compiled,
+        )
+
+    def rows(self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms) -> torch.Tensor:
+        """Rows ``ids`` of the matrix as :meth:`add_` on a copy of it would leave them.
+
+        Args:
+            matrix: shape (rows, width), a parameter of θ, not written.
+            ids: integer tensor of any shape.
+            index: the matrix's position in θ.
+            terms: (seed, coefficient) pairs.
+
+        Returns:
+            shape ``(*ids.shape, width)``.
+        """
+        rows = matrix.detach()[ids]
+        return kernel.add_to_rows(
+            rows, ids, matrix.numel(), index, self.scaled(terms), self.unit
+        )

@@ -1,0 +1,64 @@
+"""Sphere directions: z uniform on the sphere of radius √d, so that E[z zᵀ] = I.
+
+z = √d · g / ‖g‖ with g Gaussian over *all* of θ, so every probe moves θ by exactly ε√d. The norm is
+found once per seed, by generating g without storing it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from zoopt.directions.dense import DenseDirection
+from zoopt.directions.gaussian import GAUSSIAN
+from zoopt.directions.kernel import add_
+from zoopt.interfaces import Slot, Terms
+
+_REMEMBERED = 256
+_PIECE = 1 << 20
+
+
+class Sphere(DenseDirection):
+    """z uniform on the sphere of radius √d over the whole of θ."""
+
+    name = "sphere"
+    unit = GAUSSIAN
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._slots: Sequence[Slot] = ()
+        self._factors: dict[int, float] = {}
+
+    def bind(self, slots: Sequence[Slot]) -> None:
+        """Learns over which tensors the norm is taken."""
+        super().bind(slots)
+        self._slots = tuple(slots)
+        self._factors.clear()
+
+    def scaled(self, terms: Terms) -> Terms:
+        """Coefficients of the Gaussian: c · √d / ‖g(s)‖."""
+        return tuple((seed, c * self._factor(seed)) for seed, c in terms)
+
+    def _factor(self, seed: int) -> float:
+        if seed not in self._factors:
+            if len(self._factors) >= _REMEMBERED:
+                self._factors.pop(next(iter(self._factors)))
+            d = sum(slot.tensor.numel() for slot in self._slots)
+            squares = math.fsum(
+                square_sum(slot, seed, self._compiled) for slot in self._slots
+            )
+            self._factors[seed] = math.sqrt(d / squares) if squares else 1.0
+        return self._factors[seed]
+
+
+def square_sum(slot: Slot, seed: int, compiled: bool) -> float:
+    """‖g(seed)‖² over one tensor, summed in an order that no thread count changes."""
+    total = 0.0
+    for first in range(0, slot.tensor.numel(), _PIECE):
+        size = min(_PIECE, slot.tensor.numel() - first)
+        g = torch.zeros(_PIECE, device=slot.tensor.device)
+        add_(g[:size], slot.index, ((seed, 1.0),), GAUSSIAN, first=first, compiled=compiled)
+        total += math.fsum(g.view(-1, 1024).double().square().sum(dim=1).tolist())
+    return total

@@ -1,0 +1,83 @@
+"""What the engines share: moving every tensor of θ by a displacement, undisturbed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+
+from zoopt.interfaces import Direction, Displacement, Losses, Slot
+
+
+class BaseEngine(ABC):
+    """An engine over fixed slots and one direction family."""
+
+    name: str
+
+    def __init__(self, slots: Sequence[Slot], direction: Direction) -> None:
+        self.slots = tuple(slots)
+        self.direction = direction
+
+    @abstractmethod
+    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
+        """The loss at θ + displacement."""
+
+    def revisit(self, displacement: Displacement) -> None:
+        """Does to θ what :meth:`evaluate` did, for a replay. Here that left θ as it was."""
+
+    def commit(self, displacement: Displacement, decay: Mapping[int, float]) -> None:
+        """θ ← decay · θ + displacement, in one pass, stochastically rounded in half precision."""
+        self.settle()
+        with deferred_signals():
+            for slot in self.slots:
+                self.direction.add_(
+                    slot.tensor,
+                    slot.index,
+                    displacement.terms(slot),
+                    decay=decay[slot.index],
+                    stochastic_rounding=True,
+                )
+
+    def settle(self) -> None:
+        """Nothing to do where θ is never left displaced between probes."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an update is still to be applied, together with the next probe."""
+        return False
+
+    def chain(self) -> AbstractContextManager[None]:
+        """Nothing to gain where a probe does not write θ."""
+        return nullcontext()
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Lets Ctrl-C and termination wait until θ, or the log and θ, are consistent again.
+
+    Signals reach Python's handlers on the main thread only; elsewhere there is nothing to defer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if handler is not None:
+            previous[number] = handler
+            signal.signal(number, lambda n, frame: caught.append((n, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for number, frame in caught:
+            handler = previous[number]
+            if callable(handler):
+                handler(number, frame)
+            elif handler == signal.SIG_DFL:
+                signal.raise_signal(number)

@@ -1,0 +1,46 @@
+"""The copy engine: a probe writes θ + displacement over θ and puts a kept copy back afterwards.
+
+Twice the memory of the weights; exact; the reference that the other engines are tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zoopt.engines.base import BaseEngine, deferred_signals
+from zoopt.interfaces import Direction, Displacement, Losses, Slot
+
+
+class Copy(BaseEngine):
+    """Keeps a copy of θ from the first probe of a step to its end. Restores bit for bit."""
+
+    name = "copy"
+
+    def __init__(self, slots: Sequence[Slot], direction: Direction) -> None:
+        super().__init__(slots, direction)
+        self._kept: list[Tensor] = []
+
+    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
+        """The loss at θ + displacement; θ is itself again when this returns or raises."""
+        if not self._kept:
+            self._kept = [slot.tensor.detach().clone() for slot in self.slots]
+        try:
+            with deferred_signals():
+                for slot in self.slots:
+                    self.direction.add_(slot.tensor, slot.index, displacement.terms(slot))
+            return loss()
+        finally:
+            self._restore()
+
+    def settle(self) -> None:
+        """Lets go of the copy."""
+        self._kept = []
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        with deferred_signals():
+            for slot, kept in zip(self.slots, self._kept, strict=True):
+                slot.tensor.copy_(kept)

@@ -1,0 +1,173 @@
+"""The overlay engine: θ is never written while probing.
+
+A ``TorchFunctionMode`` sees every operation that takes a parameter and hands it θ + displacement,
+made in scratch memory for that operation (for a lookup, only the rows looked up). An interrupted
+run cannot leave a perturbed model, and half-precision weights do not drift.
+
+The result equals explicit perturbation on the same dispatch path. What the mode cannot see would be
+silently unperturbed, so it is refused: scripted and compiled modules when the engine is made, and
+any parameter that no operation took during a probe when the probe ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from zoopt.engines.base import BaseEngine
+from zoopt.interfaces import Direction, Displacement, Losses, Slot
+
+_VIEWS = frozenset({"data", "T", "mT", "H", "mH", "real"})
+_ABOUT = frozenset(
+    {
+        "size",
+        "dim",
+        "ndimension",
+        "numel",
+        "nelement",
+        "stride",
+        "storage_offset",
+        "is_contiguous",
+        "is_floating_point",
+        "is_complex",
+        "element_size",
+        "get_device",
+        "type",
+        "data_ptr",
+        "untyped_storage",
+        "has_names",
+        "requires_grad_",
+        "__len__",
+        "__hash__",
+        "__repr__",
+        "__format__",
+        "__reduce_ex__",
+        "register_hook",
+    }
+)
+_OTHERWISE = "engine='copy' (exact, twice the memory) or engine='inplace' sees through it"
+
+
+class UnseenParameterError(RuntimeError):
+    """A parameter was not taken by any operation that the overlay engine could see."""
+
+
+class Overlay(BaseEngine):
+    """Evaluates probes on scratch copies of single parameters. Restores nothing: nothing changes.
+
+    Args:
+        slots: θ.
+        direction: the family of z.
+        model: where given, searched for modules that the engine cannot see into.
+    """
+
+    name = "overlay"
+
+    def __init__(
+        self, slots: Sequence[Slot], direction: Direction, model: torch.nn.Module | None = None
+    ) -> None:
+        super().__init__(slots, direction)
+        self._by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
+        if model is not None:
+            _refuse_opaque(model)
+
+    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
+        """The loss as if θ were θ + displacement.
+
+        Raises:
+            UnseenParameterError: a parameter of θ took part in no operation.
+        """
+        mode = _Perturb(self._by_id, self.direction, displacement)
+        with mode:
+            value = loss()
+        unseen = [s.name for key, s in self._by_id.items() if key not in mode.seen]
+        if unseen:
+            raise UnseenParameterError(
+                f"the objective used {', '.join(unseen[:5])}"
+                f"{f' and {len(unseen) - 5} more' if len(unseen) > 5 else ''} in no operation that "
+                "engine='overlay' can see, so perturbing them had no effect. Leave parameters that "
+                "the objective does not depend on out with params=...; where it does (through a "
+                f"compiled function, a cached view, another thread), {_OTHERWISE}."
+            )
+        return value
+
+
+def _refuse_opaque(model: torch.nn.Module) -> None:
+    for name, module in model.named_modules():
+        what = None
+        if isinstance(module, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            what = "a scripted or traced module"
+        elif type(module).__name__ == "OptimizedModule" or (
+            getattr(module, "_compiled_call_impl", None) is not None
+        ):
+            what = "a compiled module"
+        if what is not None:
+            raise TypeError(
+                f"module {name or type(module).__name__!r} is {what}, whose operations "
+                f"engine='overlay' cannot see: {_OTHERWISE}"
+            )
+
+
+class _Perturb(TorchFunctionMode):
+    """Replaces parameters among an operation's arguments by their perturbed values."""
+
+    def __init__(
+        self, slots: Mapping[int, Slot], direction: Direction, displacement: Displacement
+    ) -> None:
+        super().__init__()
+        self._slots, self._direction, self._displacement = slots, direction, displacement
+        self.seen: set[int] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if _asks_about(func):
+            return func(*args, **kwargs)
+        lookup = self._lookup(func, args, kwargs)
+        if lookup is not None:
+            return lookup
+        args, kwargs = tree_map_only(Tensor, self._perturbed, (args, kwargs))
+        return func(*args, **kwargs)
+
+    def _perturbed(self, tensor: Tensor) -> Tensor:
+        slot = self._slots.get(id(tensor))
+        if slot is None:
+            return tensor
+        self.seen.add(id(tensor))
+        scratch = tensor.detach().clone()
+        self._direction.add_(scratch, slot.index, self._displacement.terms(slot))
+        return scratch
+
+    def _lookup(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor | None:
+        """F.embedding of a parameter, making only the rows that are looked up."""
+        if func is not torch.nn.functional.embedding or kwargs.get("max_norm") is not None:
+            return None
+        weight = args[1] if len(args) > 1 else kwargs.get("weight")
+        ids = args[0] if args else kwargs.get("input")
+        slot = self._slots.get(id(weight))
+        if slot is None or not isinstance(ids, Tensor) or not slot.tensor.is_contiguous():
+            return None
+        self.seen.add(id(weight))
+        return self._direction.rows(
+            slot.tensor, ids, slot.index, self._displacement.terms(slot)
+        )
+
+
+def _asks_about(func: Callable[..., Any]) -> bool:
+    """Whether a function reads a tensor's shape, dtype and the like, not its values."""
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        return getattr(getattr(func, "__self__", None), "__name__", "") not in _VIEWS
+    return name in _ABOUT

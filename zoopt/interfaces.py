@@ -1,0 +1,204 @@
+"""The words that every part of zoopt shares: probe, seed-space gradient, and the five axes.
+
+Nothing here imports the rest of zoopt, so this file can be read first and alone.
+
+A *seed* ``s`` (64 bits) names a random direction ``z(s)`` over the trainable parameters θ. It is
+generated when it is needed and never stored. A list of ``(seed, coefficient)`` therefore stands for
+a vector of any size in a few bytes, and that is what passes between the parts:
+
+* an **estimator** asks for the objective at a few *probes* θ + Σ_k a_k z(s_k) and returns a
+  :class:`GradientEstimate`, ĝ = Σ_k c_k z(s_k);
+* an **engine** evaluates probes and commits updates, and owns the state that θ is in meanwhile;
+* an **update rule** says how ĝ moves θ;
+* a **direction** says what z looks like;
+* an **objective** says what number is tuned, and which way is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+Terms = tuple[tuple[int, float], ...]
+"""A vector in seed space: Σ coefficient · z(seed) for each (seed, coefficient)."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One place at which the objective is evaluated: θ + Σ_k a_k z(s_k) for (s_k, a_k) in terms."""
+
+    terms: Terms
+
+
+@dataclass(frozen=True)
+class GradientEstimate:
+    """The seed-space gradient ĝ = Σ_k c_k z(s_k), and the losses that it was computed from.
+
+    Attributes:
+        seeds: the K seeds s_k.
+        coefficients: the K numbers c_k, in loss per unit of z (for SPSA the projected gradients,
+            divided by K when there are several).
+        losses: what the probes returned, in the order in which they were asked for.
+    """
+
+    seeds: tuple[int, ...]
+    coefficients: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def terms(self) -> Terms:
+        """The estimate as (seed, coefficient) pairs."""
+        return tuple(zip(self.seeds, self.coefficients, strict=True))
+
+
+Evaluate = Callable[[Sequence[Probe]], list[float]]
+"""What an estimator is given: the losses of several independent probes, in order.
+
+They are asked for together so that an engine that can evaluate many in one forward may do so.
+"""
+
+Losses = Callable[[], float]
+"""The objective at wherever θ stands now, as a number to be minimized."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor of θ.
+
+    Attributes:
+        index: position in θ. Part of the key that z is generated from.
+        name: the parameter's name, or ``"param.3"`` where it has none.
+        tensor: the parameter itself; never rebound.
+        group: which of the optimizer's parameter groups it belongs to.
+    """
+
+    index: int
+    name: str
+    tensor: torch.Tensor = field(repr=False)
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """A vector over θ in seed space that may differ between parameter groups (own lr, own eps)."""
+
+    groups: tuple[Terms, ...]
+
+    def terms(self, slot: Slot) -> Terms:
+        """The terms that apply to one tensor."""
+        return self.groups[slot.group]
+
+    def __bool__(self) -> bool:
+        return any(self.groups)
+
+
+class Direction(Protocol):
+    """What z looks like. Stateless: everything follows from (seed, tensor index, offset).
+
+    Every family is scaled so that E[z zᵀ] = I, hence E‖z‖² = d.
+    """
+
+    name: str
+
+    def bind(self, slots: Sequence[Slot]) -> None:
+        """Learns which tensors θ consists of (a family may normalize over all of them)."""
+
+    def add_(
+        self,
+        tensor: torch.Tensor,
+        index: int,
+        terms: Terms,
+        *,
+        decay: float = 1.0,
+        stochastic_rounding: bool = False,
+    ) -> None:
+        """tensor ← decay · tensor + Σ_k c_k z(s_k)[index], one read and one write of tensor."""
+
+    def rows(self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms) -> torch.Tensor:
+        """Rows ``ids`` of a matrix as :meth:`add_` would leave them, for a lookup."""
+
+
+class Engine(Protocol):
+    """How a probe is evaluated, and what state θ is in meanwhile."""
+
+    name: str
+
+    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
+        """The loss at θ + displacement."""
+
+    def revisit(self, displacement: Displacement) -> None:
+        """Does to θ whatever :meth:`evaluate` did, without evaluating: for a replay."""
+
+    def commit(self, displacement: Displacement, decay: Mapping[int, float]) -> None:
+        """θ ← decay · θ + displacement, where decay maps a slot's index to its factor."""
+
+    def settle(self) -> None:
+        """Brings θ to where it belongs: no probe in it, every commit in it."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a commit waits for the next probe."""
+
+    def chain(self) -> AbstractContextManager[None]:
+        """Within it a commit may wait for the next probe, and share its pass over θ."""
+
+
+class Estimator(Protocol):
+    """Which probes, and how their losses become coefficients."""
+
+    eps: float
+    n: int
+    direction: str | Direction
+    engine: str
+
+    def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
+        """ĝ from the losses at probes along the given ``n`` seeds, at perturbation scale eps."""
+
+
+class UpdateRule(Protocol):
+    """How ĝ moves θ. Dense state, if any, lives in ``state[slot.index]``."""
+
+    name: str
+
+    def apply(self, step: UpdateStep) -> None:
+        """Applies one update."""
+
+
+@dataclass(frozen=True)
+class UpdateStep:
+    """Everything an update rule needs for one step.
+
+    Attributes:
+        slots: θ.
+        gradient: ĝ for each parameter group.
+        lr: the learning rate of each group.
+        decay: for each slot's index 1 − lr·weight_decay, or 1 where decay is excluded.
+        engine: what moves θ.
+        direction: what generates z.
+        state: dense state of the rule for each tensor, kept by the optimizer.
+    """
+
+    slots: Sequence[Slot]
+    gradient: Displacement
+    lr: tuple[float, ...]
+    decay: Mapping[int, float]
+    engine: Engine
+    direction: Direction
+    state: Callable[[Slot], dict[str, Any]]
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A number to tune, in two halves: the heavy forward, and the cheap score."""
+
+    higher_is_better: bool
+
+    def predict(self, model: torch.nn.Module, batch: Any) -> Any:
+        """Predictions for a batch: forward passes, batched, on the model's device."""
+
+    def score(self, predictions: Any, references: Any) -> float:
+        """One number from all predictions at once; plain Python, no tensors needed."""

@@ -1,0 +1,388 @@
+"""ZOOptimizer: a ``torch.optim.Optimizer`` that needs values of the objective and no gradients."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoopt import registry
+from zoopt.directions.kernel import KERNEL_VERSION
+from zoopt.engines.base import deferred_signals
+from zoopt.estimators import ZOEstimator
+from zoopt.interfaces import (
+    Direction,
+    Displacement,
+    Engine,
+    Evaluate,
+    GradientEstimate,
+    Probe,
+    Slot,
+    UpdateRule,
+    UpdateStep,
+)
+from zoopt.parameters import Select, groups_of, slots_of
+from zoopt.probing import evaluation_mode, same_randomness
+from zoopt.seeds import direction_seeds
+
+log = logging.getLogger("zoopt")
+
+Closure = Callable[[], "float | Tensor"]
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The objective returned NaN or infinity. θ is as it was before the step."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """All that a step did, enough to repeat it without the objective.
+
+    Attributes:
+        step: how many updates came before.
+        seeds: the step's directions.
+        losses: what its probes returned, to be minimized, in order.
+        lr: learning rate of each parameter group.
+        eps: perturbation scale of each parameter group.
+        weight_decay: weight decay of each parameter group.
+        chained: whether its first probe shared a pass over θ with the update before it, which
+            rounds differently from restoring first.
+    """
+
+    step: int
+    seeds: tuple[int, ...]
+    losses: tuple[float, ...]
+    lr: tuple[float, ...]
+    eps: tuple[float, ...]
+    weight_decay: tuple[float, ...]
+    chained: bool
+
+
+class ZOOptimizer(torch.optim.Optimizer):
+    """Tunes parameters against any number that a closure returns, with forward passes alone.
+
+    θ is the trainable parameters of ``source``, or those that ``params`` chooses among them. Every
+    step draws directions z(s) from ``seed`` and the step number, evaluates the closure at probes
+    θ + Σ a z(s), and moves θ along the estimated gradient. Memory beyond the weights is the
+    engine's and the update rule's: none for the in-place engine with SGD.
+
+    Given a model, the closure runs with it in eval mode; modes and buffers are put back after. Given
+    bare parameters, modes and buffers are the caller's. All probes of a step see the same random
+    state. If the closure raises, is interrupted, or returns a number that is not finite, θ is put
+    back as it was before the step (bit for bit with the overlay and copy engines, within 2 ulp of
+    max(|θ|, ε|z|) with the in-place engine in fp32).
+
+    Args:
+        source: a module, parameters, (name, parameter) pairs, or parameter group dicts, which may
+            have their own ``lr``, ``eps``, ``weight_decay`` and ``decay_1d``.
+        lr: learning rate η.
+        estimator: which probes; a name (``zoopt list estimators``) or an object.
+        direction: what z looks like; overrides the estimator's.
+        engine: how probes are evaluated; overrides the estimator's. ``"auto"`` is in-place in fp32
+            and overlay where any parameter is in half precision.
+        update: the update rule, by name or as an object.
+        eps: perturbation scale ε; overrides the estimator's.
+        weight_decay: decoupled decay λ: θ ← (1 − ηλ) θ at each update.
+        decay_1d: whether tensors of fewer than two dimensions (biases, norms) decay as well.
+        params: name patterns, or a predicate ``(name, parameter) -> bool``.
+        maximize: treat the closure's number as higher-is-better.
+        seed: what all directions are drawn from.
+
+    Raises:
+        ValueError: nothing to tune, or a setting out of range.
+
+    Example:
+        >>> import torch, zoopt
+        >>> model = torch.nn.Linear(4, 1)
+        >>> x, y = torch.eye(4), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+        >>> opt = zoopt.ZOOptimizer(model, lr=0.1, estimator=zoopt.MeZO(eps=1e-3), seed=0)
+        >>> first = opt.step(lambda: ((model(x) - y) ** 2).mean())
+        >>> for _ in range(300):
+        ...     last = opt.step(lambda: ((model(x) - y) ** 2).mean())
+        >>> last < 0.01 * first
+        True
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        lr: float = 1e-6,
+        estimator: str | ZOEstimator = "mezo",
+        direction: str | Direction | None = None,
+        engine: str | None = None,
+        update: str | UpdateRule = "sgd",
+        *,
+        eps: float | None = None,
+        weight_decay: float = 0.0,
+        decay_1d: bool = False,
+        params: Select = None,
+        maximize: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.model = source if isinstance(source, torch.nn.Module) else None
+        self.estimator = registry.make_estimator(estimator)
+        self.direction = registry.make_direction(direction or self.estimator.direction)
+        self.update = registry.make_update(update)
+        self.maximize = maximize
+        self.seed = int(seed)
+        self.steps = 0
+        self.recorder: Callable[[StepRecord], None] | None = None
+        self._wanted_engine = engine or self.estimator.engine
+        self._pending: tuple[GradientEstimate, StepRecord] | None = None
+        self._ready = False
+        defaults = {
+            "lr": lr,
+            "eps": self.estimator.eps if eps is None else eps,
+            "weight_decay": weight_decay,
+            "decay_1d": decay_1d,
+        }
+        groups = [group for group in groups_of(source, params) if group["params"]]
+        super().__init__(groups, defaults)
+        self._ready = True
+        self._assemble()
+
+    def _assemble(self) -> None:
+        self.slots = slots_of(self.param_groups)
+        self.direction.bind(self.slots)
+        half = [s.name for s in self.slots if s.tensor.element_size() < 4]
+        name = self._wanted_engine
+        if name == "auto":
+            name = "overlay" if half else "inplace"
+        elif name == "inplace" and half:
+            log.warning(
+                "the in-place engine rounds half-precision parameters (%s) at every probe, and they "
+                "drift; engine='overlay' does not",
+                half[0],
+            )
+        engine = registry.engine_class(name)
+        extra = {"model": self.model} if name == "overlay" else {}
+        self.engine: Engine = engine(self.slots, self.direction, **extra)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group; the tensors already there keep their place in θ, and so their z."""
+        for name in ("lr", "eps"):
+            value = param_group.get(name, self.defaults[name])
+            if not (math.isfinite(value) and value >= 0 and (value > 0 or name == "lr")):
+                raise ValueError(f"{name}={value} must be a positive number")
+        if self._ready:
+            self.engine.settle()
+        super().add_param_group(param_group)
+        if self._ready:
+            self._assemble()
+
+    @property
+    def d(self) -> int:
+        """How many scalars are tuned."""
+        return sum(slot.tensor.numel() for slot in self.slots)
+
+    def estimate(self, closure: Closure) -> float:
+        """Probes the objective and leaves an estimate that a bare :meth:`step` applies.
+
+        Args:
+            closure: returns the objective's value where θ stands, as a float or 0-d tensor. It is
+                called once a probe, without autograd.
+
+        Returns:
+            The mean of the probed values, in the closure's own sign.
+
+        Raises:
+            NonFiniteLossError: a value was NaN or infinite.
+            TypeError: the closure returned something that is not one number.
+        """
+        self._pending = None
+        chained = self.engine.waiting
+        rewind = same_randomness({slot.tensor.device for slot in self.slots})
+        sign = -1.0 if self.maximize else 1.0
+
+        def loss() -> float:
+            rewind()
+            return sign * self._number(closure())
+
+        def evaluate(probes: Sequence[Probe]) -> list[float]:
+            return [self.engine.evaluate(self._displace(probe), loss) for probe in probes]
+
+        with torch.no_grad():
+            try:
+                with evaluation_mode(self.model):
+                    estimate = self._run_estimator(evaluate)
+            except BaseException:
+                self.engine.settle()
+                raise
+        self._pending = estimate, self._record(estimate, chained)
+        return sign * sum(estimate.losses) / len(estimate.losses)
+
+    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
+        """Estimates and updates; without a closure, applies the estimate that is pending.
+
+        Returns:
+            What :meth:`estimate` returned, or None without a closure.
+
+        Raises:
+            RuntimeError: no closure, and no estimate pending.
+        """
+        value = self.estimate(closure) if closure is not None else None
+        if self._pending is None:
+            raise RuntimeError(
+                "step() without a closure applies a pending estimate, and there is none: a "
+                "zeroth-order step needs values of the objective. Write opt.step(closure), or "
+                "opt.estimate(closure) and then opt.step(). loss.backward() has no part in it."
+            )
+        (estimate, record), self._pending = self._pending, None
+        with deferred_signals():
+            if self.recorder is not None:
+                self.recorder(record)
+            self._apply(estimate)
+        return value
+
+    def repeat(self, record: StepRecord) -> None:
+        """Does again what a recorded step did, with its losses instead of the objective.
+
+        The arithmetic, and its rounding, is the same as the step's. Groups take the recorded lr, eps
+        and weight decay. Call it within :meth:`chain`, so that passes are shared where they were.
+        """
+        if record.step != self.steps:
+            raise ValueError(f"the record is of step {record.step}, the optimizer at {self.steps}")
+        for name in ("lr", "eps", "weight_decay"):
+            values = getattr(record, name)
+            for group, value in zip(self.param_groups, values, strict=True):
+                group[name] = value
+        if not record.chained:
+            self.engine.settle()
+        losses = iter(record.losses)
+
+        def evaluate(probes: Sequence[Probe]) -> list[float]:
+            for probe in probes:
+                self.engine.revisit(self._displace(probe))
+            return [next(losses) for _ in probes]
+
+        self._apply(self._run_estimator(evaluate))
+
+    def chain(self) -> AbstractContextManager[None]:
+        """Within it, an update may wait and share a pass over θ with the next step's first probe.
+
+        Two passes over θ a step instead of three, with the in-place engine. Only for code that owns
+        its loop: call :meth:`settle` before anything but a step reads θ.
+        """
+        return self.engine.chain()
+
+    def settle(self) -> None:
+        """Makes θ exact: every update in it, no probe in it. Does nothing outside a chain."""
+        self.engine.settle()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears ``.grad`` of θ, should anything have set it; nothing here does."""
+        super().zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Torch's state dict, and under ``"zoopt"`` what continues the sequence of directions."""
+        self.settle()
+        own = {
+            "steps": self.steps,
+            "seed": self.seed,
+            "kernel": KERNEL_VERSION,
+            "direction": self.direction.name,
+        }
+        return {**super().state_dict(), "zoopt": own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: it was saved by another optimizer, kernel version or direction family.
+        """
+        if "zoopt" not in state_dict:
+            raise ValueError(
+                "this state dict has no 'zoopt' entry, so it is not of a ZOOptimizer: a state of "
+                f"torch's own optimizers cannot continue one (it has {sorted(state_dict)})"
+            )
+        own = state_dict["zoopt"]
+        for what, mine in (("kernel", KERNEL_VERSION), ("direction", self.direction.name)):
+            if own[what] != mine:
+                raise ValueError(f"saved with {what} {own[what]!r}, but this one has {mine!r}")
+        self.settle()
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "zoopt"})
+        # torch casts floating state to the parameter's dtype; ours is fp32 whatever that is.
+        for number, slot in enumerate(self.slots):
+            for name, value in state_dict["state"].get(number, {}).items():
+                if isinstance(value, Tensor):
+                    self.state[slot.tensor][name] = value.to(slot.tensor.device, copy=True)
+        self.steps, self.seed = own["steps"], own["seed"]
+
+    def _run_estimator(self, evaluate: Evaluate) -> GradientEstimate:
+        seeds = direction_seeds(self.seed, self.steps, self.estimator.n)
+        return self.estimator.estimate(evaluate, seeds, self.param_groups[0]["eps"])
+
+    def _apply(self, estimate: GradientEstimate) -> None:
+        scales = self._scales()
+        gradient = Displacement(
+            tuple(tuple((s, c / scale) for s, c in estimate.terms) for scale in scales)
+        )
+        lr = self._of_groups("lr")
+        self.update.apply(
+            UpdateStep(
+                slots=self.slots,
+                gradient=gradient,
+                lr=lr,
+                decay={slot.index: self._decay(slot) for slot in self.slots},
+                engine=self.engine,
+                direction=self.direction,
+                state=lambda slot: self.state[slot.tensor],
+            )
+        )
+        self.steps += 1
+
+    def _displace(self, probe: Probe) -> Displacement:
+        return Displacement(
+            tuple(tuple((s, a * scale) for s, a in probe.terms) for scale in self._scales())
+        )
+
+    def _scales(self) -> tuple[float, ...]:
+        """Each group's eps in units of the first one's, at which the estimator works.
+
+        A group probed at scale · z has its part of the gradient estimated by c/scale · z.
+        """
+        eps = self._of_groups("eps")
+        return tuple(value / eps[0] for value in eps)
+
+    def _of_groups(self, name: str) -> tuple[float, ...]:
+        return tuple(float(group[name]) for group in self.param_groups)
+
+    def _decay(self, slot: Slot) -> float:
+        group = self.param_groups[slot.group]
+        if slot.tensor.ndim < 2 and not group["decay_1d"]:
+            return 1.0
+        return 1.0 - float(group["lr"]) * float(group["weight_decay"])
+
+    def _record(self, estimate: GradientEstimate, chained: bool) -> StepRecord:
+        return StepRecord(
+            step=self.steps,
+            seeds=estimate.seeds,
+            losses=estimate.losses,
+            lr=self._of_groups("lr"),
+            eps=self._of_groups("eps"),
+            weight_decay=self._of_groups("weight_decay"),
+            chained=chained,
+        )
+
+    def _number(self, value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+            raise TypeError(
+                f"the objective returned {type(value).__name__}{shape}; expected one number "
+                "(a float or a 0-d tensor): reduce it, for example with .mean()"
+            ) from error
+        if not math.isfinite(number):
+            raise NonFiniteLossError(
+                f"the objective returned {number} at step {self.steps}; θ is as it was before the "
+                f"step. A smaller lr (now {self._of_groups('lr')[0]:g}) is the usual cure where it "
+                "grew first, a smaller eps where it came at once."
+            )
+        return number

@@ -1,0 +1,117 @@
+"""Which tensors θ consists of: chosen, named, and checked once.
+
+>>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
+>>> [name for group in groups_of(model, params="0.*") for name, _ in group["params"]]
+['0.weight', '0.bias']
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoopt.interfaces import Slot
+
+Select = str | Sequence[str] | Callable[[str, Tensor], bool] | None
+"""Which parameters: name patterns as in a shell (``"*.norm.weight"``), or a predicate."""
+
+
+def groups_of(source: Any, params: Select = None) -> list[dict[str, Any]]:
+    """Parameter groups, each with ``params`` as (name, tensor) pairs, from what a user passes.
+
+    Frozen parameters (``requires_grad=False``) are left out, tied ones appear once.
+
+    Args:
+        source: a module; an iterable of parameters or of (name, parameter) pairs; or an iterable of
+            group dicts as ``torch.optim`` takes them.
+        params: patterns or a predicate ``(name, parameter) -> bool`` that choose among them.
+
+    Raises:
+        ValueError: nothing is left to tune, with the names there are.
+        TypeError: the source is none of these.
+    """
+    if isinstance(source, torch.nn.Module):
+        raw: list[dict[str, Any]] = [{"params": list(source.named_parameters())}]
+    elif isinstance(source, Tensor):
+        raise TypeError(
+            "ZOOptimizer was given a tensor: pass the model, a list of parameters [tensor], "
+            "(name, parameter) pairs, or parameter groups"
+        )
+    else:
+        items = list(source)
+        raw = [dict(g) for g in items] if items and isinstance(items[0], Mapping) else [
+            {"params": items}
+        ]
+    chosen, seen = _chooser(params), set[int]()
+    available: list[str] = []
+    groups = []
+    for group in raw:
+        named = _named(group["params"], len(available))
+        available += [name for name, _ in named]
+        kept = []
+        for name, tensor in named:
+            if tensor.requires_grad and id(tensor) not in seen and chosen(name, tensor):
+                seen.add(id(tensor))
+                kept.append((name, _checked(name, tensor)))
+        groups.append({**group, "params": kept})
+    if not any(group["params"] for group in groups):
+        some = ", ".join(available[:8]) + (", …" if len(available) > 8 else "")
+        raise ValueError(
+            f"no parameter to tune: params={params!r} chose none of the trainable ones among "
+            f"{len(available)} ({some or 'none given'}). Frozen parameters have "
+            "requires_grad=False; unfreeze them or choose others."
+        )
+    return groups
+
+
+def slots_of(param_groups: Sequence[Mapping[str, Any]]) -> tuple[Slot, ...]:
+    """The slots of θ, in the order of the groups; the order is part of what z depends on."""
+    slots: list[Slot] = []
+    for number, group in enumerate(param_groups):
+        names = group.get("param_names") or [None] * len(group["params"])
+        for name, tensor in zip(names, group["params"], strict=True):
+            slots.append(Slot(len(slots), name or f"param.{len(slots)}", tensor, number))
+    return tuple(slots)
+
+
+def _chooser(params: Select) -> Callable[[str, Tensor], bool]:
+    if params is None:
+        return lambda name, tensor: True
+    if callable(params):
+        return params
+    patterns = [params] if isinstance(params, str) else list(params)
+    return lambda name, tensor: any(fnmatch.fnmatchcase(name, p) for p in patterns)
+
+
+def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
+    items: Iterable[Any] = [params] if isinstance(params, Tensor) else params
+    named = []
+    for number, item in enumerate(items, start):
+        name, tensor = item if isinstance(item, tuple) else (f"param.{number}", item)
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"expected parameters, (name, parameter) pairs or group dicts, got "
+                f"{type(tensor).__name__}; pass the model itself or model.named_parameters()"
+            )
+        named.append((name, tensor))
+    return named
+
+
+def _checked(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.dtype.is_floating_point:
+        raise TypeError(
+            f"parameter {name!r} has dtype {tensor.dtype}; zoopt tunes floating-point parameters: "
+            "leave it out with params=... (a quantized base is tuned through LoRA or its scales)"
+        )
+    if tensor.is_meta:
+        raise ValueError(f"parameter {name!r} is on the meta device: load its weights first")
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        raise ValueError(
+            f"parameter {name!r} is an expanded view whose elements share memory: "
+            "clone() it before tuning"
+        )
+    return tensor

@@ -1,0 +1,52 @@
+"""What a probe must find and leave as it was, besides θ: module modes, buffers and random states."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module | None) -> Iterator[None]:
+    """Eval mode inside (no dropout), every module's own mode and all buffers restored after.
+
+    Given bare parameters there is no module to switch: that is the caller's.
+    """
+    if model is None:
+        yield
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
+
+
+def same_randomness(devices: Iterable[torch.device]) -> Callable[[], None]:
+    """Call what this returns before each probe: all probes of a step see the same random state.
+
+    After the last probe the states are where one evaluation would have left them. Covered are
+    torch's generators on the CPU and the given CUDA devices, ``random``, and numpy's global one.
+    """
+    cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gpus = [(index, torch.cuda.get_rng_state(index)) for index in cuda]
+
+    def rewind() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for index, state in gpus:
+            torch.cuda.set_rng_state(state, index)
+
+    return rewind

@@ -1,0 +1,187 @@
+"""Names: what a string in a config or a call stands for. Objectives are an open registry.
+
+Directions, engines, estimators and update rules are the dict literals below, and adding one is a
+line here. Objectives come from anywhere: the decorator :func:`register_objective`, entry points in
+the group ``zoopt.objectives`` of any installed package, and dotted paths ``package.module:name``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from zoopt import presets
+from zoopt.directions import Gaussian, Rademacher, Sphere
+from zoopt.engines import Copy, InPlace, Overlay
+from zoopt.estimators import NSPSA, SPSA, ZOEstimator
+from zoopt.interfaces import Direction, UpdateRule
+from zoopt.updates import SGD, Adam, Momentum
+
+DIRECTIONS: dict[str, type[Any]] = {
+    "gaussian": Gaussian,
+    "rademacher": Rademacher,
+    "sphere": Sphere,
+}
+ENGINES: dict[str, type[Any]] = {"inplace": InPlace, "copy": Copy, "overlay": Overlay}
+ESTIMATORS: dict[str, Callable[..., ZOEstimator]] = {
+    "spsa": SPSA,
+    "nspsa": NSPSA,
+    "mezo": presets.mezo,
+}
+UPDATES: dict[str, type[Any]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
+
+ENTRY_POINTS = "zoopt.objectives"
+NEEDS = ("labels", "probabilities", "values")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered objective: one number from predictions and references.
+
+    Attributes:
+        name: what it is called.
+        function: ``(predictions, references) -> float``.
+        higher_is_better: which way is up.
+        needs: what predictions it takes: ``"labels"`` (class indices, shape (N,)),
+            ``"probabilities"`` (shape (N, classes)), or ``"values"`` (floats, shape (N,)).
+    """
+
+    name: str
+    function: Callable[..., Any]
+    higher_is_better: bool
+    needs: str = "labels"
+
+    def __call__(self, predictions: Any, references: Any) -> float:
+        """The score of all predictions at once."""
+        return float(self.function(predictions, references))
+
+
+_metrics: dict[str, Metric] = {}
+
+
+def register_objective(
+    name: str, *, higher_is_better: bool, needs: str = "labels"
+) -> Callable[[F], F]:
+    """Registers ``(predictions, references) -> float`` as an objective under a name.
+
+    Args:
+        name: what configs and calls will write.
+        higher_is_better: whether tuning raises the number or lowers it.
+        needs: what to hand it as predictions; see :class:`Metric`.
+
+    Raises:
+        ValueError: the name belongs to another function already.
+
+    Example:
+        >>> import zoopt
+        >>> @zoopt.register_objective("share_of_ones", higher_is_better=True)
+        ... def share_of_ones(predictions, references):
+        ...     return sum(predictions) / len(predictions)
+        >>> zoopt.get_objective("share_of_ones")([0, 1, 1, 1], [0, 0, 0, 0])
+        0.75
+    """
+    if needs not in NEEDS:
+        raise ValueError(f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}")
+
+    def register(function: F) -> F:
+        held = _metrics.get(name)
+        if held is not None and _origin(held.function) != _origin(function):
+            raise ValueError(
+                f"objective {name!r} is already {_origin(held.function)}; "
+                f"register {_origin(function)} under another name"
+            )
+        _metrics[name] = Metric(name, function, higher_is_better, needs)
+        return function
+
+    return register
+
+
+def list_objectives() -> list[str]:
+    """The names of all objectives: registered in this process, or offered by entry points."""
+    return sorted({*_metrics, *_offered()})
+
+
+def get_objective(name: str) -> Metric:
+    """The objective of a name, or of a dotted path ``package.module:function``.
+
+    Raises:
+        KeyError: nothing has that name; the message has the nearest ones.
+        ValueError: what the path or entry point names does not say which way is better.
+    """
+    if name in _metrics:
+        return _metrics[name]
+    offered = _offered()
+    if name in offered:
+        loaded = offered[name].load()
+    elif ":" in name:
+        module, _, attribute = name.partition(":")
+        loaded = getattr(importlib.import_module(module), attribute)
+    else:
+        raise KeyError(unknown("objective", name, list_objectives()))
+    if isinstance(loaded, Metric):
+        return loaded
+    for metric in _metrics.values():
+        if metric.function is loaded:
+            return metric
+    raise ValueError(
+        f"objective {name!r} loads {_origin(loaded)}, which does not say whether higher is better: "
+        "decorate it with @zoopt.register_objective(name, higher_is_better=...)"
+    )
+
+
+def make_direction(direction: str | Direction) -> Direction:
+    """The direction family of a name; an object is handed through."""
+    if not isinstance(direction, str):
+        return direction
+    made: Direction = _lookup("direction", direction, DIRECTIONS)()
+    return made
+
+
+def make_estimator(estimator: str | ZOEstimator, **options: Any) -> ZOEstimator:
+    """The estimator of a name, made with the options; an object is handed through."""
+    if not isinstance(estimator, str):
+        return estimator
+    return _lookup("estimator", estimator, ESTIMATORS)(**options)
+
+
+def make_update(update: str | UpdateRule, **options: Any) -> UpdateRule:
+    """The update rule of a name, made with the options; an object is handed through."""
+    if not isinstance(update, str):
+        return update
+    made: UpdateRule = _lookup("update rule", update, UPDATES)(**options)
+    return made
+
+
+def engine_class(name: str) -> type[Any]:
+    """The engine of a name."""
+    found: type[Any] = _lookup("engine", name, ENGINES)
+    return found
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that nothing has, with the nearest one that something has."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"no {kind} is called {name!r}.{hint} There are: {', '.join(known)}."
+
+
+def _lookup(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    if name not in table:
+        raise KeyError(unknown(kind, name, table))
+    return table[name]
+
+
+def _offered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _origin(function: Any) -> str:
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return f"{getattr(function, '__module__', '?')}.{name}"

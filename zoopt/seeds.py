@@ -1,0 +1,51 @@
+"""Seeds: how a run's one seed becomes a key for every direction, tensor and offset.
+
+Everything here runs on the host, in exact 64-bit arithmetic.
+
+>>> direction_seeds(run_seed=0, step=0, n=2) != direction_seeds(run_seed=1, step=0, n=2)
+True
+"""
+
+from __future__ import annotations
+
+MASK64 = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def mix64(x: int) -> int:
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014): a bijection of 64-bit words."""
+    x &= MASK64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK64
+    return x ^ (x >> 31)
+
+
+def fold(*words: int) -> int:
+    """A 64-bit hash of a sequence of integers; each word is mixed before the next one enters."""
+    h = _GOLDEN
+    for word in words:
+        h = mix64((h ^ mix64(word + _GOLDEN)) * 3 + _GOLDEN)
+    return h
+
+
+def direction_seeds(run_seed: int, step: int, n: int) -> tuple[int, ...]:
+    """The n direction seeds of a step: 64 bits each, derived from the run's seed and nothing else.
+
+    Args:
+        run_seed: any integer. Different run seeds share no direction.
+        step: number of updates applied so far.
+        n: how many directions the estimator asks for.
+    """
+    return tuple(fold(run_seed, step, k) for k in range(n))
+
+
+def as_int32(word: int) -> int:
+    """The signed 32-bit integer with the same low 32 bits (torch has no full uint32)."""
+    word &= 0xFFFFFFFF
+    return word - (1 << 32) if word >> 31 else word
+
+
+def key_words(seed: int, *path: int) -> tuple[int, int]:
+    """Two signed 32-bit key words for the generator, from a seed and where z is used."""
+    key = fold(seed, *path)
+    return as_int32(key), as_int32(key >> 32)

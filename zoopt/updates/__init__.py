@@ -1,0 +1,7 @@
+"""Update rules: how ĝ moves θ. One file a rule."""
+
+from zoopt.updates.adam import Adam
+from zoopt.updates.momentum import Momentum
+from zoopt.updates.sgd import SGD
+
+__all__ = ["SGD", "Adam", "Momentum"]

@@ -1,0 +1,36 @@
+"""Applying an update that exists as a tensor, because the rule keeps state of θ's size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from zoopt.directions.kernel import round_into
+from zoopt.interfaces import Slot, UpdateStep
+
+
+def buffer(step: UpdateStep, slot: Slot, name: str) -> Tensor:
+    """The rule's fp32 state of one tensor (fp64 for fp64), zero at first. 4 bytes a parameter."""
+    state = step.state(slot)
+    if name not in state:
+        dtype = torch.promote_types(slot.tensor.dtype, torch.float32)
+        state[name] = torch.zeros_like(slot.tensor, dtype=dtype, requires_grad=False)
+    held: Tensor = state[name]
+    return held
+
+
+def settled_slots(step: UpdateStep) -> Iterator[Slot]:
+    """θ's slots with no probe in them."""
+    step.engine.settle()
+    yield from step.slots
+
+
+@torch.no_grad()
+def descend(step: UpdateStep, slot: Slot, change: Tensor) -> None:
+    """θ ← decay · θ − lr · change, rounded stochastically in half precision."""
+    value = slot.tensor.detach().to(change.dtype) * step.decay[slot.index]
+    value = value - step.lr[slot.group] * change
+    terms = step.gradient.terms(slot)
+    round_into(slot.tensor, value, slot.index, seed=terms[0][0] if terms else 0)

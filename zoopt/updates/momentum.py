@@ -1,0 +1,29 @@
+"""Momentum: m ← β m + (1 − β) ĝ, θ ← (1 − ηλ) θ − η m. State: 4 bytes a parameter."""
+
+from __future__ import annotations
+
+from zoopt.interfaces import UpdateStep
+from zoopt.updates.dense import buffer, descend, settled_slots
+
+
+class Momentum:
+    """Gradient descent along an exponential average of the estimates, as in MeZO-momentum.
+
+    Args:
+        beta: weight of the past.
+    """
+
+    name = "momentum"
+
+    def __init__(self, beta: float = 0.9) -> None:
+        if not 0 <= beta < 1:
+            raise ValueError(f"beta={beta} must be in [0, 1)")
+        self.beta = beta
+
+    def apply(self, step: UpdateStep) -> None:
+        """One fused pass makes m, another moves θ along it."""
+        for slot in settled_slots(step):
+            m = buffer(step, slot, "exp_avg")
+            terms = tuple((s, (1 - self.beta) * c) for s, c in step.gradient.terms(slot))
+            step.direction.add_(m, slot.index, terms, decay=self.beta)
+            descend(step, slot, m)

@@ -1,0 +1,19 @@
+"""SGD: θ ← (1 − ηλ) θ − η ĝ, entirely in seed space. State: none."""
+
+from __future__ import annotations
+
+from zoopt.interfaces import Displacement, UpdateStep
+
+
+class SGD:
+    """Plain gradient descent with decoupled weight decay. It joins the engine's pass over θ."""
+
+    name = "sgd"
+
+    def apply(self, step: UpdateStep) -> None:
+        """θ ← decay · θ − lr · ĝ."""
+        moves = tuple(
+            tuple((seed, -lr * c) for seed, c in terms)
+            for lr, terms in zip(step.lr, step.gradient.groups, strict=True)
+        )
+        step.engine.commit(Displacement(moves), step.decay)
