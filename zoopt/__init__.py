@@ -10,11 +10,54 @@ True
 """
 
 from zoopt.directions import Gaussian, Rademacher, Sphere, kernel_mode
+from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, ZOEstimator
 from zoopt.interfaces import Displacement, GradientEstimate, Probe
+from zoopt.namesake import warn_of_namesake
 from zoopt.optimizer import NonFiniteLossError, StepRecord, ZOOptimizer
 from zoopt.presets import MeZO
 from zoopt.registry import Metric, get_objective, list_objectives, register_objective
+from zoopt.tasks import HeadClassification, Regression, Task, TaskObjective, Verbalizer
+from zoopt.trajectory import TrajectoryError, replay
+from zoopt.tuning.loop import Result, tune
+from zoopt.tuning.settings import Settings
 from zoopt.updates import SGD, Adam, Momentum
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "NSPSA",
+    "SGD",
+    "SPSA",
+    "Adam",
+    "Displacement",
+    "Gaussian",
+    "GradientEstimate",
+    "HeadClassification",
+    "MeZO",
+    "Metric",
+    "Momentum",
+    "NonFiniteLossError",
+    "Probe",
+    "Rademacher",
+    "Regression",
+    "Result",
+    "Settings",
+    "Sphere",
+    "StepRecord",
+    "Task",
+    "TaskObjective",
+    "TrajectoryError",
+    "UnseenParameterError",
+    "Verbalizer",
+    "ZOEstimator",
+    "ZOOptimizer",
+    "get_objective",
+    "kernel_mode",
+    "list_objectives",
+    "register_objective",
+    "replay",
+    "tune",
+]
+
+warn_of_namesake()

@@ -118,7 +118,9 @@ class Direction(Protocol):
     ) -> None:
         """tensor ← decay · tensor + Σ_k c_k z(s_k)[index], one read and one write of tensor."""
 
-    def rows(self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms) -> torch.Tensor:
+    def rows(
+        self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms
+    ) -> torch.Tensor:
         """Rows ``ids`` of a matrix as :meth:`add_` would leave them, for a lookup."""
 
 

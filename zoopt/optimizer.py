@@ -72,9 +72,9 @@ class ZOOptimizer(torch.optim.Optimizer):
     θ + Σ a z(s), and moves θ along the estimated gradient. Memory beyond the weights is the
     engine's and the update rule's: none for the in-place engine with SGD.
 
-    Given a model, the closure runs with it in eval mode; modes and buffers are put back after. Given
-    bare parameters, modes and buffers are the caller's. All probes of a step see the same random
-    state. If the closure raises, is interrupted, or returns a number that is not finite, θ is put
+    Given a model, the closure runs with it in eval mode; modes and buffers are put back after.
+    Given bare parameters, modes and buffers are the caller's. All probes of a step see the same
+    random state. If the closure raises, is interrupted, or returns a number that is not finite, θ is put
     back as it was before the step (bit for bit with the overlay and copy engines, within 2 ulp of
     max(|θ|, ε|z|) with the in-place engine in fp32).
 
@@ -156,8 +156,8 @@ class ZOOptimizer(torch.optim.Optimizer):
             name = "overlay" if half else "inplace"
         elif name == "inplace" and half:
             log.warning(
-                "the in-place engine rounds half-precision parameters (%s) at every probe, and they "
-                "drift; engine='overlay' does not",
+                "the in-place engine rounds half-precision parameters (%s) at every probe, and "
+                "they drift; engine='overlay' does not",
                 half[0],
             )
         engine = registry.engine_class(name)
@@ -243,8 +243,8 @@ class ZOOptimizer(torch.optim.Optimizer):
     def repeat(self, record: StepRecord) -> None:
         """Does again what a recorded step did, with its losses instead of the objective.
 
-        The arithmetic, and its rounding, is the same as the step's. Groups take the recorded lr, eps
-        and weight decay. Call it within :meth:`chain`, so that passes are shared where they were.
+        The arithmetic, and its rounding, is the same as the step's. Groups take the recorded lr,
+        eps and weight decay. Call it within :meth:`chain`, so that passes are shared as they were.
         """
         if record.step != self.steps:
             raise ValueError(f"the record is of step {record.step}, the optimizer at {self.steps}")

@@ -43,9 +43,11 @@ def groups_of(source: Any, params: Select = None) -> list[dict[str, Any]]:
         )
     else:
         items = list(source)
-        raw = [dict(g) for g in items] if items and isinstance(items[0], Mapping) else [
-            {"params": items}
-        ]
+        raw = (
+            [dict(g) for g in items]
+            if items and isinstance(items[0], Mapping)
+            else [{"params": items}]
+        )
     chosen, seen = _chooser(params), set[int]()
     available: list[str] = []
     groups = []
@@ -109,7 +111,9 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
         )
     if tensor.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device: load its weights first")
-    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+    if any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    ):
         raise ValueError(
             f"parameter {name!r} is an expanded view whose elements share memory: "
             "clone() it before tuning"

@@ -1,4 +1,4 @@
-"""Published methods as choices of estimator, direction and engine. No implementation of their own."""
+"""Published methods as choices of estimator, direction and engine, with no code of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe must find and leave as it was, besides θ: module modes, buffers and random states."""
+"""What a probe must find and leave as it was, besides θ: modules' modes, buffers, randomness."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ def same_randomness(devices: Iterable[torch.device]) -> Callable[[], None]:
     torch's generators on the CPU and the given CUDA devices, ``random``, and numpy's global one.
     """
     cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python, cpu = random.getstate(), torch.get_rng_state()
+    numpy = np.random.get_state()  # noqa: NPY002, an objective may draw from the global state
     gpus = [(index, torch.cuda.get_rng_state(index)) for index in cuda]
 
     def rewind() -> None:
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
         for index, state in gpus:
             torch.cuda.set_rng_state(state, index)

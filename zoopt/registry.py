@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -135,6 +136,21 @@ def get_objective(name: str) -> Metric:
     )
 
 
+def name_of(objective: Metric | Callable[..., Any]) -> str:
+    """The name under which a metric or a function is registered.
+
+    Raises:
+        ValueError: it is not registered.
+    """
+    for name, metric in _metrics.items():
+        if objective is metric or objective is metric.function:
+            return name
+    raise ValueError(
+        f"{_origin(objective)} is no registered objective, so a run could not say what it tuned; "
+        "decorate it with @zoopt.register_objective(name, higher_is_better=...)"
+    )
+
+
 def make_direction(direction: str | Direction) -> Direction:
     """The direction family of a name; an object is handed through."""
     if not isinstance(direction, str):
@@ -143,18 +159,22 @@ def make_direction(direction: str | Direction) -> Direction:
     return made
 
 
-def make_estimator(estimator: str | ZOEstimator, **options: Any) -> ZOEstimator:
+def make_estimator(name: str | ZOEstimator, **options: Any) -> ZOEstimator:
     """The estimator of a name, made with the options; an object is handed through."""
-    if not isinstance(estimator, str):
-        return estimator
-    return _lookup("estimator", estimator, ESTIMATORS)(**options)
+    if not isinstance(name, str):
+        return name
+    factory = _lookup("estimator", name, ESTIMATORS)
+    if "n" not in inspect.signature(factory).parameters and options.pop("n", 1) != 1:
+        raise ValueError(f"estimator {name!r} draws one direction a step; use 'nspsa' for more")
+    made: ZOEstimator = factory(**options)
+    return made
 
 
-def make_update(update: str | UpdateRule, **options: Any) -> UpdateRule:
+def make_update(name: str | UpdateRule, **options: Any) -> UpdateRule:
     """The update rule of a name, made with the options; an object is handed through."""
-    if not isinstance(update, str):
-        return update
-    made: UpdateRule = _lookup("update rule", update, UPDATES)(**options)
+    if not isinstance(name, str):
+        return name
+    made: UpdateRule = _lookup("update rule", name, UPDATES)(**options)
     return made
 
 
@@ -162,6 +182,21 @@ def engine_class(name: str) -> type[Any]:
     """The engine of a name."""
     found: type[Any] = _lookup("engine", name, ENGINES)
     return found
+
+
+def describe(member: Any) -> dict[str, Any]:
+    """An estimator or update rule as a name and options: what makes it again.
+
+    A member of a class that is not registered is described by its class; it cannot be made by name.
+    """
+    names = {kind: name for name, kind in (*UPDATES.items(), *ESTIMATORS.items())}
+    if type(member) not in names:
+        return {"name": f"{type(member).__module__}:{type(member).__qualname__}"}
+    options = inspect.signature(type(member)).parameters
+    kept = {key: value for key, value in vars(member).items() if key in options}
+    if not isinstance(kept.get("direction", ""), str):
+        kept["direction"] = kept["direction"].name
+    return {"name": names[type(member)], **kept}
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -82,7 +82,7 @@ def kernel(variant: Variant, source: Source) -> Source | None:
         except Exception as error:
             _state.broken = True
             log.warning(
-                "zoopt runs its kernel uncompiled, which is exact but some 20 times slower, because "
+                "zoopt runs its kernel uncompiled, which gives the same numbers, slowly, because "
                 "torch.compile failed: %s. On Linux a C++ compiler is what it needs "
                 "(apt-get install g++), on CUDA Triton (pip install triton).",
                 str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,

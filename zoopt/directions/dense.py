@@ -36,7 +36,7 @@ class DenseDirection:
         decay: float = 1.0,
         stochastic_rounding: bool = False,
     ) -> None:
-        """tensor ← decay · tensor + Σ_k c_k z(s_k)[index]; see :func:`zoopt.directions.kernel.add_`."""
+        """tensor ← decay · tensor + Σ_k c_k z(s_k)[index]; see :func:`kernel.add_`."""
         kernel.add_(
             tensor,
             index,
@@ -47,7 +47,9 @@ class DenseDirection:
             compiled=self._compiled,
         )
 
-    def rows(self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms) -> torch.Tensor:
+    def rows(
+        self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms
+    ) -> torch.Tensor:
         """Rows ``ids`` of the matrix as :meth:`add_` on a copy of it would leave them.
 
         Args:
@@ -60,6 +62,4 @@ class DenseDirection:
             shape ``(*ids.shape, width)``.
         """
         rows = matrix.detach()[ids]
-        return kernel.add_to_rows(
-            rows, ids, matrix.numel(), index, self.scaled(terms), self.unit
-        )
+        return kernel.add_to_rows(rows, ids, matrix.numel(), index, self.scaled(terms), self.unit)

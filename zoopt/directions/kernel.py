@@ -97,7 +97,7 @@ def _accumulate(
 
 
 def _stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:
-    """Rounds fp32 to a neighbour in ``dtype``, up with the probability that makes the mean exact."""
+    """Rounds fp32 to a neighbour in ``dtype``, up with the probability that keeps the mean."""
     dropped = 16 if dtype == torch.bfloat16 else 13
     noise = word & ((1 << dropped) - 1)
     rounded = ((acc.view(torch.int32) + noise) & -(1 << dropped)).view(torch.float32)
@@ -163,9 +163,7 @@ class _Launch:
             kernel(theta, _scalar(first, self.device), *rest)
             return
         for start in range(0, theta.shape[0], _EAGER_CHUNK):
-            source(
-                theta[start : start + _EAGER_CHUNK], _scalar(first + start, self.device), *rest
-            )
+            source(theta[start : start + _EAGER_CHUNK], _scalar(first + start, self.device), *rest)
 
 
 def _scalar(value: int, device: torch.device) -> Tensor:

@@ -46,9 +46,7 @@ class Sphere(DenseDirection):
             if len(self._factors) >= _REMEMBERED:
                 self._factors.pop(next(iter(self._factors)))
             d = sum(slot.tensor.numel() for slot in self._slots)
-            squares = math.fsum(
-                square_sum(slot, seed, self._compiled) for slot in self._slots
-            )
+            squares = math.fsum(square_sum(slot, seed, self._compiled) for slot in self._slots)
             self._factors[seed] = math.sqrt(d / squares) if squares else 1.0
         return self._factors[seed]
 

@@ -25,7 +25,7 @@ class BaseEngine(ABC):
     def evaluate(self, displacement: Displacement, loss: Losses) -> float:
         """The loss at θ + displacement."""
 
-    def revisit(self, displacement: Displacement) -> None:
+    def revisit(self, displacement: Displacement) -> None:  # noqa: B027, most do nothing
         """Does to θ what :meth:`evaluate` did, for a replay. Here that left θ as it was."""
 
     def commit(self, displacement: Displacement, decay: Mapping[int, float]) -> None:
@@ -41,7 +41,7 @@ class BaseEngine(ABC):
                     stochastic_rounding=True,
                 )
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027, most do nothing
         """Nothing to do where θ is never left displaced between probes."""
 
     @property
@@ -73,11 +73,11 @@ def deferred_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for number, frame in caught:
-            handler = previous[number]
+        for restored, handler in previous.items():
+            signal.signal(restored, handler)
+        for received, frame in caught:
+            handler = previous[received]
             if callable(handler):
-                handler(number, frame)
+                handler(received, frame)
             elif handler == signal.SIG_DFL:
-                signal.raise_signal(number)
+                signal.raise_signal(received)

@@ -160,9 +160,7 @@ class _Perturb(TorchFunctionMode):
         if slot is None or not isinstance(ids, Tensor) or not slot.tensor.is_contiguous():
             return None
         self.seen.add(id(weight))
-        return self._direction.rows(
-            slot.tensor, ids, slot.index, self._displacement.terms(slot)
-        )
+        return self._direction.rows(slot.tensor, ids, slot.index, self._displacement.terms(slot))
 
 
 def _asks_about(func: Callable[..., Any]) -> bool:

@@ -1,4 +1,4 @@
-"""n-SPSA: SPSA averaged over n directions (MeZO, arXiv 2305.17333, definition 1 and appendix A.2)."""
+"""n-SPSA: SPSA averaged over n directions (arXiv 2305.17333, definition 1 and appendix A.2)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+"""What all tests share: one thread, a fixed random state, and the names that the registry knows."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from zoopt import registry
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """An argument called ``direction_name``, ``engine_name`` and so on runs over the registry."""
+    tables = {
+        "direction_name": registry.DIRECTIONS,
+        "engine_name": registry.ENGINES,
+        "estimator_name": registry.ESTIMATORS,
+        "update_name": registry.UPDATES,
+    }
+    for argument, table in tables.items():
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, sorted(table))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def fixed_randomness() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,206 @@
+"""The command line: ``zoopt tune | eval | replay | list``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from zoopt import checkpoint, registry, trajectory
+from zoopt.optimizer import NonFiniteLossError
+from zoopt.probing import evaluation_mode
+from zoopt.tasks import TASKS
+from zoopt.tuning.evaluation import reported_metrics, score
+from zoopt.tuning.job import load_model, make_task
+from zoopt.tuning.loop import tune
+from zoopt.tuning.settings import DataSettings, Job, TaskSettings, plain
+
+_LISTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "objectives": lambda: {n: registry.get_objective(n) for n in registry.list_objectives()},
+    "estimators": lambda: dict(registry.ESTIMATORS),
+    "directions": lambda: dict(registry.DIRECTIONS),
+    "engines": lambda: dict(registry.ENGINES),
+    "updates": lambda: dict(registry.UPDATES),
+    "tasks": lambda: dict(TASKS),
+}
+
+_MISTAKES = (
+    KeyError,
+    ValueError,
+    TypeError,
+    OSError,
+    ImportError,
+    trajectory.TrajectoryError,
+    NonFiniteLossError,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)]
+    )
+    parser, commands = _parser()
+    # A config file may stand first, as in `zoopt tune reviews.yaml --steps 200`.
+    if len(arguments) > 1 and arguments[0] in ("tune", "eval") and arguments[1][:1] != "-":
+        arguments.insert(1, "--config")
+    chosen = parser.parse_args(arguments)
+    try:
+        return commands[chosen.subcommand](chosen[chosen.subcommand])
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except _MISTAKES as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"zoopt {chosen.subcommand}: {message}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
+    parser = ArgumentParser(
+        prog="zoopt",
+        description="Tune any torch model against any number, with forward passes alone.",
+    )
+    sub = parser.add_subcommands()
+
+    tuning = _job_parser()
+    tuning.add_argument("--quiet", action="store_true", help="no progress display")
+    sub.add_subcommand("tune", tuning, help="tune a model, or go on with a run")
+
+    evaluating = _job_parser()
+    evaluating.add_argument("--split", default="test", help="train, dev or test")
+    evaluating.add_argument(
+        "--weights", default="", help="another folder with the model, such as RUN/best"
+    )
+    sub.add_subcommand("eval", evaluating, help="score a model on a task")
+
+    replaying = ArgumentParser()
+    replaying.add_argument("run", help="folder of the run")
+    replaying.add_argument("--step", default="best", help="a number, best or last")
+    replaying.add_argument("--model", default="", help="the base model, if it has moved")
+    replaying.add_argument("--out", required=True, help="folder to save the tuned model in")
+    sub.add_subcommand("replay", replaying, help="tuned weights from base weights and a run's log")
+
+    listing = ArgumentParser()
+    listing.add_argument("what", choices=list(_LISTS), help="what to list")
+    sub.add_subcommand("list", listing, help="what there is by name")
+    return parser, {"tune": _tune, "eval": _eval, "replay": _replay, "list": _list}
+
+
+def _job_parser() -> ArgumentParser:
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config", help="YAML file with any of what follows")
+    parser.add_class_arguments(Job)
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="allow an objective given as package.module:name, which runs that module's code",
+    )
+    return parser
+
+
+def _job(chosen: Namespace) -> Job:
+    values = chosen.clone().as_dict()
+    if ":" in values["objective"] and not values["trust"]:
+        raise ValueError(
+            f"objective {values['objective']!r} runs that module's code: add --trust if you mean it"
+        )
+    return _job_from({f.name: values[f.name] for f in fields(Job)})
+
+
+def _job_from(values: dict[str, Any]) -> Job:
+    values["task"] = TaskSettings(**_tuples(values["task"]))
+    values["data"] = DataSettings(**values["data"])
+    return Job(**_tuples(values))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _tune(chosen: Namespace) -> int:
+    job = _job(chosen)
+    registry.get_objective(job.objective)
+    model, tokenizer = load_model(job)
+    settings = job.settings()
+    result = tune(
+        model,
+        task=make_task(job, tokenizer),
+        run_dir=Path(job.run_dir).expanduser(),
+        job=plain(job),
+        quiet=chosen.quiet,
+        **vars(settings),
+    )
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(result.run_dir / "best")
+    return 130 if "interrupted" in result.stop else 0
+
+
+def _eval(chosen: Namespace) -> int:
+    job = _job(chosen)
+    model, tokenizer = load_model(job, chosen.weights or None)
+    task = make_task(job, tokenizer)
+    if chosen.split not in ("train", "dev", "test"):
+        raise ValueError(f"split {chosen.split!r} is none of train, dev and test")
+    examples = getattr(task, chosen.split)
+    if not examples:
+        raise ValueError(f"there are no {chosen.split} examples: name them in data.{chosen.split}")
+    with evaluation_mode(model):
+        scores = task.predict(model, examples)
+    table = Table(title=f"{len(examples)} {chosen.split} examples, 95 % bootstrap intervals")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for metric in reported_metrics(task, registry.get_objective(job.objective)):
+        table.add_row(metric.name, str(score(metric, scores, task.references(examples))))
+    Console().print(table)
+    return 0
+
+
+def _replay(chosen: Namespace) -> int:
+    run = Path(chosen.run).expanduser()
+    config = run / "config.yaml"
+    if not config.exists():
+        raise FileNotFoundError(f"{run} has no config.yaml: is it the folder of a run?")
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if "model" not in values:
+        raise ValueError(
+            f"{run} was tuned from Python, and its config names no model: load the base model and "
+            "call zoopt.replay(model, run)"
+        )
+    job = _job_from(values)
+    model, tokenizer = load_model(job, chosen.model or None)
+    step = int(chosen.step) if str(chosen.step).isdigit() else chosen.step
+    applied = trajectory.replay(model, run, step)
+    out = Path(chosen.out).expanduser()
+    checkpoint.export(model, out)
+    tokenizer.save_pretrained(out)
+    print(f"{applied} updates of {run} applied; model in {out}")
+    return 0
+
+
+def _list(chosen: Namespace) -> int:
+    table = Table(box=None)
+    table.add_column("name", style="bold")
+    if chosen.what == "objectives":
+        table.add_column("better")
+    table.add_column("what it is")
+    for name, member in sorted(_LISTS[chosen.what]().items()):
+        about = ((getattr(member, "function", member).__doc__ or "").strip().splitlines() or [""])[
+            0
+        ]
+        better = []
+        if isinstance(member, registry.Metric):
+            better = ["higher" if member.higher_is_better else "lower"]
+        table.add_row(name, *better, about)
+    Console().print(table)
+    return 0

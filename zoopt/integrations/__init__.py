@@ -1,0 +1,1 @@
+"""Other libraries. Each module is imported only when it is used."""

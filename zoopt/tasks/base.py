@@ -1,0 +1,130 @@
+"""A task turns examples into model inputs and predictions, and knows the references."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from zoopt.registry import Metric
+
+Example = Mapping[str, Any]
+Scores = NDArray[np.float64]
+"""What a model says of N examples: class logits (N, classes), or values (N,)."""
+
+
+class Task(ABC):
+    """Examples, and how a model is asked about them.
+
+    Args:
+        train: examples that tuning draws minibatches from.
+        dev: examples that choose the best checkpoint.
+        test: examples that only the report looks at.
+        target: the column that holds the reference.
+        batch_size: examples in one forward.
+    """
+
+    labels: tuple[str, ...] = ()
+    """Names of the classes in the order of the logits; empty for a regression."""
+
+    def __init__(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example] = (),
+        test: Sequence[Example] = (),
+        *,
+        target: str = "label",
+        batch_size: int = 32,
+    ) -> None:
+        if not train:
+            raise ValueError("the task has no training examples: train is empty")
+        for name, split in (("train", train), ("dev", dev), ("test", test)):
+            if split and target not in split[0]:
+                raise KeyError(
+                    f"the {name} examples have no column {target!r}; they have "
+                    f"{', '.join(map(repr, split[0]))}. Name the column with target=..."
+                )
+        self.train, self.dev, self.test = train, dev, test
+        self.target = target
+        self.batch_size = batch_size
+
+    @abstractmethod
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """One forward: logits (N, classes), or values (N,)."""
+
+    def length(self, example: Example) -> int:
+        """How long an example's input is; examples of like length share a forward."""
+        return 0
+
+    def references(self, examples: Sequence[Example]) -> NDArray[Any]:
+        """Class indices or target values, shape (N,)."""
+        if not self.labels:
+            return np.asarray([float(e[self.target]) for e in examples])
+        index = {label: i for i, label in enumerate(self.labels)}
+        try:
+            return np.asarray([index[str(e[self.target])] for e in examples])
+        except KeyError as error:
+            raise ValueError(
+                f"{error.args[0]!r} in column {self.target!r} is none of the labels "
+                f"{', '.join(map(repr, self.labels))}"
+            ) from None
+
+    def predict(self, model: torch.nn.Module, examples: Sequence[Example]) -> Scores:
+        """The model's scores in the order of the examples, forwarded shortest first."""
+        order = sorted(range(len(examples)), key=lambda i: self.length(examples[i]))
+        rows: list[Scores | None] = [None] * len(examples)
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            with torch.no_grad():
+                out = self.forward(model, [examples[i] for i in part])
+            for i, row in zip(part, out.float().cpu().numpy().astype(np.float64), strict=True):
+                rows[i] = row
+        return np.asarray(rows, dtype=np.float64)
+
+
+class TaskObjective:
+    """Task × metric: the objective that tuning moves.
+
+    Args:
+        task: what makes predictions.
+        metric: what scores them, all at once.
+    """
+
+    def __init__(self, task: Task, metric: Metric) -> None:
+        if (metric.needs == "values") != (not task.labels):
+            has = "class scores" if task.labels else "values"
+            raise ValueError(
+                f"objective {metric.name!r} takes {metric.needs}, but {type(task).__name__} gives "
+                f"{has}: choose another objective (zoopt list objectives) or another task"
+            )
+        self.task = task
+        self.metric = metric
+        self.higher_is_better = metric.higher_is_better
+
+    def predict(self, model: torch.nn.Module, batch: Sequence[Example]) -> Scores:
+        """The task's scores for a batch."""
+        return self.task.predict(model, batch)
+
+    def score(self, predictions: Scores, references: NDArray[Any]) -> float:
+        """The metric, given the form of prediction that it takes."""
+        return self.metric(as_needed(predictions, self.metric.needs), references)
+
+    def value(self, model: torch.nn.Module, batch: Sequence[Example]) -> float:
+        """The objective on a batch."""
+        return self.score(self.predict(model, batch), self.task.references(batch))
+
+
+def as_needed(scores: Scores, needs: str) -> NDArray[Any]:
+    """Scores as a metric takes them: labels (argmax), probabilities (softmax) or values."""
+    if needs == "labels":
+        labels: NDArray[Any] = np.argmax(scores, axis=1)
+        return labels
+    if needs == "probabilities":
+        probabilities: NDArray[Any] = softmax(scores, axis=1)
+        return probabilities
+    return scores

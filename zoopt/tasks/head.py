@@ -1,0 +1,112 @@
+"""Classification and regression by a head: the model's own output is the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from zoopt.tasks.base import Example, Task
+from zoopt.tasks.text import TextInputs, accepted, device_of
+
+Collate = Callable[[Sequence[Example]], Any]
+"""Examples to model inputs: a tensor, a tuple of positional or a dict of keyword arguments."""
+
+
+class Head(Task):
+    """Asks a model that maps inputs to outputs: a sequence classifier, or any torch module.
+
+    Args:
+        train: training examples.
+        dev: examples that choose the best checkpoint.
+        test: examples that only the report looks at.
+        tokenizer: a Hugging Face tokenizer, with ``template``, for text models.
+        template: text with columns in braces.
+        collate: examples to model inputs, in place of a tokenizer.
+        target: the column that holds the reference.
+        max_length: longest input in tokens.
+        batch_size: examples in one forward.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example] = (),
+        test: Sequence[Example] = (),
+        *,
+        tokenizer: Any = None,
+        template: str = "{text}",
+        collate: Collate | None = None,
+        target: str = "label",
+        max_length: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(train, dev, test, target=target, batch_size=batch_size)
+        if (tokenizer is None) == (collate is None):
+            raise ValueError(
+                "give either a tokenizer (text models) or collate, a function from examples to "
+                "model inputs"
+            )
+        self.inputs = None if tokenizer is None else TextInputs(tokenizer, template, max_length)
+        self.collate = collate
+
+    def length(self, example: Example) -> int:
+        """Tokens of the rendered example; 0 without a tokenizer."""
+        return len(self.inputs.ids(example)) if self.inputs is not None else 0
+
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """The model's output, shape (N, outputs)."""
+        device = device_of(model)
+        if self.inputs is not None:
+            made: Any = accepted(model, self.inputs.batch(examples, device, "right"))
+        else:
+            assert self.collate is not None
+            made = self.collate(examples)
+        if isinstance(made, dict):
+            out = model(**{name: value.to(device) for name, value in made.items()})
+        else:
+            tensors = made if isinstance(made, tuple) else (made,)
+            out = model(*(tensor.to(device) for tensor in tensors))
+        logits: torch.Tensor = getattr(out, "logits", out)
+        return logits
+
+
+class HeadClassification(Head):
+    """The outputs are class logits, shape (N, classes).
+
+    Args:
+        labels: names of the classes in the order of the outputs.
+        *args: as for :class:`Head`.
+        **kwargs: as for :class:`Head`.
+    """
+
+    def __init__(self, *args: Any, labels: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.labels = tuple(map(str, labels))
+
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """Class logits, shape (N, classes)."""
+        logits = super().forward(model, examples)
+        if logits.shape[-1] != len(self.labels):
+            raise ValueError(
+                f"the model gives {logits.shape[-1]} logits for {len(self.labels)} labels "
+                f"{self.labels}: load it with num_labels={len(self.labels)}, or name all labels"
+            )
+        return logits
+
+
+class Regression(Head):
+    """The single output is the predicted value, shape (N,) or (N, 1)."""
+
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """Values, shape (N,)."""
+        values = super().forward(model, examples)
+        if values.ndim == 2 and values.shape[1] == 1:
+            return values[:, 0]
+        if values.ndim != 1:
+            raise ValueError(
+                f"a regression takes one output an example, the model gives {tuple(values.shape)}: "
+                "load it with num_labels=1"
+            )
+        return values

@@ -1,0 +1,77 @@
+"""Classification by verbalizer: a causal language model says a word that stands for the class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from zoopt.tasks.base import Example, Task
+from zoopt.tasks.text import TextInputs, accepted, device_of
+
+
+class Verbalizer(Task):
+    """Class logits are the next-token logits of each class's word after the rendered template.
+
+    As in MeZO's prompts (arXiv 2305.17333, appendix D; Schick and Schütze 2021, arXiv 2001.07676).
+    Batches are padded on the left, and only the last position's logits are computed.
+
+    Args:
+        train: training examples.
+        dev: examples that choose the best checkpoint.
+        test: examples that only the report looks at.
+        tokenizer: a Hugging Face tokenizer.
+        template: text with columns in braces, ending where the word is to come.
+        verbalizer: the word for each label, one token each (most want a leading space), in the
+            order of the classes; metrics for a positive class mean the last of two.
+        target: the column that holds the label.
+        max_length: longest input in tokens.
+        batch_size: examples in one forward.
+
+    Raises:
+        ValueError: a word is not a single token, or two labels share one.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example] = (),
+        test: Sequence[Example] = (),
+        *,
+        tokenizer: Any,
+        template: str,
+        verbalizer: Mapping[str, str],
+        target: str = "label",
+        max_length: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(train, dev, test, target=target, batch_size=batch_size)
+        self.inputs = TextInputs(tokenizer, template, max_length)
+        self.labels = tuple(map(str, verbalizer))
+        self.word_ids = [_single_token(tokenizer, label, w) for label, w in verbalizer.items()]
+        if len(set(self.word_ids)) < len(self.word_ids):
+            raise ValueError(f"two labels share a word: {dict(verbalizer)}")
+
+    def length(self, example: Example) -> int:
+        """Tokens of the rendered example."""
+        return len(self.inputs.ids(example))
+
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """Logits of the words at the last position, shape (N, classes)."""
+        inputs: dict[str, Any] = dict(self.inputs.batch(examples, device_of(model), "left"))
+        inputs |= {"logits_to_keep": 1, "use_cache": False}
+        logits: torch.Tensor = model(**accepted(model, inputs)).logits
+        return logits[:, -1, self.word_ids]
+
+
+def _single_token(tokenizer: Any, label: str, word: str) -> int:
+    ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        spaced = "" if word.startswith(" ") else f" (perhaps {' ' + word!r}, with a leading space)"
+        raise ValueError(
+            f"the word {word!r} for label {label!r} is {len(ids)} tokens {pieces}; a verbalizer "
+            f"takes words of one token{spaced}"
+        )
+    return ids[0]

@@ -1,0 +1,241 @@
+"""The trajectory: every update in a few bytes, written before it is applied, and repeated at will.
+
+A run's log is a JSON-lines file. Its first line is a header that says what the run started from;
+each further line is one :class:`~zoopt.optimizer.StepRecord`. Losses are logged, and coefficients
+follow from them, so a replay runs the same estimator, engine and update rule on the same numbers
+and gives the same θ bit for bit, without a single forward pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoopt import checkpoint, registry
+from zoopt.directions.kernel import KERNEL_VERSION
+from zoopt.interfaces import Slot
+from zoopt.optimizer import StepRecord, ZOOptimizer
+
+FORMAT = 1
+"""Version of the log. A reader of a later format reads earlier ones; an earlier one refuses."""
+
+FILENAME = "trajectory.jsonl"
+
+
+class TrajectoryError(RuntimeError):
+    """A log that cannot be continued or replayed, and why."""
+
+
+def fingerprint(slots: Sequence[Slot]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of θ."""
+    digest = hashlib.sha256()
+    for slot in slots:
+        tensor = slot.tensor.detach().contiguous().cpu()
+        digest.update(f"{slot.name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def header_of(optimizer: ZOOptimizer) -> dict[str, Any]:
+    """What a replay needs to know of an optimizer at step 0, and the fingerprint of its θ."""
+    return {
+        "format": FORMAT,
+        "kernel": KERNEL_VERSION,
+        "torch": torch.__version__,
+        "base": fingerprint(optimizer.slots),
+        "parameters": [[slot.name, slot.group] for slot in optimizer.slots],
+        "estimator": registry.describe(optimizer.estimator),
+        "update": registry.describe(optimizer.update),
+        "direction": optimizer.direction.name,
+        "engine": optimizer.engine.name,
+        "decay_1d": [bool(group["decay_1d"]) for group in optimizer.param_groups],
+        "seed": optimizer.seed,
+        "maximize": optimizer.maximize,
+    }
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log's content.
+
+    Attributes:
+        header: the first line.
+        records: the steps, in order.
+        size: bytes of the whole lines; anything after them is a torn last line.
+    """
+
+    header: dict[str, Any]
+    records: tuple[StepRecord, ...]
+    size: int
+
+
+def read(path: Path) -> Log | None:
+    """The content of a log, or None where there is no whole header yet. Writes nothing.
+
+    Raises:
+        TrajectoryError: a line before the last is damaged, or a later version wrote it.
+    """
+    if not path.exists():
+        return None
+    entries, size = [], 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                entries.append(json.loads(line))
+            except ValueError as error:
+                raise TrajectoryError(
+                    f"line {number + 1} of {path} is damaged ({error}). The lines before it are "
+                    f"good: cut the file there, and the run goes on from step {number - 1}."
+                ) from None
+            size += len(line)
+    if not entries:
+        return None
+    header = _checked(entries[0], path)
+    return Log(header, tuple(map(_record, entries[1:])), size)
+
+
+class Trajectory:
+    """A log being written: a new one, or one that is continued after its last whole line.
+
+    Args:
+        path: the file.
+        header: what to begin a new log with; None to continue the one that is there.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any] | None = None) -> None:
+        log = None if header is not None else read(path)
+        self._file = path.open("ab" if log is not None else "wb")
+        if log is not None:
+            self._file.truncate(log.size)
+        elif header is not None:
+            self._write(header)
+        self.sync()
+
+    def append(self, record: StepRecord) -> None:
+        """Writes one step and hands it to the operating system, where a kill cannot lose it."""
+        self._write(asdict(record))
+
+    def sync(self) -> None:
+        """Forces the log to disk, where a power cut cannot lose it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+
+
+def check_base(header: dict[str, Any], optimizer: ZOOptimizer) -> None:
+    """Refuses a model, or an optimizer, that is not the one a log began with."""
+    mine = header_of(optimizer)
+    if mine["base"] != header["base"]:
+        raise TrajectoryError(
+            f"the log starts from weights with fingerprint {header['base'][:12]}, the model given "
+            f"has {mine['base'][:12]}: a replay needs the base model exactly as it was before "
+            "tuning (same weights, same dtype, same choice of parameters)"
+        )
+    for name in ("parameters", "estimator", "update", "direction", "engine", "seed", "maximize"):
+        if mine[name] != header[name]:
+            raise TrajectoryError(
+                f"the log was made with {name}={header[name]!r}, this run has {mine[name]!r}"
+            )
+
+
+def optimizer_for(model: torch.nn.Module, header: dict[str, Any]) -> ZOOptimizer:
+    """The optimizer that a log was made with, over a model."""
+    tensors = dict(model.named_parameters())
+    missing = [name for name, _ in header["parameters"] if name not in tensors]
+    if missing:
+        raise TrajectoryError(
+            f"the log tunes {missing[0]!r} and {len(missing) - 1} more that the model does not have"
+        )
+    groups: list[dict[str, Any]] = [{"params": [], "decay_1d": d} for d in header["decay_1d"]]
+    for name, group in header["parameters"]:
+        groups[group]["params"].append((name, tensors[name]))
+    optimizer = ZOOptimizer(
+        groups,
+        estimator=registry.make_estimator(**header["estimator"]),
+        update=registry.make_update(**header["update"]),
+        direction=header["direction"],
+        engine=header["engine"],
+        seed=header["seed"],
+        maximize=header["maximize"],
+    )
+    check_base(header, optimizer)
+    return optimizer
+
+
+def replay(model: torch.nn.Module, run_dir: str | Path, step: int | str = "last") -> int:
+    """Turns base weights into a run's tuned weights, in place, without a forward pass.
+
+    On the same backend the result is the run's own θ bit for bit.
+
+    Args:
+        model: the base model, its weights as they were before tuning.
+        run_dir: the run's folder.
+        step: how many updates: a number, ``"last"``, or ``"best"`` by development score.
+
+    Returns:
+        The number of updates applied.
+
+    Raises:
+        TrajectoryError: another base model, a log from a later version, or a step not in it.
+    """
+    log = read(Path(run_dir) / FILENAME)
+    if log is None:
+        raise TrajectoryError(f"{run_dir} has no {FILENAME}: is it the folder of a run?")
+    wanted = _wanted(step, Path(run_dir), len(log.records))
+    optimizer = optimizer_for(model, log.header)
+    with optimizer.chain():
+        for record in log.records[:wanted]:
+            optimizer.repeat(record)
+    return wanted
+
+
+def _wanted(step: int | str, run_dir: Path, available: int) -> int:
+    if step == "best":
+        best = run_dir / checkpoint.BEST
+        if not best.exists():
+            raise TrajectoryError(f"{run_dir} has no {best.name}: the run was never evaluated")
+        step = int(checkpoint.facts(best)["step"])
+    elif step == "last":
+        step = available
+    if not isinstance(step, int):
+        raise TrajectoryError(f"step={step!r} is not a number, 'last' or 'best'")
+    if not 0 <= step <= available:
+        raise TrajectoryError(f"step {step} is not in the log, which has 0 to {available}")
+    return step
+
+
+def _checked(header: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(header, dict) or "format" not in header:
+        raise TrajectoryError(f"{path} is not a zoopt trajectory: its first line is not a header")
+    if header["format"] > FORMAT:
+        raise TrajectoryError(
+            f"{path} has format {header['format']}, this zoopt reads up to {FORMAT}: upgrade zoopt"
+        )
+    if header["kernel"] != KERNEL_VERSION:
+        raise TrajectoryError(
+            f"{path} was made with kernel version {header['kernel']}, this zoopt has "
+            f"{KERNEL_VERSION}: their directions differ, so install the zoopt that made it"
+        )
+    return header
+
+
+def _record(entry: dict[str, Any]) -> StepRecord:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return StepRecord(**fields)

@@ -1,0 +1,1 @@
+"""The loop that ``zoopt tune`` runs: settings, data, loop, console, folder, report."""

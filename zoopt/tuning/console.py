@@ -1,0 +1,125 @@
+"""What a run says while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from zoopt.optimizer import ZOOptimizer
+from zoopt.registry import Metric
+from zoopt.tasks import Task
+from zoopt.tuning.folder import RunFolder
+from zoopt.tuning.report import Report
+from zoopt.tuning.settings import Settings
+
+_SMOOTH = 0.9
+
+
+class Console:
+    """Progress on a terminal; in a log, one line for each evaluation.
+
+    Args:
+        quiet: say nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._out = RichConsole(quiet=quiet, highlight=False)
+        self._progress: Progress | None = None
+        self._bar: Any = None
+        self._smooth: float | None = None
+        self._rate: float | None = None
+        self._forwards = 0
+        self._dev = ""
+
+    def start(self, optimizer: ZOOptimizer, settings: Settings, task: Task, resumed: bool) -> None:
+        """What is about to happen."""
+        self._out.print(
+            f"[bold]{'resuming' if resumed else 'tuning'}[/] {optimizer.d:,} parameters in "
+            f"{len(optimizer.slots)} tensors on [bold]{settings.objective}[/]: "
+            f"{settings.estimator}, {optimizer.direction.name} directions, "
+            f"{optimizer.engine.name} engine, {settings.update}"
+        )
+        self._out.print(
+            f"{len(task.train):,} training, {len(task.dev):,} development, {len(task.test):,} test "
+            f"examples; {settings.steps} steps of {settings.batch_size}"
+        )
+
+    def status(self, doing: str) -> AbstractContextManager[Any]:
+        """A sign of life while something takes its time."""
+        if not self._out.is_terminal:
+            self._out.print(f"{doing} …")
+        return self._out.status(f"{doing} …")
+
+    @contextmanager
+    def progress(self, steps: int) -> Iterator[None]:
+        """A progress bar for the steps within."""
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(
+            *columns, console=self._out, disable=self._out.quiet or not self._out.is_terminal
+        )
+        with self._progress:
+            self._bar = self._progress.add_task("", total=steps)
+            yield
+
+    def replayed(self, step: int) -> None:
+        """A step of an earlier session was repeated."""
+        self._advance(step, "repeating the log")
+
+    def step(self, entry: dict[str, Any]) -> None:
+        """A step was made."""
+        self._smooth = _average(self._smooth, entry["value"])
+        self._rate = _average(self._rate, 1 / entry["seconds"])
+        self._forwards = entry["forwards"]
+        self._advance(
+            entry["step"],
+            f"train {self._smooth:.4f}{self._dev}  {self._rate:.2f} steps/s  "
+            f"{self._forwards:,} forwards",
+        )
+
+    def evaluated(self, entry: dict[str, Any], metric: Metric) -> None:
+        """The development examples were scored."""
+        if entry["dev"] is None:
+            return
+        self._dev = f"  dev {entry['dev']:.4f}"
+        train = "" if self._smooth is None else f"   train {self._smooth:.4f}"
+        rate = "" if self._rate is None else f"   {self._rate:.2f} steps/s"
+        self._out.print(
+            f"step {entry['step']:>5}   dev {metric.name} [bold]{entry['dev']:.4f}[/]{train}{rate}"
+        )
+
+    def finished(self, report: Report, stop: dict[str, Any], folder: RunFolder) -> None:
+        """What came of it."""
+        reason, value = next(iter(stop.items()))
+        self._out.print(f"stopped: {reason} ({value}); best checkpoint: step {report.best_step}")
+        if report.rows:
+            self._out.print(report.table())
+        self._out.print(
+            f"report {folder.path / 'report.html'}   model {folder.model}   log {folder.trajectory}"
+        )
+
+    def _advance(self, step: int, description: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=step, description=description)
+
+
+def _average(old: float | None, new: float) -> float:
+    return new if old is None else _SMOOTH * old + (1 - _SMOOTH) * new

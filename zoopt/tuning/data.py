@@ -1,0 +1,121 @@
+"""Examples from files, and the order in which minibatches are drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from zoopt.seeds import fold
+from zoopt.tasks import Example, Task
+from zoopt.tuning.settings import DataSettings
+
+_BUCKET = 16
+
+
+def read_examples(source: Any) -> list[dict[str, Any]]:
+    """Examples as dicts, from a CSV, JSONL or Parquet file, a dataset, a frame, or a list.
+
+    Args:
+        source: a path ending in .csv, .tsv, .jsonl, .json or .parquet; a ``datasets.Dataset``; a
+            pandas frame; a list of dicts; or ``"name:split"`` of a hub dataset, for which the
+            package ``datasets`` is needed.
+    """
+    if isinstance(source, pd.DataFrame):
+        rows: list[dict[str, Any]] = source.to_dict("records")
+        return rows
+    if not isinstance(source, str | Path):
+        return [dict(row) for row in source]
+    path = Path(source).expanduser()
+    readers: dict[str, Any] = {
+        ".csv": lambda p: pd.read_csv(p, keep_default_na=False),
+        ".tsv": lambda p: pd.read_csv(p, sep="\t", keep_default_na=False),
+        ".jsonl": lambda p: pd.read_json(p, lines=True),
+        ".json": pd.read_json,
+        ".parquet": pd.read_parquet,
+    }
+    if path.suffix in readers:
+        if not path.exists():
+            raise FileNotFoundError(f"no such data file: {path}")
+        return read_examples(readers[path.suffix](path))
+    return _from_hub(str(source))
+
+
+def _from_hub(name: str) -> list[dict[str, Any]]:
+    try:
+        import datasets
+    except ImportError:
+        raise ImportError(
+            f"{name!r} is no .csv, .tsv, .jsonl, .json or .parquet file; as the name of a hub "
+            "dataset it needs: pip install 'zoopt-torch[data]'"
+        ) from None
+    path, _, split = name.partition(":")
+    return [dict(row) for row in datasets.load_dataset(path, split=split or "train")]
+
+
+def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
+    """The train, dev and test examples, with nothing in two of them.
+
+    Raises:
+        ValueError: an example occurs in two splits.
+    """
+    splits = {
+        name: read_examples(source) if source else []
+        for name, source in (("train", data.train), ("dev", data.dev), ("test", data.test))
+    }
+    if not splits["dev"]:
+        size = data.dev_size or len(splits["train"]) // 10
+        splits["train"], splits["dev"] = splits["train"][:-size], splits["train"][-size:]
+    for name, size in (("dev", data.dev_size), ("test", data.test_size)):
+        splits[name] = splits[name][: size or None]
+    seen: dict[str, str] = {}
+    for name, examples in splits.items():
+        for example in examples:
+            key = repr(sorted(example.items()))
+            if seen.setdefault(key, name) != name:
+                raise ValueError(
+                    f"an example is in both {seen[key]} and {name}, which would flatter the "
+                    f"result: {example}"
+                )
+    return splits
+
+
+class Batches:
+    """Minibatches as a pure function of the step, so that a resumed run draws the same ones.
+
+    Each epoch is a permutation. Within runs of 16 batches examples are sorted by length and dealt
+    out so that a batch holds examples of like length, which saves padding.
+
+    Args:
+        task: its training examples and their lengths.
+        size: examples a batch; all of them if there are fewer.
+        seed: what the permutations are drawn from.
+    """
+
+    def __init__(self, task: Task, size: int, seed: int) -> None:
+        self._train: Sequence[Example] = task.train
+        self._length = task.length
+        self._size = min(size, len(task.train))
+        self._seed = seed
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+
+    def __call__(self, step: int) -> list[Example]:
+        """The examples of a step."""
+        epoch, place = divmod(step, len(self._train) // self._size)
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self._deal(epoch)
+        return [self._train[i] for i in self._epoch[1][place]]
+
+    def _deal(self, epoch: int) -> list[list[int]]:
+        rng = np.random.default_rng(fold(self._seed, epoch))
+        order = rng.permutation(len(self._train)).tolist()
+        order = order[: len(order) // self._size * self._size]
+        batches: list[list[int]] = []
+        for start in range(0, len(order), self._size * _BUCKET):
+            part = order[start : start + self._size * _BUCKET]
+            part.sort(key=lambda i: self._length(self._train[i]))
+            batches += [part[i : i + self._size] for i in range(0, len(part), self._size)]
+        return [batches[i] for i in rng.permutation(len(batches))]

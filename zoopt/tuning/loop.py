@@ -1,0 +1,309 @@
+"""The loop: tune a model on an objective, keep what going on needs, report what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoopt import checkpoint, registry, trajectory
+from zoopt.directions import compilation
+from zoopt.optimizer import NonFiniteLossError, ZOOptimizer
+from zoopt.probing import evaluation_mode
+from zoopt.registry import Metric
+from zoopt.seeds import fold
+from zoopt.tasks import Scores, Task, TaskObjective
+from zoopt.tuning.console import Console
+from zoopt.tuning.data import Batches
+from zoopt.tuning.evaluation import class_offsets
+from zoopt.tuning.folder import RunFolder
+from zoopt.tuning.report import Report, write_report
+from zoopt.tuning.settings import Settings, plain
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        run_dir: the run's folder: report.html, curve.png, metrics.jsonl, trajectory.jsonl, best/.
+        stop: why it ended, as {reason: value}.
+        steps: updates applied.
+        best_step: the checkpoint with the best development score; the model holds its weights.
+        best_score: that score; None without development examples.
+        report: before and after on the test examples, with intervals.
+    """
+
+    run_dir: Path
+    stop: dict[str, Any]
+    steps: int
+    best_step: int
+    best_score: float | None
+    report: Report
+
+
+def tune(
+    model: torch.nn.Module,
+    *,
+    task: Task,
+    run_dir: str | Path = "runs/run",
+    job: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Result:
+    """Tunes a model on a task's objective, with forward passes alone.
+
+    The model is left with the weights that scored best on the development examples (with the last
+    ones where there are none). A run that was interrupted or killed goes on when called again with
+    the same settings, and ends with the weights it would have had. Ctrl-C ends it early, report
+    included.
+
+    Args:
+        model: any torch module that the task can ask.
+        task: examples and how the model is asked.
+        run_dir: folder for everything that the run writes.
+        job: what else the run's configuration should record; the CLI gives the whole file.
+        quiet: no progress display.
+        **settings: the fields of :class:`zoopt.Settings`: objective, estimator, steps, lr, …
+
+    Raises:
+        TypeError: an unknown setting.
+        ValueError: a setting out of range, or a run with other settings in ``run_dir``.
+
+    Example:
+        >>> import tempfile, torch, zoopt
+        >>> rows = [{"x": float(x), "label": "big" if x > 3 else "small"} for x in range(8)]
+        >>> task = zoopt.HeadClassification(
+        ...     rows,
+        ...     rows,
+        ...     rows,
+        ...     labels=["small", "big"],
+        ...     collate=lambda batch: torch.tensor([[row["x"]] for row in batch]),
+        ... )
+        >>> model = torch.nn.Linear(1, 2)
+        >>> result = zoopt.tune(
+        ...     model,
+        ...     task=task,
+        ...     objective="cross_entropy",
+        ...     lr=0.2,
+        ...     eps=0.01,
+        ...     steps=200,
+        ...     batch_size=8,
+        ...     run_dir=tempfile.mkdtemp(),
+        ...     quiet=True,
+        ... )
+        >>> result.report.row("accuracy").after.value >= 0.75
+        True
+    """
+    chosen = _settings(settings)
+    return Tuner(model, task, chosen, Path(run_dir), job or plain(chosen), quiet).run()
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """Settings from keyword arguments, in which members of the axes may be objects."""
+    known = {f.name for f in fields(Settings)}
+    for name in given:
+        if name not in known:
+            raise TypeError(registry.unknown("setting", name, known))
+    made = dict(given)
+    if not isinstance(made.get("estimator", ""), str):
+        described = registry.describe(made["estimator"])
+        made["estimator"] = described.pop("name")
+        made = {**described, **made}
+    for name in ("update", "direction"):
+        if not isinstance(made.get(name, ""), str):
+            made[name] = made[name].name
+    if not isinstance(made.get("objective", ""), str):
+        made["objective"] = registry.name_of(made["objective"])
+    if "params" in made:
+        params = made["params"]
+        made["params"] = (params,) if isinstance(params, str) else tuple(params or ())
+    return Settings(**made)
+
+
+class Tuner:
+    """One run of :func:`tune`."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        task: Task,
+        settings: Settings,
+        run_dir: Path,
+        job: Mapping[str, Any],
+        quiet: bool,
+    ) -> None:
+        self.model, self.task, self.settings = model, task, settings
+        self.metric: Metric = registry.get_objective(settings.objective)
+        self.objective = TaskObjective(task, self.metric)
+        self.optimizer = make_optimizer(model, settings, self.metric.higher_is_better)
+        self.batches = Batches(task, settings.batch_size, settings.seed)
+        self.folder = RunFolder(run_dir, job)
+        self.console = Console(quiet)
+        self.forwards = 0
+
+    def run(self) -> Result:
+        """Runs to the end, or to whatever ends it earlier."""
+        resumed = self.folder.log is not None
+        self.console.start(self.optimizer, self.settings, self.task, resumed)
+        header = None if resumed else trajectory.header_of(self.optimizer)
+        if self.folder.log is not None:
+            trajectory.check_base(self.folder.log.header, self.optimizer)
+        before = self._before()
+        log = trajectory.Trajectory(self.folder.trajectory, header)
+        self.optimizer.recorder = log.append
+        stop: dict[str, Any] = {}
+        try:
+            with self.console.progress(self.settings.steps), self.optimizer.chain():
+                self._resume()
+                stop = self._steps()
+        except KeyboardInterrupt:
+            stop = {"interrupted": self.optimizer.steps}
+        except NonFiniteLossError as error:
+            stop = {"non-finite objective": str(error)}
+        finally:
+            log.sync()
+            log.close()
+        return self._finish(before, stop)
+
+    def _before(self) -> dict[str, Scores]:
+        """What the base model says of the development, test and some training examples."""
+        kept = self.folder.before()
+        if kept is None:
+            with self.console.status("evaluating the model as it is"):
+                kept = {
+                    "test": self._predict(self.task.test),
+                    "train": self._predict(self.task.train[: self.settings.calibrate_on])
+                    if self.task.labels and self.task.test
+                    else np.zeros(0),
+                }
+            self.folder.keep_before(kept)
+        return kept
+
+    def _resume(self) -> None:
+        """Brings a run that was here before to where it stopped."""
+        if self.folder.snapshot.exists():
+            checkpoint.load(self.folder.snapshot, self.optimizer)
+        if self.folder.log is not None:
+            for record in self.folder.log.records[self.optimizer.steps :]:
+                self._evaluate_if_due()
+                self.optimizer.repeat(record)
+                self.console.replayed(self.optimizer.steps)
+        steps = self.folder.metrics.steps
+        self.forwards = steps[max(steps)]["forwards"] if steps else 0
+
+    def _steps(self) -> dict[str, Any]:
+        settings, optimizer = self.settings, self.optimizer
+        self._evaluate_if_due()
+        while optimizer.steps < settings.steps:
+            step, started = optimizer.steps, time.perf_counter()
+            compiling = compilation.seconds()
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr_at(step)
+            batch = self.batches(step)
+            with seeded(fold(settings.seed, step)):
+                value = optimizer.step(lambda b=batch: self._value(b))  # type: ignore[misc]
+            compiling = compilation.seconds() - compiling
+            entry = {
+                "step": optimizer.steps,
+                "value": value,
+                "lr": settings.lr_at(step),
+                "seconds": time.perf_counter() - started - compiling,
+                "forwards": self.forwards,
+            }
+            if compiling:
+                entry["compile_seconds"] = compiling
+            self.folder.metrics.append(entry)
+            self.console.step(entry)
+            self._evaluate_if_due()
+        return {"steps": settings.steps}
+
+    def _value(self, batch: Any) -> float:
+        self.forwards += 1
+        return self.objective.value(self.model, batch)
+
+    def _predict(self, examples: Any) -> Scores:
+        with evaluation_mode(self.model):
+            return self.objective.predict(self.model, examples) if examples else np.zeros(0)
+
+    def _evaluate_if_due(self) -> None:
+        """Scores the development examples, keeps the best θ, and takes a snapshot to resume from.
+
+        The metrics line comes last: a run killed in between does all of it again.
+        """
+        step = self.optimizer.steps
+        due = step % self.settings.eval_every == 0 or step == self.settings.steps
+        if not due or step in self.folder.metrics.evaluations:
+            return
+        self.optimizer.settle()
+        dev = self.task.dev
+        entry: dict[str, Any] = {"step": step, "dev": None}
+        if dev:
+            entry["dev"] = self.objective.score(self._predict(dev), self.task.references(dev))
+        if self._is_best(entry["dev"]):
+            checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
+        if step:
+            checkpoint.save(self.folder.snapshot, self.optimizer, {})
+        self.folder.metrics.append(entry)
+        self.console.evaluated(entry, self.metric)
+
+    def _is_best(self, dev: float | None) -> bool:
+        """Whether a development score beats all before it; without one the last is the best."""
+        earlier = [score for score in self.folder.metrics.evaluations.values() if score is not None]
+        if dev is None or not earlier:
+            return True
+        return dev > max(earlier) if self.metric.higher_is_better else dev < min(earlier)
+
+    def _finish(self, before: dict[str, Scores], stop: dict[str, Any]) -> Result:
+        """Loads the best θ, measures it, and writes report and model."""
+        steps = self.optimizer.steps
+        best: dict[str, Any] = {"step": steps, "dev": None}
+        if self.folder.best.exists():
+            best = checkpoint.load(self.folder.best, self.optimizer)
+        with self.console.status("evaluating the tuned model and writing the report"):
+            after = self._predict(self.task.test)
+            offsets = (
+                class_offsets(before["train"], self._train_references())
+                if before["train"].size
+                else None
+            )
+            report = Report.make(
+                self.task, self.metric, before["test"], after, offsets, best["step"]
+            )
+            checkpoint.export(self.model, self.folder.model)
+            write_report(self.folder, report, stop, self.optimizer)
+        self.console.finished(report, stop, self.folder)
+        return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
+
+    def _train_references(self) -> Any:
+        return self.task.references(self.task.train[: self.settings.calibrate_on])
+
+
+def make_optimizer(model: torch.nn.Module, settings: Settings, maximize: bool) -> ZOOptimizer:
+    """The optimizer that settings describe."""
+    options = {"eps": settings.eps, "direction": settings.direction, "n": settings.n}
+    return ZOOptimizer(
+        model,
+        lr=settings.lr,
+        estimator=registry.make_estimator(settings.estimator, **options),
+        engine=None if settings.engine == "auto" else settings.engine,
+        update=settings.update,
+        weight_decay=settings.weight_decay,
+        params=settings.params or None,
+        maximize=maximize,
+        seed=settings.seed,
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random state set for one step, so that sampling is the same after a resume."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed % (1 << 63))
+        yield

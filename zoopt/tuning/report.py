@@ -1,0 +1,172 @@
+"""The report: before and after on the test examples, the learning curve, what changed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.table import Table
+
+from zoopt.optimizer import ZOOptimizer
+from zoopt.registry import Metric
+from zoopt.tasks import Scores, Task
+from zoopt.tuning.evaluation import Estimate, changed, gain, reported_metrics, score
+from zoopt.tuning.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric on the test examples; gains are positive where tuning made it better."""
+
+    metric: str
+    higher_is_better: bool
+    before: Estimate
+    calibrated: Estimate | None
+    after: Estimate
+    gain: Estimate
+    gain_over_calibrated: Estimate | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Before and after.
+
+    Attributes:
+        rows: a row for each metric, the objective's first; empty without test examples.
+        changes: examples whose prediction changed.
+        tests: number of test examples.
+        best_step: the checkpoint that was measured.
+    """
+
+    rows: tuple[Row, ...]
+    changes: tuple[dict[str, Any], ...]
+    tests: int
+    best_step: int
+
+    @classmethod
+    def make(
+        cls,
+        task: Task,
+        objective: Metric,
+        before: Scores,
+        after: Scores,
+        offsets: NDArray[np.float64] | None,
+        best_step: int,
+    ) -> Report:
+        """Scores everything, with bootstrap intervals.
+
+        Args:
+            task: its test examples.
+            objective: what was tuned.
+            before: the base model's scores of the test examples.
+            after: the tuned model's.
+            offsets: class offsets of the calibrated baseline, None where there is none.
+            best_step: the checkpoint measured.
+        """
+        if not task.test:
+            return cls((), (), 0, best_step)
+        references = task.references(task.test)
+        shifted = None if offsets is None else before + offsets
+        rows = [
+            Row(
+                metric=metric.name,
+                higher_is_better=metric.higher_is_better,
+                before=score(metric, before, references),
+                calibrated=None if shifted is None else score(metric, shifted, references),
+                after=score(metric, after, references),
+                gain=gain(metric, before, after, references),
+                gain_over_calibrated=(
+                    None if shifted is None else gain(metric, shifted, after, references)
+                ),
+            )
+            for metric in reported_metrics(task, objective)
+        ]
+        changes = changed(task, task.test, before, after)
+        return cls(tuple(rows), tuple(changes), len(task.test), best_step)
+
+    def row(self, metric: str) -> Row:
+        """The row of a metric."""
+        return next(row for row in self.rows if row.metric == metric)
+
+    def table(self) -> Table:
+        """The rows for a terminal."""
+        table = Table(title=f"{self.tests} test examples, 95 % bootstrap intervals")
+        calibrated = self.rows[0].calibrated is not None
+        table.add_column("metric")
+        heads = ["before", *(["calibrated"] if calibrated else []), "tuned", "gain"]
+        for head in heads + (["gain over calibrated"] if calibrated else []):
+            table.add_column(head, justify="right")
+        for row in self.rows:
+            cells = [row.before, row.calibrated, row.after, row.gain, row.gain_over_calibrated]
+            table.add_row(row.metric, *(str(cell) for cell in cells if cell is not None))
+        return table
+
+
+def write_report(
+    folder: RunFolder, report: Report, stop: dict[str, Any], optimizer: ZOOptimizer
+) -> None:
+    """Writes ``report.html``, which needs no other file, and ``curve.png``."""
+    picture = curve(folder, report)
+    (folder.path / "curve.png").write_bytes(picture)
+    steps = folder.metrics.steps
+    last = steps[max(steps)] if steps else {}
+    page = (
+        Environment(
+            loader=PackageLoader("zoopt.tuning", "."),
+            autoescape=select_autoescape(default=True, default_for_string=True),
+        )
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            stop=stop,
+            name=folder.path.name,
+            curve=base64.b64encode(picture).decode(),
+            config=folder.config.read_text(encoding="utf-8"),
+            d=optimizer.d,
+            steps=len(steps),
+            forwards=last.get("forwards", 0),
+            seconds=sum(entry.get("seconds", 0.0) for entry in steps.values()),
+        )
+    )
+    (folder.path / "report.html").write_text(page, encoding="utf-8")
+
+
+def curve(folder: RunFolder, report: Report) -> bytes:
+    """The learning curve as a PNG: minibatch values, their average, and development scores."""
+    figure = Figure(figsize=(7.2, 4.0), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    steps = folder.metrics.steps
+    if steps:
+        x, y = list(steps), [entry["value"] for entry in steps.values()]
+        window = max(1, len(y) // 20)
+        mean = np.convolve(y, np.ones(window) / window, mode="valid")
+        axes.plot(x, y, color="#b8c4d6", linewidth=0.8, label="minibatch")
+        axes.plot(x[window - 1 :], mean, color="#5b7aa6", label=f"mean of {window}")
+    dev = {s: v for s, v in folder.metrics.evaluations.items() if v is not None}
+    if dev:
+        axes.plot(
+            list(dev), list(dev.values()), "o-", color="#c0392b", markersize=4, label="development"
+        )
+    objective = report.rows[0].metric if report.rows else "objective"
+    better = (
+        ""
+        if not report.rows
+        else (", higher is better" if report.rows[0].higher_is_better else ", lower is better")
+    )
+    axes.axvline(report.best_step, color="#7f8c8d", linestyle=":", linewidth=1)
+    axes.set_xlabel("step (best checkpoint dotted)")
+    axes.set_ylabel(objective + better)
+    axes.grid(alpha=0.25)
+    if steps or dev:
+        axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

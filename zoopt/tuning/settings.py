@@ -1,0 +1,148 @@
+"""The settings of a run, each documented once: here, and so in ``zoopt tune --help``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from zoopt import registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to tune.
+
+    Args:
+        objective: the number that is tuned, by name (``zoopt list objectives``) or dotted path.
+        estimator: which probes estimate the gradient (``zoopt list estimators``).
+        n: directions a step; 2n evaluations.
+        eps: perturbation scale of a probe, in units of the parameters.
+        direction: family of the directions (``zoopt list directions``).
+        engine: how probes are evaluated; "auto" leaves it to the estimator.
+        update: update rule (``zoopt list updates``).
+        lr: learning rate at the start.
+        schedule: course of the learning rate: "constant", or "linear" or "cosine" to zero.
+        weight_decay: decoupled decay of tensors with two dimensions or more.
+        params: name patterns of the parameters to tune; all trainable ones if empty.
+        steps: updates.
+        batch_size: training examples a step.
+        eval_every: steps between evaluations on the development set, each a possible checkpoint.
+        calibrate_on: training examples that choose the class offsets of the calibrated baseline.
+        seed: what directions, batches and sampling are drawn from.
+    """
+
+    objective: str = "accuracy"
+    estimator: str = "mezo"
+    n: int = 1
+    eps: float = 1e-3
+    direction: str = "rademacher"
+    engine: str = "auto"
+    update: str = "sgd"
+    lr: float = 1e-6
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    params: tuple[str, ...] = ()
+    steps: int = 200
+    batch_size: int = 16
+    eval_every: int = 50
+    calibrate_on: int = 400
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n", "steps", "batch_size", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("eps", "lr"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(registry.unknown("schedule", self.schedule, SCHEDULES))
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of an update, by the number of updates before it."""
+        done = step / self.steps
+        return self.lr * SCHEDULES[self.schedule](done)
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+}
+"""Factor of the learning rate by the share of the run that is done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What the model is asked.
+
+    Args:
+        kind: "verbalizer" (a causal LM says a word), "head" (a classification head) or
+            "regression" (one output).
+        template: text with the data's columns in braces.
+        verbalizer: for "verbalizer", the word of each label, in the order of the classes.
+        labels: for "head", the labels in the order of the outputs.
+        target: column that holds the label or value.
+        max_length: longest input in tokens, 0 for the model's; longer ones lose their start.
+        forward_size: examples in one forward.
+    """
+
+    kind: str = "verbalizer"
+    template: str = "{text}"
+    verbalizer: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    target: str = "label"
+    max_length: int = 0
+    forward_size: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where the examples are: CSV, JSONL or Parquet files, or names for ``datasets``.
+
+    Args:
+        train: training examples.
+        dev: development examples; those cut from the end of train if empty.
+        test: test examples, for the report only.
+        dev_size: use so many of the development examples; all if 0. Cut from train if dev is empty.
+        test_size: use so many of the test examples; all if 0.
+    """
+
+    train: str
+    dev: str = ""
+    test: str = ""
+    dev_size: int = 0
+    test_size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Settings):
+    """A whole run: what ``zoopt tune`` reads from a file.
+
+    Args:
+        model: a folder or hub name for ``from_pretrained``.
+        task: what the model is asked.
+        data: where the examples are.
+        dtype: dtype of the weights.
+        run_dir: the run's folder; a run that is there already is resumed.
+    """
+
+    model: str
+    task: TaskSettings
+    data: DataSettings
+    dtype: str = "float32"
+    run_dir: str = "runs/run"
+
+    def settings(self) -> Settings:
+        """The part that says how to tune."""
+        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """A settings tree as JSON would give it back."""
+    plain: dict[str, Any] = {}
+    for name, value in asdict(settings).items():
+        plain[name] = list(value) if isinstance(value, tuple) else value
+    return plain
