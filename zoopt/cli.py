@@ -19,7 +19,7 @@ from zoopt import checkpoint, registry, trajectory
 from zoopt.optimizer import NonFiniteLossError
 from zoopt.probing import evaluation_mode
 from zoopt.tasks import TASKS
-from zoopt.tuning.evaluation import reported_metrics, score
+from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import load_model, make_task
 from zoopt.tuning.loop import tune
 from zoopt.tuning.settings import DataSettings, Job, TaskSettings, plain
@@ -161,7 +161,8 @@ def _eval(chosen: Namespace) -> int:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for metric in reported_metrics(task, registry.get_objective(job.objective)):
-        table.add_row(metric.name, str(score(metric, scores, task.references(examples))))
+        found = compare(metric, {"model": scores}, task.references(examples))
+        table.add_row(metric.name, str(found.values["model"]))
     Console().print(table)
     return 0
 

@@ -14,8 +14,8 @@ def warn_of_namesake() -> None:
         return
     warnings.warn(
         f"PyPI's other package 'zoopt' ({other}) is installed beside zoopt-torch. Both are "
-        "imported as zoopt and share a folder, so whichever was installed last has overwritten the other. "
-        "To keep this one: pip uninstall zoopt, then "
+        "imported as zoopt and share a folder, so whichever was installed last has overwritten "
+        "the other. To keep this one: pip uninstall zoopt, then "
         "pip install --force-reinstall --no-deps zoopt-torch. To have both, use two environments.",
         stacklevel=3,
     )

@@ -74,9 +74,9 @@ class ZOOptimizer(torch.optim.Optimizer):
 
     Given a model, the closure runs with it in eval mode; modes and buffers are put back after.
     Given bare parameters, modes and buffers are the caller's. All probes of a step see the same
-    random state. If the closure raises, is interrupted, or returns a number that is not finite, θ is put
-    back as it was before the step (bit for bit with the overlay and copy engines, within 2 ulp of
-    max(|θ|, ε|z|) with the in-place engine in fp32).
+    random state. If the closure raises, is interrupted, or returns a number that is not finite, θ
+    is put back as it was before the step (bit for bit with the overlay and copy engines, within
+    2 ulp of max(|θ|, ε|z|) with the in-place engine in fp32).
 
     Args:
         source: a module, parameters, (name, parameter) pairs, or parameter group dicts, which may

@@ -67,7 +67,7 @@ def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
         for name, source in (("train", data.train), ("dev", data.dev), ("test", data.test))
     }
     if not splits["dev"]:
-        size = data.dev_size or len(splits["train"]) // 10
+        size = data.dev_size or max(1, len(splits["train"]) // 10)
         splits["train"], splits["dev"] = splits["train"][:-size], splits["train"][-size:]
     for name, size in (("dev", data.dev_size), ("test", data.test_size)):
         splits[name] = splits[name][: size or None]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 from zoopt.registry import Metric, get_objective, list_objectives
 from zoopt.tasks import Scores, Task, as_needed
@@ -32,6 +34,19 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A metric under several conditions.
+
+    Attributes:
+        values: by condition.
+        gains: by (earlier condition, later condition); positive is better for any metric.
+    """
+
+    values: dict[str, Estimate]
+    gains: dict[tuple[str, str], Estimate]
+
+
 def reported_metrics(task: Task, objective: Metric) -> list[Metric]:
     """The objective first, then what people usually want to see beside it."""
     names = [n for n in _PREFERRED["classes" if task.labels else "values"] if n != objective.name]
@@ -39,37 +54,59 @@ def reported_metrics(task: Task, objective: Metric) -> list[Metric]:
     return [objective, *(get_objective(name) for name in names if name in available)]
 
 
-def score(metric: Metric, scores: Scores, references: NDArray[Any]) -> Estimate:
-    """A metric on a sample, with the percentile bootstrap over its examples."""
-    predictions = as_needed(scores, metric.needs)
-    return _interval(lambda i: metric(predictions[i], references[i]), len(references))
+def compare(
+    metric: Metric, conditions: Mapping[str, Scores], references: NDArray[Any]
+) -> Comparison:
+    """A metric under several conditions on the same examples, and what is gained between them.
 
+    Intervals are percentile bootstraps over the examples (Efron 1979), all from the same
+    resamples, so that gains are paired by example.
 
-def gain(metric: Metric, before: Scores, after: Scores, references: NDArray[Any]) -> Estimate:
-    """How much better ``after`` is, paired by example; positive is better for any metric."""
+    Args:
+        metric: what is measured.
+        conditions: the scores of N examples under each condition.
+        references: the truth, shape (N,).
+    """
+    names = list(conditions)
+    predictions = [as_needed(scores, metric.needs) for scores in conditions.values()]
     sign = 1.0 if metric.higher_is_better else -1.0
-    old, new = as_needed(before, metric.needs), as_needed(after, metric.needs)
+    pairs = [(a, b) for b in range(len(names)) for a in range(b)]
 
-    def difference(i: NDArray[Any]) -> float:
-        return sign * (metric(new[i], references[i]) - metric(old[i], references[i]))
+    def statistic(index: NDArray[Any]) -> NDArray[np.float64]:
+        values = [metric(p[index], references[index]) for p in predictions]
+        return np.array(values + [sign * (values[b] - values[a]) for a, b in pairs])
 
-    return _interval(difference, len(references))
-
-
-def _interval(statistic: Any, n: int) -> Estimate:
-    value = float(statistic(np.arange(n)))
-    if n < 2:
-        return Estimate(value, float("nan"), float("nan"))
-    result = bootstrap(
-        (np.arange(n),),
-        statistic,
-        n_resamples=_RESAMPLES,
-        vectorized=False,
-        method="percentile",
-        rng=np.random.default_rng(0),
+    everything = _intervals(statistic, len(references))
+    values, gains = everything[: len(names)], everything[len(names) :]
+    return Comparison(
+        dict(zip(names, values, strict=True)),
+        {(names[a], names[b]): gain for (a, b), gain in zip(pairs, gains, strict=True)},
     )
-    low, high = result.confidence_interval
-    return Estimate(value, float(low), float(high))
+
+
+def _intervals(
+    statistic: Callable[[NDArray[Any]], NDArray[np.float64]], n: int
+) -> list[Estimate]:
+    value = statistic(np.arange(n))
+    if n < 2:
+        return [Estimate(float(v), math.nan, math.nan) for v in value]
+
+    def of_rows(index: NDArray[Any], axis: int) -> NDArray[np.float64]:
+        return np.apply_along_axis(statistic, axis, index).swapaxes(0, -1)
+
+    with warnings.catch_warnings():
+        # Where all resamples agree the interval is a point, which scipy calls degenerate.
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        interval = bootstrap(
+            (np.arange(n),),
+            of_rows,
+            n_resamples=_RESAMPLES,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    bounds = zip(value, np.ravel(interval.low), np.ravel(interval.high), strict=True)
+    return [Estimate(float(v), float(low), float(high)) for v, low, high in bounds]
 
 
 def class_offsets(scores: Scores, references: NDArray[Any]) -> NDArray[np.float64]:

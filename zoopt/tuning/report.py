@@ -17,7 +17,13 @@ from rich.table import Table
 from zoopt.optimizer import ZOOptimizer
 from zoopt.registry import Metric
 from zoopt.tasks import Scores, Task
-from zoopt.tuning.evaluation import Estimate, changed, gain, reported_metrics, score
+from zoopt.tuning.evaluation import (
+    Comparison,
+    Estimate,
+    changed,
+    compare,
+    reported_metrics,
+)
 from zoopt.tuning.folder import RunFolder
 
 
@@ -32,6 +38,19 @@ class Row:
     after: Estimate
     gain: Estimate
     gain_over_calibrated: Estimate | None
+
+    @classmethod
+    def make(cls, metric: Metric, found: Comparison) -> Row:
+        """A row from a comparison of "before", perhaps "calibrated", and "tuned"."""
+        return cls(
+            metric=metric.name,
+            higher_is_better=metric.higher_is_better,
+            before=found.values["before"],
+            calibrated=found.values.get("calibrated"),
+            after=found.values["tuned"],
+            gain=found.gains["before", "tuned"],
+            gain_over_calibrated=found.gains.get(("calibrated", "tuned")),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,20 +91,12 @@ class Report:
         """
         if not task.test:
             return cls((), (), 0, best_step)
+        conditions = {"before": before, "tuned": after}
+        if offsets is not None:
+            conditions = {"before": before, "calibrated": before + offsets, "tuned": after}
         references = task.references(task.test)
-        shifted = None if offsets is None else before + offsets
         rows = [
-            Row(
-                metric=metric.name,
-                higher_is_better=metric.higher_is_better,
-                before=score(metric, before, references),
-                calibrated=None if shifted is None else score(metric, shifted, references),
-                after=score(metric, after, references),
-                gain=gain(metric, before, after, references),
-                gain_over_calibrated=(
-                    None if shifted is None else gain(metric, shifted, after, references)
-                ),
-            )
+            Row.make(metric, compare(metric, conditions, references))
             for metric in reported_metrics(task, objective)
         ]
         changes = changed(task, task.test, before, after)

@@ -1,0 +1,405 @@
+"""The fused kernel: what z is a function of, and how a sum is added and rounded."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import zoopt
+from zoopt import registry, testing
+from zoopt.directions import compilation, kernel
+from zoopt.directions.gaussian import GAUSSIAN
+from zoopt.directions.kernel import Unit, add_, add_to_rows, round_into
+from zoopt.directions.rademacher import RADEMACHER
+
+UNITS = [GAUSSIAN, RADEMACHER]
+LENGTHS = (1, 15, 16, 17, 511, 512, 513, 1024, 5000)
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+HALVES = [torch.float16, torch.bfloat16]
+
+GOLDEN_GAUSSIAN = [
+    0.7290387,
+    0.3107549,
+    -0.7422053,
+    2.2145486,
+    0.3421023,
+    1.4263216,
+    0.2475756,
+    -1.377033,
+    1.7559979,
+    0.3551216,
+]
+GOLDEN_RADEMACHER = [1.0, 1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0, -1.0]
+
+each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
+
+
+def z(unit: Unit, length: int, seed: int = 1, **where: int | bool) -> Tensor:
+    made = torch.zeros(length)
+    add_(made, where.pop("index", 0), ((seed, 1.0),), unit, **where)
+    return made
+
+
+def ramp(length: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.linspace(-2, 2, length).to(dtype)
+
+
+def terms_of(number: int) -> tuple[tuple[int, float], ...]:
+    return tuple((seed, (-1) ** seed * 0.3 / (1 + seed)) for seed in range(number))
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(kernel, "SEGMENT", 1024)
+    return 1024
+
+
+# ---------------------------------------------------------------------------------- z is a function
+
+
+def test_directions_meet_their_contract(direction_name: str) -> None:
+    testing.check_direction(registry.make_direction(direction_name))
+
+
+@each_unit
+def test_z_is_bit_identical_in_repeated_use(unit: Unit) -> None:
+    assert torch.equal(z(unit, 5000), z(unit, 5000))
+
+
+@each_unit
+def test_z_is_what_this_kernel_version_gave(unit: Unit) -> None:
+    """A log replays only while z(seed) stands; a deliberate change raises KERNEL_VERSION."""
+    golden = {
+        "gaussian": GOLDEN_GAUSSIAN,
+        "rademacher": GOLDEN_RADEMACHER,
+    }
+    assert kernel.KERNEL_VERSION == 1
+    made = z(unit, 2000, seed=0x0123456789ABCDEF, index=3)[::200]
+    assert made.tolist() == pytest.approx(golden[unit.name], abs=1e-6)
+
+
+@each_unit
+@pytest.mark.parametrize("length", LENGTHS)
+def test_tails_equal_bodies(unit: Unit, length: int) -> None:
+    assert torch.equal(z(unit, length), z(unit, 8192)[:length])
+
+
+@each_unit
+@pytest.mark.parametrize("first", [1, 15, 16, 500, 512, 1024, 1500])
+def test_a_piece_equals_that_part_of_the_whole(unit: Unit, first: int) -> None:
+    whole = z(unit, 4096)
+    for length in (1, 16, 511, 513, 2000):
+        piece = z(unit, length, first=first)
+        assert torch.equal(piece, whole[first : first + length])
+
+
+def test_blocked_and_flat_rademacher_agree() -> None:
+    offsets = torch.arange(3 * kernel.BLOCK, dtype=torch.int32) + 7 * kernel.BLOCK
+    key = torch.tensor([123456789, -987654321], dtype=torch.int32)
+    assert RADEMACHER.blocks is not None
+    blocked = RADEMACHER.blocks(torch.tensor(7, dtype=torch.int32), 3, key)
+    assert torch.equal(blocked.expand(3, 32, 16).reshape(-1), RADEMACHER.at(offsets, key))
+
+
+@each_unit
+def test_eager_chunks_do_not_show(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = z(unit, 10_000)
+    monkeypatch.setattr(kernel, "_EAGER_CHUNK", 1536)
+    assert torch.equal(z(unit, 10_000), whole)
+
+
+@each_unit
+def test_thread_count_does_not_show(unit: Unit) -> None:
+    one = z(unit, 200_000)
+    torch.set_num_threads(2)
+    assert torch.equal(z(unit, 200_000), one)
+
+
+@each_unit
+def test_no_global_random_state_is_read_or_written(unit: Unit) -> None:
+    def global_states() -> list[Any]:
+        numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002
+        return [torch.get_rng_state().tolist(), random.getstate(), numpy_state]
+
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = global_states()
+        made.append(z(unit, 1000))
+        assert global_states() == before
+    assert torch.equal(*made)
+
+
+# --------------------------------------------------------------------------------------- addressing
+
+
+@each_unit
+def test_segments_have_noise_of_their_own(unit: Unit, small_segments: int) -> None:
+    made = z(unit, 3 * small_segments).view(3, small_segments)
+    assert all(not torch.equal(made[a], made[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+@each_unit
+@pytest.mark.parametrize("first", [1000, 1024, 1030, 2000])
+def test_a_piece_across_segments_equals_that_part_of_the_whole(
+    unit: Unit, first: int, small_segments: int
+) -> None:
+    whole = z(unit, 4 * small_segments)
+    assert torch.equal(z(unit, 1700, first=first), whole[first : first + 1700])
+
+
+@each_unit
+def test_offsets_beyond_two_to_the_32_are_addressable(unit: Unit) -> None:
+    places = [0, 1 << 30, 1 << 31, 1 << 32, (1 << 32) + (1 << 30), 1 << 40]
+    made = [z(unit, 600, first=place) for place in places]
+    for number, here in enumerate(made):
+        assert here.abs().sum() > 0
+        for other in made[:number]:
+            assert abs(float(here @ other)) < 5 * 600**0.5
+
+
+@each_unit
+def test_a_run_over_a_segments_end_is_both_parts(unit: Unit) -> None:
+    across = z(unit, 1000, first=(1 << 32) - 500)
+    assert torch.equal(across[:500], z(unit, 500, first=(1 << 32) - 500))
+    assert torch.equal(across[500:], z(unit, 500, first=1 << 32))
+
+
+@each_unit
+@each_dtype
+def test_rows_equal_rows_of_the_whole(unit: Unit, dtype: torch.dtype, small_segments: int) -> None:
+    matrix, terms = ramp(70 * 48, dtype).view(70, 48), terms_of(3)
+    ids = torch.tensor([[0, 69], [21, 22], [42, 0]])
+    rows = add_to_rows(matrix[ids], ids, matrix.numel(), 2, terms, unit)
+    add_(matrix, 2, terms, unit)
+    assert torch.equal(rows, matrix[ids])
+
+
+# ----------------------------------------------------------------------------------- layouts, types
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x,
+    "strided": lambda x: torch.zeros(2 * x.shape[0], 3 * x.shape[1], dtype=x.dtype)[::2, ::3],
+    "transposed": lambda x: torch.zeros(x.shape[1], x.shape[0], dtype=x.dtype).t(),
+    "shifted": lambda x: torch.zeros(x.numel() + 1, dtype=x.dtype)[1:].view(x.shape),
+}
+
+
+@each_unit
+@each_dtype
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_does_not_show_and_memory_stays(unit: Unit, dtype: torch.dtype, layout: str) -> None:
+    plain = ramp(40 * 30, dtype).view(40, 30)
+    laid = LAYOUTS[layout](plain.clone())
+    laid.copy_(plain)
+    address, stride = laid.data_ptr(), laid.stride()
+    add_(plain, 0, terms_of(2), unit, decay=0.9)
+    add_(laid, 0, terms_of(2), unit, decay=0.9)
+    assert torch.equal(laid, plain)
+    assert (laid.data_ptr(), laid.stride()) == (address, stride)
+
+
+def test_gaps_of_a_strided_tensor_are_not_written() -> None:
+    base = torch.zeros(100)
+    add_(base[::2], 0, ((1, 1.0),), RADEMACHER)
+    assert (base[1::2] == 0).all()
+    assert (base[::2] != 0).all()
+
+
+@each_unit
+@each_dtype
+def test_scalars_and_empty_tensors(unit: Unit, dtype: torch.dtype) -> None:
+    scalar, empty = torch.zeros((), dtype=dtype), torch.zeros(0, 3, dtype=dtype)
+    for tensor in (scalar, empty):
+        add_(tensor, 0, ((1, 1.0),), unit, decay=0.5)
+    assert scalar.item() == z(unit, 1).to(dtype).item()
+    assert empty.shape == (0, 3)
+
+
+def test_integers_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"torch\.int32.*leave quantized"):
+        add_(torch.zeros(3, dtype=torch.int32), 0, ((1, 1.0),), RADEMACHER)
+
+
+@each_unit
+def test_an_fp64_sum_has_fp64_precision(unit: Unit) -> None:
+    theta = torch.zeros(1000, dtype=torch.float64)
+    add_(theta, 0, ((1, 0.1),), unit)
+    assert torch.equal(theta, 0.1 * z(unit, 1000).double())
+
+
+# ----------------------------------------------------------------------------------------- rounding
+
+
+@each_unit
+@each_half
+@pytest.mark.parametrize("number", [1, 3, 8, 9, 11])
+def test_many_terms_are_rounded_once(unit: Unit, dtype: torch.dtype, number: int) -> None:
+    theta, terms = ramp(3000, dtype), terms_of(number)
+    exact = theta.float()
+    add_(exact, 0, terms, unit, decay=0.75)
+    add_(theta, 0, terms, unit, decay=0.75)
+    assert torch.equal(theta, exact.to(dtype))
+
+
+@each_unit
+@pytest.mark.parametrize("number", [1, 11])
+def test_an_fp32_sum_is_the_fp64_sum_to_rounding(unit: Unit, number: int) -> None:
+    theta, terms = ramp(3000), terms_of(number)
+    exact = 0.75 * theta.double()
+    for seed, c in terms:
+        exact += c * z(unit, 3000, seed).double()
+    add_(theta, 0, terms, unit, decay=0.75)
+    torch.testing.assert_close(theta.double(), exact, rtol=1e-6, atol=2e-7 * (1 + number) ** 0.5)
+
+
+def neighbours(value: float, dtype: torch.dtype) -> set[float]:
+    """The representable numbers at and on either side of a value."""
+    nearest = torch.tensor(value, dtype=torch.float64).to(dtype)
+    sides = [torch.nextafter(nearest, torch.tensor(s * 1e9, dtype=dtype)) for s in (-1, 1)]
+    around = sorted({nearest.item(), *(s.item() for s in sides)})
+    below = [a for a in around if a <= value]
+    above = [a for a in around if a >= value]
+    return {below[-1], above[0]}
+
+
+VALUES = [0.3, -0.3, 1.0001, -1.9999, 1000.7, 3.1e-5, -3.1e-5, 6.2e-5, 1.3e-6, -1.3e-6, 2e-8, -2e-8]
+
+
+@each_half
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("way", ["update", "dense"])
+def test_stochastic_rounding_is_unbiased_and_goes_to_neighbours(
+    dtype: torch.dtype, value: float, way: str
+) -> None:
+    """2e-8, 1.3e-6 and 3.1e-5 are subnormal in fp16."""
+    n = 40_000
+    exact = torch.tensor(value, dtype=torch.float32)
+    rounded = torch.zeros(n, dtype=dtype)
+    if way == "dense":
+        round_into(rounded, exact.expand(n), 0, seed=5)
+    else:
+        constant = Unit("constant", lambda offsets, key: torch.ones(offsets.shape))
+        add_(rounded, 0, ((5, exact.item()),), constant, stochastic_rounding=True)
+    found = set(rounded.double().unique().tolist())
+    assert found <= neighbours(exact.item(), dtype)
+    spread = rounded.double().std().item() / n**0.5
+    # The noise has 13 or 16 bits, so that the mean is exact to the spacing's 2^-13.
+    grain = (max(found) - min(found)) * 2.0**-13
+    assert abs(rounded.double().mean().item() - exact.item()) <= 5 * spread + grain
+
+
+@each_half
+def test_what_is_representable_is_not_rounded(dtype: torch.dtype) -> None:
+    theta = ramp(5000, dtype)
+    kept = theta.clone()
+    round_into(theta, kept.float(), 0, seed=1)
+    assert torch.equal(theta, kept)
+
+
+@each_half
+def test_stochastic_rounding_keeps_infinity_and_nan(dtype: torch.dtype) -> None:
+    values = torch.tensor([float("inf"), -float("inf"), float("nan")])
+    theta = torch.zeros(3, dtype=dtype)
+    round_into(theta, values, 0, seed=1)
+    assert torch.equal(theta.float().nan_to_num(7), values.nan_to_num(7))
+
+
+@each_half
+def test_an_update_too_small_for_half_precision_arrives_on_average(dtype: torch.dtype) -> None:
+    theta, steps = torch.ones(2000, dtype=dtype), 200
+    plain = theta.clone()
+    for seed in range(steps):
+        add_(theta, 0, ((seed, 0.0),), RADEMACHER, decay=1 - 1e-5, stochastic_rounding=True)
+        add_(plain, 0, (), RADEMACHER, decay=1 - 1e-5)
+    assert torch.equal(plain, torch.ones(2000, dtype=dtype))
+    assert theta.double().mean().item() == pytest.approx(1 - 1e-5 * steps, abs=2e-4)
+
+
+# ----------------------------------------------------------------------------------------- compiled
+
+
+def assert_modes_agree(
+    unit: Unit, dtype: torch.dtype, number: int, stochastic: bool = False
+) -> None:
+    for length in LENGTHS:
+        eager, compiled = ramp(length, dtype), ramp(length, dtype)
+        for tensor, mode in ((eager, False), (compiled, True)):
+            add_(
+                tensor,
+                4,
+                terms_of(number),
+                unit,
+                decay=0.9,
+                stochastic_rounding=stochastic,
+                compiled=mode,
+            )
+        assert torch.equal(compiled, eager), f"length {length}"
+    assert not compilation._state.broken
+
+
+@each_unit
+def test_compiled_equals_eager_bit_for_bit(unit: Unit) -> None:
+    assert_modes_agree(unit, torch.float32, 1)
+
+
+def test_compiled_pieces_and_segments_equal_eager_ones(small_segments: int) -> None:
+    for first in (0, 7, 512, 1000):
+        assert torch.equal(
+            z(RADEMACHER, 3000, first=first, compiled=True), z(RADEMACHER, 3000, first=first)
+        )
+
+
+@pytest.mark.slow
+@each_unit
+@each_dtype
+@pytest.mark.parametrize("number", [1, 2, 3, 11])
+def test_every_variant_compiled_equals_eager(unit: Unit, dtype: torch.dtype, number: int) -> None:
+    assert_modes_agree(unit, dtype, number)
+
+
+@pytest.mark.slow
+@each_unit
+@each_half
+def test_stochastic_rounding_compiled_equals_eager(unit: Unit, dtype: torch.dtype) -> None:
+    assert_modes_agree(unit, dtype, 2, stochastic=True)
+
+
+def test_auto_compiles_a_large_theta_only() -> None:
+    assert not compilation.wanted(compilation.COMPILE_FROM - 1)
+    assert compilation.wanted(compilation.COMPILE_FROM)
+    with zoopt.kernel_mode("eager"):
+        assert not compilation.wanted(1 << 40)
+    with zoopt.kernel_mode("compiled"):
+        assert compilation.wanted(1)
+    assert not compilation.wanted(1)
+
+
+def test_an_unknown_kernel_mode_is_refused() -> None:
+    with (
+        pytest.raises(ValueError, match="'fast' is none of 'auto', 'eager' and 'compiled'"),
+        zoopt.kernel_mode("fast"),
+    ):
+        pass
+
+
+def test_without_a_compiler_one_warning_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr(compilation, "_compile", fail)
+    monkeypatch.setattr(compilation, "_kernels", {})
+    monkeypatch.setattr(compilation, "_state", compilation._State())
+    made = [z(GAUSSIAN, 600, seed, compiled=True) for seed in (1, 2)]
+    assert torch.equal(made[1], z(GAUSSIAN, 600, 2))
+    assert len(caplog.records) == 1
+    assert "apt-get install g++" in caplog.text
+    assert "no C++ compiler found" in caplog.text

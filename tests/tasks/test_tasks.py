@@ -1,0 +1,159 @@
+"""Tasks: padding and positions change nothing, labels are the right tokens, mistakes are told."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+import zoopt
+from zoopt.tasks import TaskObjective, as_needed
+
+WORDS = ["<pad>", "<unk>", "a", "b", "c", "d", "e", "f", "good", "bad", "fine", "it", "was"]
+ROWS = [
+    {"text": "a b c", "label": "good"},
+    {"text": "d", "label": "bad"},
+    {"text": "e f a b c d", "label": "good"},
+    {"text": "b b", "label": "bad"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    vocabulary = {word: i for i, word in enumerate(WORDS)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=64
+    )
+
+
+@pytest.fixture(scope="module")
+def config():
+    return LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        pad_token_id=0,
+    )
+
+
+def verbalizer(tokenizer, **changes):
+    options = {
+        "tokenizer": tokenizer,
+        "template": "{text} it was",
+        "verbalizer": {"bad": "bad", "good": "good"},
+        **changes,
+    }
+    return zoopt.Verbalizer(ROWS, **options)
+
+
+def test_verbalizer_logits_are_the_last_positions_of_each_example_alone(tokenizer, config):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    task = verbalizer(tokenizer)
+    together = task.predict(model, ROWS)
+    for row, scores in zip(ROWS, together, strict=True):
+        ids = torch.tensor([tokenizer(row["text"] + " it was")["input_ids"]])
+        with torch.no_grad():
+            alone = model(ids).logits[0, -1, [WORDS.index("bad"), WORDS.index("good")]]
+        np.testing.assert_allclose(scores, alone.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_label_positions_logits_are_computed(tokenizer, config):
+    model = LlamaForCausalLM(config).eval()
+    shapes = []
+    model.lm_head.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
+    verbalizer(tokenizer).predict(model, ROWS)
+    assert shapes == [(4, 1, len(WORDS))]
+
+
+def test_micro_batches_and_order_do_not_change_predictions(tokenizer, config):
+    model = LlamaForCausalLM(config).eval()
+    whole = verbalizer(tokenizer).predict(model, ROWS)
+    pieces = verbalizer(tokenizer, batch_size=1).predict(model, ROWS)
+    np.testing.assert_allclose(whole, pieces, rtol=1e-4, atol=1e-6)
+
+
+def test_long_inputs_keep_the_end_of_the_template(tokenizer):
+    task = verbalizer(tokenizer, max_length=4)
+    assert task.inputs.ids(ROWS[2]) == [WORDS.index(w) for w in ("c", "d", "it", "was")]
+
+
+def test_references_are_class_indices_in_the_verbalizers_order(tokenizer):
+    assert verbalizer(tokenizer).references(ROWS).tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"verbalizer": {"bad": "bad", "good": "so good"}}, "tokens"),
+        ({"verbalizer": {"bad": "bad", "good": "bad"}}, "share a word"),
+        ({"template": "no column"}, "names no column"),
+        ({"target": "missing"}, "no column 'missing'"),
+    ],
+)
+def test_mistakes_are_told_when_the_task_is_made(tokenizer, changes, message):
+    with pytest.raises((ValueError, KeyError), match=message):
+        verbalizer(tokenizer, **changes)
+
+
+def test_unknown_labels_and_columns_are_named(tokenizer):
+    task = verbalizer(tokenizer)
+    with pytest.raises(ValueError, match="'ugly'.*none of the labels"):
+        task.references([{"text": "a", "label": "ugly"}])
+    with pytest.raises(KeyError, match="wants column"):
+        task.inputs.ids({"body": "a"})
+
+
+def test_head_classification_by_a_sequence_classifier_ignores_padding(tokenizer, config):
+    config.num_labels = 2
+    model = LlamaForSequenceClassification(config).eval()
+    task = zoopt.HeadClassification(ROWS, tokenizer=tokenizer, labels=["bad", "good"])
+    whole = task.predict(model, ROWS)
+    for row, scores in zip(ROWS, whole, strict=True):
+        np.testing.assert_allclose(scores, task.predict(model, [row])[0], rtol=1e-4, atol=1e-6)
+
+
+def test_heads_of_plain_modules_and_wrong_output_counts():
+    rows = [{"x": [1.0, 2.0], "label": "a"}, {"x": [3.0, 4.0], "label": "b"}]
+    collate = lambda batch: torch.tensor([row["x"] for row in batch])  # noqa: E731
+    task = zoopt.HeadClassification(rows, collate=collate, labels=["a", "b"])
+    assert task.predict(torch.nn.Linear(2, 2), rows).shape == (2, 2)
+    with pytest.raises(ValueError, match="3 logits for 2 labels"):
+        task.predict(torch.nn.Linear(2, 3), rows)
+    values = zoopt.Regression([{"x": [1.0, 2.0], "y": 3.0}], collate=collate, target="y")
+    assert values.predict(torch.nn.Linear(2, 1), rows).shape == (2,)
+    assert values.references(values.train).tolist() == [3.0]
+    with pytest.raises(ValueError, match="one output"):
+        values.predict(torch.nn.Linear(2, 2), rows)
+
+
+def test_predictions_take_the_form_that_a_metric_needs():
+    scores = np.array([[0.0, 1.0], [2.0, 0.0]])
+    assert as_needed(scores, "labels").tolist() == [1, 0]
+    np.testing.assert_allclose(as_needed(scores, "probabilities").sum(axis=1), 1.0)
+    np.testing.assert_allclose(
+        as_needed(scores, "probabilities")[0, 1], 1 / (1 + np.exp(-1.0)), rtol=1e-12
+    )
+
+
+def test_an_objective_that_does_not_fit_the_task_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="takes values"):
+        TaskObjective(verbalizer(tokenizer), zoopt.get_objective("spearman"))
+
+
+def test_micro_batched_predictions_are_scored_once(tokenizer, config):
+    model = LlamaForCausalLM(config).eval()
+    calls = []
+    metric = zoopt.Metric("counting", lambda p, r: calls.append(len(p)) or 0.0, True)
+    TaskObjective(verbalizer(tokenizer, batch_size=1), metric).value(model, ROWS)
+    assert calls == [4]

@@ -1,0 +1,65 @@
+"""Data from every kind of file, disjoint splits, and batches that depend on the step alone."""
+
+import pandas as pd
+import pytest
+
+from zoopt.tuning.data import Batches, read_examples, read_splits
+from zoopt.tuning.settings import DataSettings
+
+FRAME = pd.DataFrame({"text": ["one", "None", "three, with comma"], "label": ["a", "b", "a"]})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
+def test_every_file_format_gives_the_same_examples(tmp_path, suffix):
+    path = tmp_path / f"data{suffix}"
+    {
+        ".csv": lambda: FRAME.to_csv(path, index=False),
+        ".tsv": lambda: FRAME.to_csv(path, index=False, sep="\t"),
+        ".jsonl": lambda: FRAME.to_json(path, orient="records", lines=True),
+        ".json": lambda: FRAME.to_json(path, orient="records"),
+        ".parquet": lambda: FRAME.to_parquet(path),
+    }[suffix]()
+    assert read_examples(str(path)) == FRAME.to_dict("records")
+
+
+def test_datasets_and_frames_and_lists_are_taken_as_they_are():
+    import datasets
+
+    rows = FRAME.to_dict("records")
+    assert read_examples(datasets.Dataset.from_pandas(FRAME)) == rows
+    assert read_examples(FRAME) == rows
+    assert read_examples(rows) == rows
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
+        read_examples(tmp_path / "nowhere.csv")
+
+
+def test_an_example_in_two_splits_is_refused(tmp_path):
+    FRAME.to_csv(tmp_path / "train.csv", index=False)
+    FRAME[1:].to_csv(tmp_path / "test.csv", index=False)
+    data = DataSettings(train=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
+    with pytest.raises(ValueError, match="in both .* and test"):
+        read_splits(data)
+
+
+def test_development_examples_are_cut_from_the_training_ones(tmp_path):
+    FRAME.to_csv(tmp_path / "train.csv", index=False)
+    splits = read_splits(DataSettings(train=str(tmp_path / "train.csv"), dev_size=1))
+    assert [len(splits[name]) for name in ("train", "dev", "test")] == [2, 1, 0]
+
+
+def test_batches_depend_on_the_step_alone_and_cover_each_epoch_once(blobs):
+    _, task = blobs(n=80)
+    first, second = Batches(task, 8, seed=3), Batches(task, 8, seed=3)
+    drawn = [first(step) for step in range(5)]
+    assert [second(step) for step in (4, 2, 0)] == [drawn[4], drawn[2], drawn[0]]
+    texts = sorted(str(row["x"]) for batch in drawn for row in batch)
+    assert texts == sorted(str(row["x"]) for row in task.train)
+    assert Batches(task, 8, seed=4)(0) != drawn[0]
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it(blobs):
+    _, task = blobs(n=80)
+    assert len(Batches(task, 1000, seed=0)(7)) == len(task.train)
