@@ -34,7 +34,7 @@ import pandas as pd
 
 SPACE_NEEDED = 10**9  # bytes: 0.1 GB downloaded, 0.1 GB unpacked for a while, 0.54 GB of weights
 CLEAR_RATING = 1.0  # sentences that people rated closer to neutral than this are left out
-TEST_PER_LABEL, DEV_PER_LABEL = 500, 200
+TEST_PER_LABEL, DEV_PER_LABEL = 1000, 200
 COLUMNS = ["id", "text", "label", "rating"]
 
 

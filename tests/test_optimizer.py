@@ -589,6 +589,20 @@ def test_repeating_the_records_gives_theta_bit_for_bit(
     assert repeater.steps == optimizer.steps == 6
 
 
+@pytest.mark.parametrize("engine", ["copy", "overlay"])
+def test_a_step_that_failed_in_between_leaves_no_trace_in_the_log(engine: str) -> None:
+    """In place it leaves the rounding of its restoration in θ, which no record tells of."""
+    model, replica = mlp(), mlp()
+    optimizer = ZOOptimizer(model, 0.05, engine=engine)
+    repeater = ZOOptimizer(replica, 0.05, engine=engine)
+    optimizer.recorder = repeater.repeat
+    optimizer.step(objective(model))
+    with pytest.raises(NonFiniteLossError):
+        optimizer.step(lambda: objective(model)() * float("nan"))
+    optimizer.step(objective(model))
+    assert torch.equal(flat(replica), flat(model))
+
+
 def test_records_say_what_a_step_did() -> None:
     records: list[StepRecord] = []
     x = vector(2.0)

@@ -205,3 +205,7 @@ def _list(chosen: Namespace) -> int:
         table.add_row(name, *better, about)
     Console().print(table)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -166,12 +166,13 @@ class ZOOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; the tensors already there keep their place in θ, and so their z."""
-        for name in ("lr", "eps"):
-            value = param_group.get(name, self.defaults[name])
-            if not (math.isfinite(value) and value >= 0 and (value > 0 or name == "lr")):
+        for name in ("lr", "eps", "weight_decay"):
+            value = float(param_group.get(name, self.defaults[name]))
+            if not math.isfinite(value) or value < 0 or (name == "eps" and value == 0):
                 raise ValueError(f"{name}={value} must be a positive number")
         if self._ready:
             self.engine.settle()
+            (param_group,) = groups_of([param_group], start=len(self.slots))
         super().add_param_group(param_group)
         if self._ready:
             self._assemble()
@@ -184,6 +185,9 @@ class ZOOptimizer(torch.optim.Optimizer):
     def estimate(self, closure: Closure) -> float:
         """Probes the objective and leaves an estimate that a bare :meth:`step` applies.
 
+        The in-place engine restores θ in the pass that updates it: until then θ holds the last
+        probe, and whatever reads it in between calls :meth:`settle` first.
+
         Args:
             closure: returns the objective's value where θ stands, as a float or 0-d tensor. It is
                 called once a probe, without autograd.
@@ -195,13 +199,16 @@ class ZOOptimizer(torch.optim.Optimizer):
             NonFiniteLossError: a value was NaN or infinite.
             TypeError: the closure returned something that is not one number.
         """
-        self._pending = None
+        if self._pending is not None:
+            self._pending = None
+            self.engine.settle()
         chained = self.engine.waiting
         rewind = same_randomness({slot.tensor.device for slot in self.slots})
         sign = -1.0 if self.maximize else 1.0
 
         def loss() -> float:
             rewind()
+            torch.clear_autocast_cache()
             return sign * self._number(closure())
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
@@ -248,6 +255,12 @@ class ZOOptimizer(torch.optim.Optimizer):
         """
         if record.step != self.steps:
             raise ValueError(f"the record is of step {record.step}, the optimizer at {self.steps}")
+        seeds = direction_seeds(self.seed, self.steps, self.estimator.n)
+        if not set(record.seeds) <= set(seeds):
+            raise ValueError(
+                f"the record's directions are not those of seed {self.seed}: it is of a run with "
+                "another seed or another number of directions"
+            )
         for name in ("lr", "eps", "weight_decay"):
             values = getattr(record, name)
             for group, value in zip(self.param_groups, values, strict=True):
@@ -272,7 +285,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         return self.engine.chain()
 
     def settle(self) -> None:
-        """Makes θ exact: every update in it, no probe in it. Does nothing outside a chain."""
+        """Makes θ exact: every update in it, no probe in it. After a step outside a chain it is."""
         self.engine.settle()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -306,6 +319,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             if own[what] != mine:
                 raise ValueError(f"saved with {what} {own[what]!r}, but this one has {mine!r}")
         self.settle()
+        self._pending = None
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "zoopt"})
         # torch casts floating state to the parameter's dtype; ours is fp32 whatever that is.
         for number, slot in enumerate(self.slots):

@@ -20,7 +20,7 @@ Select = str | Sequence[str] | Callable[[str, Tensor], bool] | None
 """Which parameters: name patterns as in a shell (``"*.norm.weight"``), or a predicate."""
 
 
-def groups_of(source: Any, params: Select = None) -> list[dict[str, Any]]:
+def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[str, Any]]:
     """Parameter groups, each with ``params`` as (name, tensor) pairs, from what a user passes.
 
     Frozen parameters (``requires_grad=False``) are left out, tied ones appear once.
@@ -29,6 +29,7 @@ def groups_of(source: Any, params: Select = None) -> list[dict[str, Any]]:
         source: a module; an iterable of parameters or of (name, parameter) pairs; or an iterable of
             group dicts as ``torch.optim`` takes them.
         params: patterns or a predicate ``(name, parameter) -> bool`` that choose among them.
+        start: number given to the first parameter without a name.
 
     Raises:
         ValueError: nothing is left to tune, with the names there are.
@@ -49,16 +50,23 @@ def groups_of(source: Any, params: Select = None) -> list[dict[str, Any]]:
             else [{"params": items}]
         )
     chosen, seen = _chooser(params), set[int]()
+    memory: dict[int, str] = {}
     available: list[str] = []
     groups = []
     for group in raw:
-        named = _named(group["params"], len(available))
+        named = _named(group["params"], start + len(available))
         available += [name for name, _ in named]
         kept = []
         for name, tensor in named:
             if tensor.requires_grad and id(tensor) not in seen and chosen(name, tensor):
                 seen.add(id(tensor))
                 kept.append((name, _checked(name, tensor)))
+                other = memory.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
+                if other != name:
+                    raise ValueError(
+                        f"parameters {other!r} and {name!r} are different objects in the same "
+                        "memory, which would be perturbed twice: tie them as one Parameter"
+                    )
         groups.append({**group, "params": kept})
     if not any(group["params"] for group in groups):
         some = ", ".join(available[:8]) + (", …" if len(available) > 8 else "")

@@ -542,6 +542,18 @@ def test_an_estimate_that_is_thrown_away_does_not_bring_old_weights_back(engine:
     torch.testing.assert_close(x.detach(), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("engine", ["copy", "overlay"])
+def test_weights_loaded_after_an_estimate_stay(engine: str) -> None:
+    """With these engines θ is exact between estimate() and step(), so that it may be written."""
+    x = nn.Parameter(torch.ones(5))
+    optimizer = zoopt.ZOOptimizer([x], engine=engine)
+    optimizer.estimate(lambda: x.sum())
+    with torch.no_grad():
+        x.zero_()
+    optimizer.estimate(lambda: x.sum())
+    assert torch.equal(x, torch.zeros(5))
+
+
 def test_estimating_twice_is_estimating_once(engine_name: str) -> None:
     ends = []
     for times in (1, 2):

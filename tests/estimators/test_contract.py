@@ -118,7 +118,7 @@ def test_a_groups_own_eps_scales_its_probe_and_leaves_the_estimate_unbiased(
     slopes = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([3.0, -0.25])
     sums = torch.zeros(5, dtype=torch.float64)
     squares = torch.zeros(5, dtype=torch.float64)
-    steps = 1500
+    steps = 600
     x = [torch.nn.Parameter(torch.zeros(len(s), dtype=torch.float64)) for s in slopes]
     groups = [{"params": [x[0]], "eps": 1e-3}, {"params": [x[1]], "eps": 1e-2}]
     optimizer = zoopt.ZOOptimizer(

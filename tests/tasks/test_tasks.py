@@ -108,7 +108,7 @@ def test_mistakes_are_told_when_the_task_is_made(tokenizer, changes, message):
 
 def test_unknown_labels_and_columns_are_named(tokenizer):
     task = verbalizer(tokenizer)
-    with pytest.raises(ValueError, match="'ugly'.*none of the labels"):
+    with pytest.raises(ValueError, match=r"'ugly'.*none of the labels"):
         task.references([{"text": "a", "label": "ugly"}])
     with pytest.raises(KeyError, match="wants column"):
         task.inputs.ids({"body": "a"})

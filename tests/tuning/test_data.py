@@ -40,7 +40,7 @@ def test_an_example_in_two_splits_is_refused(tmp_path):
     FRAME.to_csv(tmp_path / "train.csv", index=False)
     FRAME[1:].to_csv(tmp_path / "test.csv", index=False)
     data = DataSettings(train=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
-    with pytest.raises(ValueError, match="in both .* and test"):
+    with pytest.raises(ValueError, match=r"in both .* and test"):
         read_splits(data)
 
 

@@ -110,7 +110,7 @@ def test_replay_to_a_number_and_to_the_last(blobs, settings, tmp_path):
 def test_replay_refuses_another_base_model_naming_both(blobs, settings, tmp_path):
     model, task = blobs()
     zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
-    with pytest.raises(trajectory.TrajectoryError, match="fingerprint .* has "):
+    with pytest.raises(trajectory.TrajectoryError, match=r"fingerprint .* has "):
         zoopt.replay(model, tmp_path)
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_line_inside_the_log_is_an_error_that_says_where(blobs, settin
     lines = log.read_bytes().splitlines(keepends=True)
     lines[5] = b"not json\n"
     log.write_bytes(b"".join(lines))
-    with pytest.raises(trajectory.TrajectoryError, match="line 6 .* damaged"):
+    with pytest.raises(trajectory.TrajectoryError, match=r"line 6 .* damaged"):
         zoopt.replay(blobs()[0], tmp_path)
 
 

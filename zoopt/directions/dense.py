@@ -61,5 +61,5 @@ class DenseDirection:
         Returns:
             shape ``(*ids.shape, width)``.
         """
-        rows = matrix.detach()[ids]
+        rows = torch.nn.functional.embedding(ids, matrix.detach())
         return kernel.add_to_rows(rows, ids, matrix.numel(), index, self.scaled(terms), self.unit)

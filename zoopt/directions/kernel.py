@@ -92,7 +92,7 @@ def _accumulate(
     """The sum, in the precision of ``coefficients``, of which the first is the decay."""
     acc = theta.to(coefficients.dtype) * coefficients[0]
     for k in range(keys.shape[0]):
-        acc = acc + values(keys[k]) * coefficients[k + 1]
+        acc = acc + values(keys[k]).to(coefficients.dtype) * coefficients[k + 1]
     return acc
 
 
@@ -105,6 +105,7 @@ def _stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:
         # Below 2^-14 fp16 is a fixed-point format with a spacing of 2^-24.
         fixed = torch.floor(acc * 2.0**24 + noise.to(torch.float32) * 2.0**-dropped) * 2.0**-24
         rounded = torch.where(acc.abs() < 2.0**-14, fixed, rounded)
+        rounded = torch.where(acc.abs() > 65504.0, acc, rounded)  # the largest, not infinity
     return torch.where(torch.isfinite(acc), rounded, acc).to(dtype)
 
 
@@ -180,8 +181,14 @@ def _launches(
     stochastic: bool,
     compiled: bool,
 ) -> Iterator[_Launch]:
-    """The terms in launches of 1, 2, 4 or 8, the last one filled up with zero coefficients."""
-    rounding = torch.tensor(key_words(terms[0][0] if terms else 0, *path, _ROUNDING), device=device)
+    """The terms in launches of 1, 2, 4 or 8, the last one filled up with zero coefficients.
+
+    Rounding is keyed by the first seed, also where its coefficient is 0 and there is only decay:
+    the same noise at every step would move the same weights the same way.
+    """
+    first_seed = terms[0][0] if terms else 0
+    rounding = torch.tensor(key_words(first_seed, *path, _ROUNDING), device=device)
+    terms = tuple((seed, c) for seed, c in terms if c != 0.0)
     for start in range(0, max(len(terms), 1), _UNROLL):
         part = terms[start : start + _UNROLL]
         size = 1 << max(len(part) - 1, 0).bit_length()
@@ -234,8 +241,7 @@ def add_(
             f"cannot add noise to a tensor of dtype {tensor.dtype}: zoopt tunes floating-point "
             "parameters; leave quantized or integer ones out with params=..."
         )
-    terms = tuple((seed, c) for seed, c in terms if c != 0.0)
-    if tensor.numel() == 0 or (not terms and decay == 1.0):
+    if tensor.numel() == 0 or (decay == 1.0 and all(c == 0.0 for _, c in terms)):
         return
     target = tensor.detach()
     flat = target.contiguous().view(-1)

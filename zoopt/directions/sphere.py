@@ -56,7 +56,7 @@ def square_sum(slot: Slot, seed: int, compiled: bool) -> float:
     total = 0.0
     for first in range(0, slot.tensor.numel(), _PIECE):
         size = min(_PIECE, slot.tensor.numel() - first)
-        g = torch.zeros(_PIECE, device=slot.tensor.device)
+        g = torch.zeros(-(-size // 1024) * 1024, device=slot.tensor.device)
         add_(g[:size], slot.index, ((seed, 1.0),), GAUSSIAN, first=first, compiled=compiled)
         total += math.fsum(g.view(-1, 1024).double().square().sum(dim=1).tolist())
     return total

@@ -146,7 +146,8 @@ class _Perturb(TorchFunctionMode):
         self.seen.add(id(tensor))
         scratch = tensor.detach().clone()
         self._direction.add_(scratch, slot.index, self._displacement.terms(slot))
-        return scratch
+        # Some kernels choose their path by it (matmul folds), even where autograd is off.
+        return scratch.requires_grad_(tensor.requires_grad)
 
     def _lookup(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

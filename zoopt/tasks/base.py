@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,19 @@ class Task(ABC):
                 f"{', '.join(map(repr, self.labels))}"
             ) from None
 
-    def predict(self, model: torch.nn.Module, examples: Sequence[Example]) -> Scores:
-        """The model's scores in the order of the examples, forwarded shortest first."""
+    def predict(
+        self,
+        model: torch.nn.Module,
+        examples: Sequence[Example],
+        advance: Callable[[int], None] | None = None,
+    ) -> Scores:
+        """The model's scores in the order of the examples, forwarded shortest first.
+
+        Args:
+            model: what is asked.
+            examples: N of them.
+            advance: told after each forward how many examples it had.
+        """
         order = sorted(range(len(examples)), key=lambda i: self.length(examples[i]))
         rows: list[Scores | None] = [None] * len(examples)
         for start in range(0, len(order), self.batch_size):
@@ -84,6 +95,8 @@ class Task(ABC):
                 out = self.forward(model, [examples[i] for i in part])
             for i, row in zip(part, out.float().cpu().numpy().astype(np.float64), strict=True):
                 rows[i] = row
+            if advance is not None:
+                advance(len(part))
         return np.asarray(rows, dtype=np.float64)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -55,11 +56,15 @@ class Console:
             f"examples; {settings.steps} steps of {settings.batch_size}"
         )
 
-    def status(self, doing: str) -> AbstractContextManager[Any]:
-        """A sign of life while something takes its time."""
+    @contextmanager
+    def work(self, doing: str, examples: int) -> Iterator[Callable[[int], None]]:
+        """A bar for forwards over examples; what it gives is told how many were done."""
         if not self._out.is_terminal:
             self._out.print(f"{doing} …")
-        return self._out.status(f"{doing} …")
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        with self._bars(*columns, TimeRemainingColumn(), transient=True) as bars:
+            bar = bars.add_task(doing, total=examples)
+            yield lambda done: bars.advance(bar, done)
 
     @contextmanager
     def progress(self, steps: int) -> Iterator[None]:
@@ -73,10 +78,7 @@ class Console:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(
-            *columns, console=self._out, disable=self._out.quiet or not self._out.is_terminal
-        )
-        with self._progress:
+        with self._bars(*columns) as self._progress:
             self._bar = self._progress.add_task("", total=steps)
             yield
 
@@ -86,6 +88,8 @@ class Console:
 
     def step(self, entry: dict[str, Any]) -> None:
         """A step was made."""
+        if "compile_seconds" in entry:
+            self._out.print(f"compiled kernels in {entry['compile_seconds']:.1f} s")
         self._smooth = _average(self._smooth, entry["value"])
         self._rate = _average(self._rate, 1 / entry["seconds"])
         self._forwards = entry["forwards"]
@@ -115,6 +119,10 @@ class Console:
         self._out.print(
             f"report {folder.path / 'report.html'}   model {folder.model}   log {folder.trajectory}"
         )
+
+    def _bars(self, *columns: ProgressColumn, **options: Any) -> Progress:
+        hidden = self._out.quiet or not self._out.is_terminal
+        return Progress(*columns, console=self._out, disable=hidden, **options)
 
     def _advance(self, step: int, description: str) -> None:
         if self._progress is not None:

@@ -84,9 +84,7 @@ def compare(
     )
 
 
-def _intervals(
-    statistic: Callable[[NDArray[Any]], NDArray[np.float64]], n: int
-) -> list[Estimate]:
+def _intervals(statistic: Callable[[NDArray[Any]], NDArray[np.float64]], n: int) -> list[Estimate]:
     value = statistic(np.arange(n))
     if n < 2:
         return [Estimate(float(v), math.nan, math.nan) for v in value]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from zoopt import checkpoint, registry, trajectory
@@ -18,13 +17,15 @@ from zoopt.optimizer import NonFiniteLossError, ZOOptimizer
 from zoopt.probing import evaluation_mode
 from zoopt.registry import Metric
 from zoopt.seeds import fold
-from zoopt.tasks import Scores, Task, TaskObjective
+from zoopt.tasks import Example, Scores, Task, TaskObjective
 from zoopt.tuning.console import Console
 from zoopt.tuning.data import Batches
 from zoopt.tuning.evaluation import class_offsets
 from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.report import Report, write_report
 from zoopt.tuning.settings import Settings, plain
+
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -176,12 +177,12 @@ class Tuner:
         """What the base model says of the development, test and some training examples."""
         kept = self.folder.before()
         if kept is None:
-            with self.console.status("evaluating the model as it is"):
+            calibrating = self._calibrating()
+            total = len(self.task.test) + len(calibrating)
+            with self.console.work("evaluating the model as it is", total) as advance:
                 kept = {
-                    "test": self._predict(self.task.test),
-                    "train": self._predict(self.task.train[: self.settings.calibrate_on])
-                    if self.task.labels and self.task.test
-                    else np.zeros(0),
+                    "test": self._predict(self.task.test, advance),
+                    "train": self._predict(calibrating, advance),
                 }
             self.folder.keep_before(kept)
         return kept
@@ -228,9 +229,15 @@ class Tuner:
         self.forwards += 1
         return self.objective.value(self.model, batch)
 
-    def _predict(self, examples: Any) -> Scores:
+    def _predict(self, examples: Sequence[Example], advance: Advance | None = None) -> Scores:
         with evaluation_mode(self.model):
-            return self.objective.predict(self.model, examples) if examples else np.zeros(0)
+            return self.task.predict(self.model, examples, advance)
+
+    def _calibrating(self) -> Sequence[Example]:
+        """The training examples that choose the calibrated baseline's class offsets."""
+        if not (self.task.labels and self.task.test):
+            return []
+        return self.task.train[: self.settings.calibrate_on]
 
     def _evaluate_if_due(self) -> None:
         """Scores the development examples, keeps the best θ, and takes a snapshot to resume from.
@@ -266,13 +273,12 @@ class Tuner:
         best: dict[str, Any] = {"step": steps, "dev": None}
         if self.folder.best.exists():
             best = checkpoint.load(self.folder.best, self.optimizer)
-        with self.console.status("evaluating the tuned model and writing the report"):
-            after = self._predict(self.task.test)
-            offsets = (
-                class_offsets(before["train"], self._train_references())
-                if before["train"].size
-                else None
-            )
+        tests = len(self.task.test)
+        with self.console.work("evaluating the tuned model", tests) as advance:
+            after = self._predict(self.task.test, advance)
+        with self.console.work("writing the report", 0):
+            truth = self.task.references(self._calibrating())
+            offsets = class_offsets(before["train"], truth) if truth.size else None
             report = Report.make(
                 self.task, self.metric, before["test"], after, offsets, best["step"]
             )
@@ -280,9 +286,6 @@ class Tuner:
             write_report(self.folder, report, stop, self.optimizer)
         self.console.finished(report, stop, self.folder)
         return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
-
-    def _train_references(self) -> Any:
-        return self.task.references(self.task.train[: self.settings.calibrate_on])
 
 
 def make_optimizer(model: torch.nn.Module, settings: Settings, maximize: bool) -> ZOOptimizer:

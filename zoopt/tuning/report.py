@@ -106,24 +106,38 @@ class Report:
         """The row of a metric."""
         return next(row for row in self.rows if row.metric == metric)
 
+    def cells(self) -> list[list[str]]:
+        """The rows as text, the heads first."""
+        columns = {"before": "before", "calibrated": "calibrated", "after": "tuned", "gain": "gain"}
+        columns["gain_over_calibrated"] = "gain over calibrated"
+        if self.rows[0].calibrated is None:
+            columns = {name: head for name, head in columns.items() if "calibrated" not in name}
+        return [
+            ["metric", *columns.values()],
+            *([row.metric, *(str(getattr(row, name)) for name in columns)] for row in self.rows),
+        ]
+
     def table(self) -> Table:
         """The rows for a terminal."""
+        heads, *rows = self.cells()
         table = Table(title=f"{self.tests} test examples, 95 % bootstrap intervals")
-        calibrated = self.rows[0].calibrated is not None
-        table.add_column("metric")
-        heads = ["before", *(["calibrated"] if calibrated else []), "tuned", "gain"]
-        for head in heads + (["gain over calibrated"] if calibrated else []):
-            table.add_column(head, justify="right")
-        for row in self.rows:
-            cells = [row.before, row.calibrated, row.after, row.gain, row.gain_over_calibrated]
-            table.add_row(row.metric, *(str(cell) for cell in cells if cell is not None))
+        for head in heads:
+            table.add_column(head, justify="left" if head == "metric" else "right")
+        for row in rows:
+            table.add_row(*row)
         return table
+
+    def markdown(self) -> str:
+        """The rows as a Markdown table."""
+        heads, *rows = self.cells()
+        rule = ["---", *["---:"] * (len(heads) - 1)]
+        return "".join("| " + " | ".join(row) + " |\n" for row in (heads, rule, *rows))
 
 
 def write_report(
     folder: RunFolder, report: Report, stop: dict[str, Any], optimizer: ZOOptimizer
 ) -> None:
-    """Writes ``report.html``, which needs no other file, and ``curve.png``."""
+    """Writes ``report.html``, which needs no other file, ``report.md`` and ``curve.png``."""
     picture = curve(folder, report)
     (folder.path / "curve.png").write_bytes(picture)
     steps = folder.metrics.steps
@@ -147,6 +161,8 @@ def write_report(
         )
     )
     (folder.path / "report.html").write_text(page, encoding="utf-8")
+    if report.rows:
+        (folder.path / "report.md").write_text(report.markdown(), encoding="utf-8")
 
 
 def curve(folder: RunFolder, report: Report) -> bytes:

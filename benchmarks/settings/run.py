@@ -1,0 +1,142 @@
+"""Which template, parameters and learning rate teach the demo most in its few minutes?
+
+`python benchmarks/settings/run.py [templates] [tuning]` writes results/templates.md and tuning.md.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+import zoopt
+from zoopt.integrations import transformers
+from zoopt.probing import evaluation_mode
+from zoopt.tasks import TaskObjective
+from zoopt.tuning.evaluation import class_offsets
+
+HERE = Path(__file__).parent
+CACHE = Path("~/.cache/zoopt").expanduser()
+BEST = ("Review: {text}\nSentiment:", " negative", " positive")
+
+TEMPLATES = [
+    ("{text} It was", " terrible", " great"),
+    ("{text} It was", " bad", " good"),
+    ("{text} The movie was", " terrible", " great"),
+    ("{text}\nOverall, this movie is", " bad", " good"),
+    ("{text}\nSentiment:", " negative", " positive"),
+    BEST,
+    ("Review: {text}\nSentiment (positive or negative):", " negative", " positive"),
+    ("Is this movie review positive or negative?\n{text}\nAnswer:", " negative", " positive"),
+]
+
+NORMS = ("*norm.weight",)
+TUNING = [
+    {"params": (), "eps": 1e-3, "lr": 4e-6},
+    {"params": (), "eps": 1e-3, "lr": 1.6e-5},
+    {"params": (), "eps": 1e-3, "lr": 5e-5},
+    {"params": NORMS, "eps": 1e-2, "lr": 1e-4},
+    {"params": NORMS, "eps": 1e-2, "lr": 4e-4},
+    {"params": NORMS, "eps": 1e-2, "lr": 1.2e-3},
+]
+
+
+def examples(split):
+    return pd.read_csv(CACHE / f"reviews/{split}.csv").to_dict("records")
+
+
+def load():
+    return transformers.load(str(CACHE / "smollm2-135m-instruct"), "verbalizer", "float32", 2)
+
+
+def task_of(tokenizer, choice, dev):
+    template, negative, positive = choice
+    return zoopt.Verbalizer(
+        examples("train"),
+        dev,
+        tokenizer=tokenizer,
+        template=template,
+        verbalizer={"negative": negative, "positive": positive},
+    )
+
+
+def templates():
+    model, tokenizer = load()
+    rows = []
+    for choice in TEMPLATES:
+        task = task_of(tokenizer, choice, [])
+        sample = task.train[:300]
+        with evaluation_mode(model):
+            scores = task.predict(model, sample)
+        truth = task.references(sample)
+        offsets = class_offsets(scores, truth)
+        rows.append(
+            {
+                "template": repr(choice[0]),
+                "words": f"{choice[1].strip()}, {choice[2].strip()}",
+                "zero-shot": (scores.argmax(1) == truth).mean(),
+                "calibrated": ((scores + offsets).argmax(1) == truth).mean(),
+            }
+        )
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+def tuning(steps):
+    dev = examples("dev")
+    accuracy = zoopt.get_objective("accuracy")
+    rows = []
+    for choice in TUNING:
+        model, tokenizer = load()
+        task = task_of(tokenizer, BEST, dev)
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            result = zoopt.tune(
+                model,
+                task=task,
+                objective="cross_entropy",
+                steps=steps,
+                eval_every=steps,
+                run_dir=folder,
+                quiet=True,
+                **choice,
+            )
+        seconds = time.perf_counter() - started
+        with evaluation_mode(model):
+            found = TaskObjective(task, accuracy).value(model, dev)
+        rows.append(
+            {
+                "parameters": "norms" if choice["params"] else "all",
+                "eps": choice["eps"],
+                "lr": choice["lr"],
+                "steps": steps,
+                "dev cross-entropy": result.best_score,
+                "dev accuracy": found,
+                "minutes": seconds / 60,
+            }
+        )
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+def write(name, table):
+    shown = table.map(lambda v: f"{v:.4g}" if isinstance(v, float) else str(v))
+    lines = ["| " + " | ".join(row) + " |" for row in [table.columns, *shown.to_numpy()]]
+    lines.insert(1, "|" + " --- |" * len(table.columns))
+    (HERE / "results" / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rounds", nargs="*", default=["templates", "tuning"])
+    parser.add_argument("--steps", type=int, default=100)
+    chosen = parser.parse_args()
+    if "templates" in chosen.rounds:
+        write("templates", templates())
+    if "tuning" in chosen.rounds:
+        write("tuning", tuning(chosen.steps))
+
+
+if __name__ == "__main__":
+    main()

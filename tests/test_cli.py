@@ -1,0 +1,125 @@
+"""The command line, end to end on a tiny local model."""
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from zoopt.cli import main
+from zoopt.tuning import evaluation
+
+WORDS = ["<pad>", "<unk>", *"abcdefgh", "good", "bad", "it", "was"]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 20)
+
+
+@pytest.fixture
+def config(tmp_path):
+    words = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=64
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            pad_token_id=0,
+        )
+    )
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    generator = torch.Generator().manual_seed(0)
+    lines = ["text,label"]
+    for i in range(60):
+        letters = torch.randint(0, 8, (4,), generator=generator).tolist()
+        text = " ".join("abcdefgh"[k] for k in letters)
+        lines.append(f"{text} {'abcdefgh'[i % 8]},{'good' if letters[0] < 4 else 'bad'}")
+    (tmp_path / "data.csv").write_text("\n".join(dict.fromkeys(lines)) + "\n")
+    job = {
+        "model": str(tmp_path / "model"),
+        "run_dir": str(tmp_path / "run"),
+        "task": {
+            "kind": "verbalizer",
+            "template": "{text} it was",
+            "verbalizer": {"bad": "bad", "good": "good"},
+        },
+        "data": {"train": str(tmp_path / "data.csv"), "dev_size": 10},
+        "objective": "cross_entropy",
+        "lr": 1e-3,
+        "eps": 1e-2,
+        "steps": 6,
+        "eval_every": 3,
+        "batch_size": 4,
+    }
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job))
+    return path
+
+
+def test_tune_replay_and_eval(config, capsys, tmp_path):
+    assert main(["tune", str(config), "--steps", "8", "--quiet"]) == 0
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["steps"] == 8
+    tuned = LlamaForCausalLM.from_pretrained(tmp_path / "run/best")
+    assert main(["replay", str(tmp_path / "run"), "--out", str(tmp_path / "again")]) == 0
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "again")
+    for (name, a), b in zip(tuned.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    weights = ["--weights", str(tmp_path / "run/best"), "--split", "dev"]
+    assert main(["eval", str(config), *weights]) == 0
+    assert "cross_entropy" in capsys.readouterr().out
+
+
+def test_an_existing_run_with_other_settings_is_not_touched(config, capsys, tmp_path):
+    assert main(["tune", str(config), "--quiet"]) == 0
+    log = (tmp_path / "run/trajectory.jsonl").read_bytes()
+    assert main(["tune", str(config), "--quiet", "--lr", "1"]) == 2
+    assert "lr: 0.001 there, 1.0 now" in capsys.readouterr().err
+    assert (tmp_path / "run/trajectory.jsonl").read_bytes() == log
+
+
+@pytest.mark.parametrize("what", ["objectives", "estimators", "directions", "tasks", "updates"])
+def test_list(what, capsys):
+    assert main(["list", what]) == 0
+    expected = {
+        "objectives": "f1_macro",
+        "estimators": "mezo",
+        "directions": "rademacher",
+        "tasks": "verbalizer",
+        "updates": "adam",
+    }
+    assert expected[what] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--objective", "acuracy"], "Did you mean 'accuracy'"),
+        (["--objective", "os:getcwd"], "add --trust"),
+        (["--model", "./nowhere"], "there is no folder"),
+        (["--data.train", "nowhere.csv"], "no such data file"),
+        (["--task.kind", "verbaliser"], "Did you mean 'verbalizer'"),
+        (["--task.verbalizer", "{bad: bad}"], "a word for each of two labels"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(config, capsys, arguments, message):
+    assert main(["tune", str(config), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_key_in_the_file_is_an_error(config, capsys):
+    config.write_text(config.read_text() + "learning_rate: 3\n")
+    with pytest.raises(SystemExit):
+        main(["tune", str(config)])
+    assert "learning_rate" in capsys.readouterr().err

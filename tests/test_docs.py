@@ -1,0 +1,57 @@
+"""What the documents show works as they show it."""
+
+import re
+from pathlib import Path
+
+import torch
+
+import zoopt
+from zoopt import registry
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_estimator_of_contributing_works():
+    (code,) = blocks("CONTRIBUTING.md")
+    names = {}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    x = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    estimator = names["OneSided"](eps=1e-4, n=4)
+    optimizer = zoopt.ZOOptimizer([x], lr=0.1, estimator=estimator)
+    for _ in range(100):
+        optimizer.step(lambda: (x**2).sum())
+    assert x.abs().max() < 0.05
+
+
+def test_the_readme_shows_python_that_compiles_and_names_that_exist():
+    for code in blocks("README.md"):
+        compile(code, "README.md", "exec")
+        for name in re.findall(r"zoopt\.(\w+)", code):
+            assert hasattr(zoopt, name), name
+
+
+def test_the_readmes_table_lists_what_the_registry_has():
+    there = {}
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3:
+            there[cells[0]] = cells[1].lower().replace("-", "")
+    for row, table in (
+        ("directions", registry.DIRECTIONS),
+        ("engines", registry.ENGINES),
+        ("estimators", registry.ESTIMATORS),
+        ("updates", registry.UPDATES),
+    ):
+        for name in table:
+            assert name in there[row], f"the README's {row} do not mention {name}"
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\((?!http|mailto|#)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

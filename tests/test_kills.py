@@ -1,0 +1,84 @@
+"""A run killed with SIGKILL ten times at random moments ends where the uninterrupted one does."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+RUN = """
+import sys, time, torch, zoopt
+from zoopt import checkpoint
+
+def slowly(folder, seconds):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(96, 12, generator=generator)
+    rows = [{{"x": r.tolist(), "label": "yes" if r[0] > r[1] else "no"}} for r in x]
+
+    def collate(batch):
+        time.sleep(seconds)
+        return torch.tensor([row["x"] for row in batch])
+
+    task = zoopt.HeadClassification(
+        rows[:64], rows[64:80], rows[80:], labels=["no", "yes"], collate=collate
+    )
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(12, 64), torch.nn.Tanh(), torch.nn.Linear(64, 2))
+    zoopt.tune(
+        model, task=task, objective="cross_entropy", estimator="{estimator}", engine="{engine}",
+        update="{update}", lr=0.02, eps=0.01, steps=240, batch_size=8, eval_every=20,
+        run_dir=folder, quiet=True,
+    )
+
+slowly(sys.argv[1], float(sys.argv[2]))
+"""
+
+
+def start(script, folder, seconds):
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), str(seconds)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("estimator", "engine", "update"),
+    [("mezo", "inplace", "sgd"), ("nspsa", "overlay", "adam")],
+)
+def test_ten_kills_change_nothing(tmp_path, estimator, engine, update):
+    script = tmp_path / "run.py"
+    script.write_text(RUN.format(estimator=estimator, engine=engine, update=update))
+    whole = start(script, tmp_path / "whole", 0)
+    assert whole.wait(300) == 0, whole.stderr.read().decode()
+
+    folder, rng = tmp_path / "killed", random.Random(0)
+    log = folder / "trajectory.jsonl"
+    for _ in range(10):
+        process = start(script, folder, 0.01)
+        seen, more = lines(log), rng.randrange(1, 24)
+        deadline = time.monotonic() + 120
+        while lines(log) < seen + more and process.poll() is None:
+            assert time.monotonic() < deadline, "the run makes no progress"
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.03)
+        assert process.poll() is None, process.stderr.read().decode()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert lines(log) < 241, "the last kill came after the end"
+    last = start(script, folder, 0)
+    assert last.wait(300) == 0, last.stderr.read().decode()
+
+    assert log.read_bytes() == (tmp_path / "whole" / "trajectory.jsonl").read_bytes()
+    for name in ("best/model.safetensors", "best.safetensors", "snapshot.safetensors"):
+        found, expected = load_file(folder / name), load_file(tmp_path / "whole" / name)
+        assert found.keys() == expected.keys()
+        assert all(found[key].equal(expected[key]) for key in expected), name
