@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 import zoopt
 from zoopt import registry
-from zoopt.optimizer import NonFiniteLossError, StepRecord, ZOOptimizer
+from zoopt.optimizer import ZOOptimizer
+from zoopt.probing import NonFiniteLossError
+from zoopt.records import StepRecord
 
 
 def mlp() -> nn.Sequential:

@@ -100,7 +100,7 @@ def test_the_other_project_of_the_same_name_is_pointed_out(tmp_path):
 
 def test_imports_run_one_way():
     order = {
-        "interfaces": 0, "seeds": 0, "namesake": 0,
+        "interfaces": 0, "seeds": 0, "namesake": 0, "records": 0,
         "directions": 1, "parameters": 1, "probing": 1,
         "engines": 2, "estimators": 2, "updates": 2,
         "presets": 3, "registry": 4, "optimizer": 5, "tasks": 5,

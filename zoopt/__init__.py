@@ -14,8 +14,10 @@ from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, ZOEstimator
 from zoopt.interfaces import Displacement, GradientEstimate, Probe
 from zoopt.namesake import warn_of_namesake
-from zoopt.optimizer import NonFiniteLossError, StepRecord, ZOOptimizer
+from zoopt.optimizer import ZOOptimizer
 from zoopt.presets import MeZO
+from zoopt.probing import NonFiniteLossError
+from zoopt.records import StepRecord
 from zoopt.registry import Metric, get_objective, list_objectives, register_objective
 from zoopt.tasks import HeadClassification, Regression, Task, TaskObjective, Verbalizer
 from zoopt.trajectory import TrajectoryError, replay

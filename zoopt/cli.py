@@ -16,8 +16,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from zoopt import checkpoint, registry, trajectory
-from zoopt.optimizer import NonFiniteLossError
-from zoopt.probing import evaluation_mode
+from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.tasks import TASKS
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import load_model, make_task

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,40 +27,13 @@ from zoopt.interfaces import (
     UpdateStep,
 )
 from zoopt.parameters import Select, groups_of, slots_of
-from zoopt.probing import evaluation_mode, same_randomness
+from zoopt.probing import evaluation_mode, finite_number, same_randomness
+from zoopt.records import StepRecord
 from zoopt.seeds import direction_seeds
 
 log = logging.getLogger("zoopt")
 
 Closure = Callable[[], "float | Tensor"]
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The objective returned NaN or infinity. θ is as it was before the step."""
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """All that a step did, enough to repeat it without the objective.
-
-    Attributes:
-        step: how many updates came before.
-        seeds: the step's directions.
-        losses: what its probes returned, to be minimized, in order.
-        lr: learning rate of each parameter group.
-        eps: perturbation scale of each parameter group.
-        weight_decay: weight decay of each parameter group.
-        chained: whether its first probe shared a pass over θ with the update before it, which
-            rounds differently from restoring first.
-    """
-
-    step: int
-    seeds: tuple[int, ...]
-    losses: tuple[float, ...]
-    lr: tuple[float, ...]
-    eps: tuple[float, ...]
-    weight_decay: tuple[float, ...]
-    chained: bool
 
 
 class ZOOptimizer(torch.optim.Optimizer):
@@ -209,7 +181,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         def loss() -> float:
             rewind()
             torch.clear_autocast_cache()
-            return sign * self._number(closure())
+            return sign * finite_number(closure(), self._where())
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
             return [self.engine.evaluate(self._displace(probe), loss) for probe in probes]
@@ -373,6 +345,9 @@ class ZOOptimizer(torch.optim.Optimizer):
             return 1.0
         return 1.0 - float(group["lr"]) * float(group["weight_decay"])
 
+    def _where(self) -> str:
+        return f"step {self.steps} (lr {self.param_groups[0]['lr']:g})"
+
     def _record(self, estimate: GradientEstimate, chained: bool) -> StepRecord:
         return StepRecord(
             step=self.steps,
@@ -383,20 +358,3 @@ class ZOOptimizer(torch.optim.Optimizer):
             weight_decay=self._of_groups("weight_decay"),
             chained=chained,
         )
-
-    def _number(self, value: Any) -> float:
-        try:
-            number = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
-            raise TypeError(
-                f"the objective returned {type(value).__name__}{shape}; expected one number "
-                "(a float or a 0-d tensor): reduce it, for example with .mean()"
-            ) from error
-        if not math.isfinite(number):
-            raise NonFiniteLossError(
-                f"the objective returned {number} at step {self.steps}; θ is as it was before the "
-                f"step. A smaller lr (now {self._of_groups('lr')[0]:g}) is the usual cure where it "
-                "grew first, a smaller eps where it came at once."
-            )
-        return number

@@ -1,10 +1,12 @@
-"""What a probe must find and leave as it was, besides θ: modules' modes, buffers, randomness."""
+"""A probe's surroundings: modes, buffers and randomness as they must be, and one finite number."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,3 +53,34 @@ def same_randomness(devices: Iterable[torch.device]) -> Callable[[], None]:
             torch.cuda.set_rng_state(state, index)
 
     return rewind
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The objective returned NaN or infinity. θ is as it was before the step."""
+
+
+def finite_number(value: Any, where: str) -> float:
+    """What a closure returned, as a float.
+
+    Args:
+        value: a float, a numpy scalar or a tensor of one element.
+        where: where the run stands, for the message.
+
+    Raises:
+        TypeError: it is not one number.
+        NonFiniteLossError: it is NaN or infinite.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shape = f" of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
+        raise TypeError(
+            f"the objective returned {type(value).__name__}{shape}; expected one number "
+            "(a float or a 0-d tensor): reduce it, for example with .mean()"
+        ) from error
+    if not math.isfinite(number):
+        raise NonFiniteLossError(
+            f"the objective returned {number} at {where}; θ is as it was before the step. A "
+            "smaller lr is the usual cure where it grew first, a smaller eps where it came at once."
+        )
+    return number

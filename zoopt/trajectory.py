@@ -1,7 +1,7 @@
 """The trajectory: every update in a few bytes, written before it is applied, and repeated at will.
 
 A run's log is a JSON-lines file. Its first line is a header that says what the run started from;
-each further line is one :class:`~zoopt.optimizer.StepRecord`. Losses are logged, and coefficients
+each further line is one :class:`~zoopt.records.StepRecord`. Losses are logged, and coefficients
 follow from them, so a replay runs the same estimator, engine and update rule on the same numbers
 and gives the same θ bit for bit, without a single forward pass.
 """
@@ -21,7 +21,8 @@ import torch
 from zoopt import checkpoint, registry
 from zoopt.directions.kernel import KERNEL_VERSION
 from zoopt.interfaces import Slot
-from zoopt.optimizer import StepRecord, ZOOptimizer
+from zoopt.optimizer import ZOOptimizer
+from zoopt.records import StepRecord
 
 FORMAT = 1
 """Version of the log. A reader of a later format reads earlier ones; an earlier one refuses."""

@@ -11,10 +11,12 @@ from torch import Tensor
 
 import zoopt
 from zoopt import registry, testing
-from zoopt.directions import compilation, kernel
+from zoopt.directions import compilation, generator, kernel
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel import Unit, add_, add_to_rows, round_into
+from zoopt.directions.generator import Unit
+from zoopt.directions.kernel import add_, add_to_rows
 from zoopt.directions.rademacher import RADEMACHER
+from zoopt.directions.rounding import round_into
 
 UNITS = [GAUSSIAN, RADEMACHER]
 LENGTHS = (1, 15, 16, 17, 511, 512, 513, 1024, 5000)
@@ -56,7 +58,7 @@ def terms_of(number: int) -> tuple[tuple[int, float], ...]:
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(kernel, "SEGMENT", 1024)
+    monkeypatch.setattr(generator, "SEGMENT", 1024)
     return 1024
 
 
@@ -100,7 +102,7 @@ def test_a_piece_equals_that_part_of_the_whole(unit: Unit, first: int) -> None:
 
 
 def test_blocked_and_flat_rademacher_agree() -> None:
-    offsets = torch.arange(3 * kernel.BLOCK, dtype=torch.int32) + 7 * kernel.BLOCK
+    offsets = torch.arange(3 * generator.BLOCK, dtype=torch.int32) + 7 * generator.BLOCK
     key = torch.tensor([123456789, -987654321], dtype=torch.int32)
     assert RADEMACHER.blocks is not None
     blocked = RADEMACHER.blocks(torch.tensor(7, dtype=torch.int32), 3, key)

@@ -17,7 +17,7 @@ import zoopt
 from zoopt import registry, testing
 from zoopt.engines import Copy, InPlace, Overlay, UnseenParameterError
 from zoopt.interfaces import Displacement, Slot
-from zoopt.optimizer import NonFiniteLossError
+from zoopt.probing import NonFiniteLossError
 
 HALF_AND_FULL = [torch.float32, torch.bfloat16, torch.float16]
 UPDATES = sorted(registry.UPDATES)

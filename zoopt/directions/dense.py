@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from zoopt.directions import compilation, kernel
+from zoopt.directions.generator import Unit
 from zoopt.interfaces import Slot, Terms
 
 
@@ -14,7 +15,7 @@ class DenseDirection:
     """A direction whose components come straight from the kernel. Subclasses name the unit."""
 
     name: str
-    unit: kernel.Unit
+    unit: Unit
 
     def __init__(self) -> None:
         self._compiled = False

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.kernel import Unit, random_word
+from zoopt.directions.generator import Unit, random_word
 
 _CENTRE = (
     2.81022636e-08,

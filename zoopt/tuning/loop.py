@@ -13,8 +13,8 @@ import torch
 
 from zoopt import checkpoint, registry, trajectory
 from zoopt.directions import compilation
-from zoopt.optimizer import NonFiniteLossError, ZOOptimizer
-from zoopt.probing import evaluation_mode
+from zoopt.optimizer import ZOOptimizer
+from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.registry import Metric
 from zoopt.seeds import fold
 from zoopt.tasks import Example, Scores, Task, TaskObjective

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from zoopt.directions.kernel import round_into
+from zoopt.directions.rounding import round_into
 from zoopt.interfaces import Slot, UpdateStep
 
 

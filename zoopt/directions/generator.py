@@ -1,0 +1,93 @@
+"""The generator: a random word for each element, as a pure function of where the element is.
+
+*Counter-based* (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): there is no
+state, so noise does not depend on device, thread count, chunking or neighbours. The word is
+a hash of the offset within a segment of 2³⁰ elements, under a key drawn from (seed, tensor index,
+segment number, what it is for), so tensors of any size are addressable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoopt.seeds import as_int32, key_words
+
+SEGMENT = 1 << 30
+"""Elements that share a key."""
+
+BLOCK_BITS = 9
+BLOCK = 1 << BLOCK_BITS
+"""Elements that a blocked family generates together: 32 bits of each of 16 words."""
+
+NOISE, ROUNDING = 0, 1
+"""What a word is drawn for."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A family's z before it is scaled.
+
+    Attributes:
+        name: part of the compiled kernel's name.
+        at: z (fp32) at int32 offsets of any shape, under a key of two int32 words.
+        blocks: z of the n whole blocks from the given one on, broadcastable to (n, 32, 16); the
+            same values as ``at``, for families that get many values from one word. None where a
+            word makes one value.
+    """
+
+    name: str
+    at: Callable[[Tensor, Tensor], Tensor]
+    blocks: Callable[[Tensor, int, Tensor], Tensor] | None = None
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch shifts signed integers arithmetically."""
+    return (x >> bits) & ((1 << (32 - bits)) - 1)
+
+
+def _mix32(x: Tensor) -> Tensor:
+    """lowbias32, a 32-bit bijection with an avalanche bias of 0.17 (Wellons 2018)."""
+    x = x ^ _shift_right(x, 16)
+    x = x * as_int32(0x7FEB352D)
+    x = x ^ _shift_right(x, 15)
+    x = x * as_int32(0x846CA68B)
+    return x ^ _shift_right(x, 16)
+
+
+def random_word(counter: Tensor, key: Tensor) -> Tensor:
+    """32 random bits for each counter (int32) under a key of two int32 words.
+
+    The second word enters between two rounds of mixing: with one round, or one word, the streams of
+    neighbouring seeds would be permutations of each other.
+    """
+    return _mix32(_mix32(counter ^ key[0]) + key[1])
+
+
+def offsets(theta: Tensor, first: Tensor) -> Tensor:
+    """The int32 offsets of a flat run of elements that begins at ``first``."""
+    return torch.arange(theta.shape[0], dtype=torch.int32, device=theta.device) + first
+
+
+def segments(flat: Tensor, first: int) -> Iterator[tuple[int, Tensor, int]]:
+    """(segment number, the elements of it, offset of the first of them within the segment)."""
+    position, end = first, first + flat.shape[0]
+    while position < end:
+        number, offset = divmod(position, SEGMENT)
+        stop = min(end, (number + 1) * SEGMENT)
+        yield number, flat[position - first : stop - first], offset
+        position = stop
+
+
+def key(seed: int, index: int, number: int, purpose: int, device: torch.device) -> Tensor:
+    """The key of a segment: two int32 words."""
+    words = key_words(seed, index, number, purpose)
+    return torch.tensor(words, dtype=torch.int32, device=device)
+
+
+def scalar(value: int, device: torch.device) -> Tensor:
+    """A 0-d int32 tensor: compiled code is not made again for another value of it."""
+    return torch.tensor(value, dtype=torch.int32, device=device)

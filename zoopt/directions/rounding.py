@@ -1,0 +1,51 @@
+"""Stochastic rounding: up or down at random, so that the mean of many updates is exact.
+
+In half precision most updates are smaller than half a unit in the last place of the weight, and
+rounding to nearest would lose them all.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoopt.directions.generator import ROUNDING, key, offsets, random_word, scalar, segments
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:
+    """Rounds fp32 to a neighbour in ``dtype``, up with the probability that keeps the mean."""
+    dropped = 16 if dtype == torch.bfloat16 else 13
+    noise = word & ((1 << dropped) - 1)
+    rounded = ((acc.view(torch.int32) + noise) & -(1 << dropped)).view(torch.float32)
+    if dtype == torch.float16:
+        # Below 2^-14 fp16 is a fixed-point format with a spacing of 2^-24.
+        fixed = torch.floor(acc * 2.0**24 + noise.to(torch.float32) * 2.0**-dropped) * 2.0**-24
+        rounded = torch.where(acc.abs() < 2.0**-14, fixed, rounded)
+        rounded = torch.where(acc.abs() > 65504.0, acc, rounded)  # the largest, not infinity
+    return torch.where(torch.isfinite(acc), rounded, acc).to(dtype)
+
+
+@torch.no_grad()
+def round_into(tensor: Tensor, value: Tensor, index: int, seed: int) -> None:
+    """tensor ← value, rounded stochastically where the tensor is in half precision.
+
+    Args:
+        tensor: a parameter.
+        value: what it should be, in fp32 or fp64, of the same shape.
+        index: the parameter's position in θ.
+        seed: what the rounding noise is drawn from.
+    """
+    if tensor.dtype not in HALF:
+        tensor.copy_(value)
+        return
+    flat = value.contiguous().view(-1)
+    rounded = torch.empty_like(flat, dtype=tensor.dtype)
+    done = 0
+    for number, piece, first in segments(flat, 0):
+        where = offsets(piece, scalar(first, piece.device))
+        word = random_word(where, key(seed, index, number, ROUNDING, piece.device))
+        rounded[done : done + len(piece)] = stochastic_round(piece, tensor.dtype, word)
+        done += len(piece)
+    tensor.copy_(rounded.view(tensor.shape))
