@@ -31,14 +31,15 @@ TEMPLATES = [
     ("Is this movie review positive or negative?\n{text}\nAnswer:", " negative", " positive"),
 ]
 
+ALL = ()
 NORMS = ("*norm.weight",)
+UPPER = ("model.layers.2?.*norm.weight", "model.norm.weight")
 TUNING = [
-    {"params": (), "eps": 1e-3, "lr": 4e-6},
-    {"params": (), "eps": 1e-3, "lr": 1.6e-5},
-    {"params": (), "eps": 1e-3, "lr": 5e-5},
-    {"params": NORMS, "eps": 1e-2, "lr": 1e-4},
-    {"params": NORMS, "eps": 1e-2, "lr": 4e-4},
-    {"params": NORMS, "eps": 1e-2, "lr": 1.2e-3},
+    {"parameters": "all", "params": ALL, "eps": 1e-3, "lr": 1.6e-5},
+    {"parameters": "norms", "params": NORMS, "eps": 1e-2, "lr": 4e-4},
+    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 4e-3},
+    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 1.2e-2},
+    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 3.6e-2},
 ]
 
 
@@ -90,6 +91,7 @@ def tuning(steps):
     for choice in TUNING:
         model, tokenizer = load()
         task = task_of(tokenizer, BEST, dev)
+        options = {name: value for name, value in choice.items() if name != "parameters"}
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             result = zoopt.tune(
@@ -100,14 +102,14 @@ def tuning(steps):
                 eval_every=steps,
                 run_dir=folder,
                 quiet=True,
-                **choice,
+                **options,
             )
         seconds = time.perf_counter() - started
         with evaluation_mode(model):
             found = TaskObjective(task, accuracy).value(model, dev)
         rows.append(
             {
-                "parameters": "norms" if choice["params"] else "all",
+                "parameters": choice["parameters"],
                 "eps": choice["eps"],
                 "lr": choice["lr"],
                 "steps": steps,
@@ -130,7 +132,7 @@ def write(name, table):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rounds", nargs="*", default=["templates", "tuning"])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=60)
     chosen = parser.parse_args()
     if "templates" in chosen.rounds:
         write("templates", templates())

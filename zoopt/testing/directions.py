@@ -1,0 +1,122 @@
+"""What a direction family must do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from zoopt.interfaces import (
+    Direction,
+    Slot,
+)
+from zoopt.testing.common import (
+    make_slots,
+    materialize,
+    noise,
+    require,
+    require_mean,
+    seeds_of,
+    worst,
+)
+
+
+def check_direction(direction: Direction, *, samples: int = 1000) -> None:
+    """Holds a direction family to the contract of :class:`zoopt.interfaces.Direction`.
+
+    z is a function of (seed, tensor index) alone; adding it is linear, in place, rounded once,
+    indifferent to shape, strides and global random states; rows equal the whole; E[z zᵀ] = I.
+
+    Args:
+        direction: a family that is not in use. It is bound to small tensors here.
+        samples: seeds that the moments are estimated from.
+
+    Raises:
+        AssertionError: with the first property that does not hold.
+    """
+    shapes = [(6, 4), (6, 4), (5,), (), (0,)]
+    slots = make_slots(shapes)
+    direction.bind(slots)
+    _check_noise_is_a_function_of_its_key(direction, slots)
+    _check_addition(direction, slots)
+    _check_layouts(direction)
+    _check_rows(direction)
+    _check_second_moments(direction, samples)
+
+
+def _check_noise_is_a_function_of_its_key(direction: Direction, slots: Sequence[Slot]) -> None:
+    state = torch.get_rng_state()
+    z = noise(direction, (6, 4), seed=1)
+    require(
+        torch.equal(z, noise(direction, (6, 4), seed=1)), "z(seed) differs when made a second time"
+    )
+    direction.bind(slots)
+    require(torch.equal(z, noise(direction, (6, 4), seed=1)), "z(seed) differs after bind()")
+    require(
+        not torch.equal(z, noise(direction, (6, 4), seed=1, index=1)),
+        "tensors of equal shape get equal noise: the tensor's index has to enter the key",
+    )
+    for other in (0, 2, 1 << 32 | 1, 1 << 63 | 1):
+        require(
+            not torch.equal(z, noise(direction, (6, 4), seed=other)),
+            f"seeds 1 and {other} give the same z: all 64 bits of a seed have to enter the key",
+        )
+    require(torch.equal(state, torch.get_rng_state()), "torch's global generator was used")
+
+
+def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
+    terms = ((1, 0.5), (2, -0.25), (3, 2.0))
+    for slot in slots:
+        theta = slot.tensor.clone()
+        address = theta.data_ptr()
+        direction.add_(theta, slot.index, terms, decay=0.75)
+        require(theta.data_ptr() == address, f"{slot.name} was moved in memory")
+        expected = 0.75 * torch.ones(theta.shape, dtype=torch.float64)
+        for seed, c in terms:
+            expected += c * noise(direction, theta.shape, seed, slot.index, torch.float64)
+        require(
+            torch.allclose(theta.double(), expected, rtol=1e-5, atol=1e-5),
+            f"decay · θ + Σ c z(s) is off by {worst(theta, expected)} for shape {theta.shape}",
+        )
+        theta = slot.tensor.clone()
+        direction.add_(theta, slot.index, ())
+        require(torch.equal(theta, slot.tensor), "adding no terms changed the tensor")
+    for dtype in (torch.float16, torch.bfloat16):
+        exact = torch.ones(6, 4)
+        direction.add_(exact, 0, terms, decay=0.75)
+        half = torch.ones(6, 4, dtype=dtype)
+        direction.add_(half, 0, terms, decay=0.75)
+        require(
+            torch.equal(half, exact.to(dtype)),
+            f"a sum in {dtype} is not the fp32 sum rounded once",
+        )
+
+
+def _check_layouts(direction: Direction) -> None:
+    base = noise(direction, (6, 4), seed=1)
+    strided = torch.zeros(12, 8)[::2, ::2]
+    transposed = torch.zeros(4, 6).t()
+    for name, tensor in (("strided", strided), ("transposed", transposed)):
+        direction.add_(tensor, 0, ((1, 1.0),))
+        require(torch.equal(tensor, base), f"a {name} tensor gets other noise than a dense one")
+
+
+def _check_rows(direction: Direction) -> None:
+    terms = ((1, 0.5), (2, -0.25))
+    ids = torch.tensor([[3, 0, 3], [5, 1, 2]])
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.linspace(-1, 1, 24).view(6, 4).to(dtype)
+        kept, whole = matrix.clone(), matrix.clone()
+        rows = direction.rows(matrix, ids, 0, terms)
+        direction.add_(whole, 0, terms)
+        require(torch.equal(matrix, kept), "rows() wrote the matrix")
+        require(torch.equal(rows, whole[ids]), f"rows() differ from rows of add_() in {dtype}")
+
+
+def _check_second_moments(direction: Direction, samples: int) -> None:
+    slots = make_slots([(2, 2), (3,)])
+    direction.bind(slots)
+    z = torch.stack([materialize(direction, slots, ((s, 1.0),)) for s in seeds_of(samples)])
+    require_mean(z, torch.zeros(7, dtype=torch.float64), "E[z]")
+    products = (z.unsqueeze(1) * z.unsqueeze(2)).flatten(1)
+    require_mean(products, torch.eye(7, dtype=torch.float64).flatten(), "E[z zᵀ]")
