@@ -37,9 +37,9 @@ UPPER = ("model.layers.2?.*norm.weight", "model.norm.weight")
 TUNING = [
     {"parameters": "all", "params": ALL, "eps": 1e-3, "lr": 1.6e-5},
     {"parameters": "norms", "params": NORMS, "eps": 1e-2, "lr": 4e-4},
-    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 4e-3},
-    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 1.2e-2},
-    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 3.6e-2},
+    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 1.7e-3},
+    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 5e-3},
+    {"parameters": "norms of the upper third", "params": UPPER, "eps": 3e-2, "lr": 1.5e-2},
 ]
 
 
