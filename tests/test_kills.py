@@ -38,11 +38,16 @@ slowly(sys.argv[1], float(sys.argv[2]))
 
 
 def start(script, folder, seconds):
-    return subprocess.Popen(
-        [sys.executable, str(script), str(folder), str(seconds)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    with errors_of(script).open("ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, str(script), str(folder), str(seconds)],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+
+
+def errors_of(script):
+    return script.with_suffix(".err")
 
 
 def lines(path):
@@ -58,7 +63,7 @@ def test_ten_kills_change_nothing(tmp_path, estimator, engine, update):
     script = tmp_path / "run.py"
     script.write_text(RUN.format(estimator=estimator, engine=engine, update=update))
     whole = start(script, tmp_path / "whole", 0)
-    assert whole.wait(300) == 0, whole.stderr.read().decode()
+    assert whole.wait(300) == 0, errors_of(script).read_text()
 
     folder, rng = tmp_path / "killed", random.Random(0)
     log = folder / "trajectory.jsonl"
@@ -70,12 +75,12 @@ def test_ten_kills_change_nothing(tmp_path, estimator, engine, update):
             assert time.monotonic() < deadline, "the run makes no progress"
             time.sleep(0.002)
         time.sleep(rng.random() * 0.03)
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, errors_of(script).read_text()
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert lines(log) < 241, "the last kill came after the end"
     last = start(script, folder, 0)
-    assert last.wait(300) == 0, last.stderr.read().decode()
+    assert last.wait(300) == 0, errors_of(script).read_text()
 
     assert log.read_bytes() == (tmp_path / "whole" / "trajectory.jsonl").read_bytes()
     for name in ("best/model.safetensors", "best.safetensors", "snapshot.safetensors"):
