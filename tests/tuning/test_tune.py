@@ -229,3 +229,40 @@ def test_objects_are_as_good_as_names(blobs, settings, tmp_path):
     objects = {**settings, "estimator": estimator}
     zoopt.tune(other, task=task, run_dir=tmp_path / "objects", **objects)
     assert torch.equal(weights(model), weights(other))
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "options"),
+    [
+        (zoopt.Momentum(beta=0.5), "momentum", {"beta": 0.5}),
+        (zoopt.Adam(beta1=0.5, zeta=1e-3), "adam", {"beta1": 0.5, "zeta": 1e-3}),
+    ],
+)
+def test_an_update_rule_keeps_its_options(blobs, settings, tmp_path, rule, name, options):
+    ways = {
+        "object": {"update": rule},
+        "names": {"update": name, "update_options": options},
+        "defaults": {"update": name},
+    }
+    ends = {}
+    for way, change in ways.items():
+        model, task = blobs()
+        zoopt.tune(model, task=task, run_dir=tmp_path / way, **{**settings, **change})
+        ends[way] = weights(model)
+    assert torch.equal(ends["object"], ends["names"])
+    assert not torch.equal(ends["object"], ends["defaults"])
+    replayed, _ = blobs()
+    zoopt.replay(replayed, tmp_path / "object", step="best")
+    model, task = blobs()
+    model.load_state_dict(load_file(tmp_path / "object" / "best" / "model.safetensors"))
+    assert torch.equal(weights(model), weights(replayed))
+
+
+def test_a_rule_that_a_resumed_run_could_not_make_is_refused(blobs, settings, tmp_path):
+    class Mine(zoopt.Momentum):
+        name = "mine"
+
+    model, task = blobs()
+    with pytest.raises(TypeError, match="is of a class that is not registered"):
+        zoopt.tune(model, task=task, run_dir=tmp_path / "run", **{**settings, "update": Mine()})
+    assert not (tmp_path / "run").exists()

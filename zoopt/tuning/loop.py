@@ -114,18 +114,31 @@ def _settings(given: dict[str, Any]) -> Settings:
             raise TypeError(registry.unknown("setting", name, known))
     made = dict(given)
     if not isinstance(made.get("estimator", ""), str):
-        described = registry.describe(made["estimator"])
-        made["estimator"] = described.pop("name")
-        made = {**described, **made}
-    for name in ("update", "direction"):
-        if not isinstance(made.get(name, ""), str):
-            made[name] = made[name].name
+        made["estimator"], options = _by_name("estimator", made["estimator"])
+        made = {**options, **made}
+    if not isinstance(made.get("update", ""), str):
+        made["update"], options = _by_name("update", made["update"])
+        made["update_options"] = {**options, **made.get("update_options", {})}
+    if not isinstance(made.get("direction", ""), str):
+        made["direction"] = made["direction"].name
     if not isinstance(made.get("objective", ""), str):
         made["objective"] = registry.name_of(made["objective"])
     if "params" in made:
         params = made["params"]
         made["params"] = (params,) if isinstance(params, str) else tuple(params or ())
     return Settings(**made)
+
+
+def _by_name(axis: str, member: Any) -> tuple[str, dict[str, Any]]:
+    """A member's name and options, from which a resumed run makes it again."""
+    options = registry.describe(member)
+    name = options.pop("name")
+    if name not in registry.ESTIMATORS and name not in registry.UPDATES:
+        raise TypeError(
+            f"{axis}={name} is of a class that is not registered, so a run could not be resumed or "
+            "replayed with it; add it to zoopt/registry.py, or step zoopt.ZOOptimizer yourself"
+        )
+    return name, options
 
 
 class Tuner:
@@ -296,7 +309,7 @@ def make_optimizer(model: torch.nn.Module, settings: Settings, maximize: bool) -
         lr=settings.lr,
         estimator=registry.make_estimator(settings.estimator, **options),
         engine=None if settings.engine == "auto" else settings.engine,
-        update=settings.update,
+        update=registry.make_update(settings.update, **settings.update_options),
         weight_decay=settings.weight_decay,
         params=settings.params or None,
         maximize=maximize,

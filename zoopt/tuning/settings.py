@@ -22,6 +22,7 @@ class Settings:
         direction: family of the directions (``zoopt list directions``).
         engine: how probes are evaluated; "auto" leaves it to the estimator.
         update: update rule (``zoopt list updates``).
+        update_options: options of the update rule, as {beta: 0.5} for momentum.
         lr: learning rate at the start.
         schedule: course of the learning rate: "constant", or "linear" or "cosine" to zero.
         weight_decay: decoupled decay of tensors with two dimensions or more.
@@ -40,6 +41,7 @@ class Settings:
     direction: str = "rademacher"
     engine: str = "auto"
     update: str = "sgd"
+    update_options: Mapping[str, float] = field(default_factory=dict)
     lr: float = 1e-6
     schedule: str = "linear"
     weight_decay: float = 0.0
