@@ -9,12 +9,13 @@
 True
 """
 
-from zoopt.directions import Gaussian, Rademacher, Sphere, kernel_mode
+from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, ZOEstimator
 from zoopt.interfaces import Displacement, GradientEstimate, Probe
 from zoopt.namesake import warn_of_namesake
 from zoopt.optimizer import ZOOptimizer
+from zoopt.population import Population
 from zoopt.presets import MeZO
 from zoopt.probing import NonFiniteLossError
 from zoopt.records import StepRecord
@@ -36,10 +37,12 @@ __all__ = [
     "Gaussian",
     "GradientEstimate",
     "HeadClassification",
+    "LowRank",
     "MeZO",
     "Metric",
     "Momentum",
     "NonFiniteLossError",
+    "Population",
     "Probe",
     "Rademacher",
     "Regression",

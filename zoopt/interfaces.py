@@ -64,6 +64,9 @@ They are asked for together so that an engine that can evaluate many in one forw
 Losses = Callable[[], float]
 """The objective at wherever θ stands now, as a number to be minimized."""
 
+Values = Callable[[Any], list[float]]
+"""The objective for each of the K probes of a :class:`zoopt.Population`, to be minimized."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -129,8 +132,8 @@ class Engine(Protocol):
 
     name: str
 
-    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
-        """The loss at θ + displacement."""
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
+        """The losses at θ + displacement for several displacements, together where it can."""
 
     def revisit(self, displacement: Displacement) -> None:
         """Does to θ whatever :meth:`evaluate` did, without evaluating: for a replay."""

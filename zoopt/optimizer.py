@@ -27,13 +27,16 @@ from zoopt.interfaces import (
     UpdateStep,
 )
 from zoopt.parameters import Select, groups_of, slots_of
+from zoopt.population import Population, takes_population
+from zoopt.prefix import SharedPrefix
 from zoopt.probing import evaluation_mode, finite_number, same_randomness
 from zoopt.records import StepRecord
 from zoopt.seeds import direction_seeds
 
 log = logging.getLogger("zoopt")
 
-Closure = Callable[[], "float | Tensor"]
+Closure = Callable[..., Any]
+"""``() -> number``, or ``(population) -> K numbers``; see :class:`zoopt.Population`."""
 
 
 class ZOOptimizer(torch.optim.Optimizer):
@@ -65,6 +68,9 @@ class ZOOptimizer(torch.optim.Optimizer):
         params: name patterns, or a predicate ``(name, parameter) -> bool``.
         maximize: treat the closure's number as higher-is-better.
         seed: what all directions are drawn from.
+        share_prefix: compute what comes before the first tuned parameter once a step; see
+            :class:`zoopt.prefix.SharedPrefix`. The numbers are the same without it. It needs a
+            model, and keeps the outputs of the modules that it spares.
 
     Raises:
         ValueError: nothing to tune, or a setting out of range.
@@ -96,6 +102,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         params: Select = None,
         maximize: bool = False,
         seed: int = 0,
+        share_prefix: bool = True,
     ) -> None:
         self.model = source if isinstance(source, torch.nn.Module) else None
         self.estimator = registry.make_estimator(estimator)
@@ -105,6 +112,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.seed = int(seed)
         self.steps = 0
         self.recorder: Callable[[StepRecord], None] | None = None
+        self._share_prefix = share_prefix
         self._wanted_engine = engine or self.estimator.engine
         self._pending: tuple[GradientEstimate, StepRecord] | None = None
         self._ready = False
@@ -133,8 +141,9 @@ class ZOOptimizer(torch.optim.Optimizer):
                 half[0],
             )
         engine = registry.engine_class(name)
-        extra = {"model": self.model} if name == "overlay" else {}
+        extra = {"model": self.model} if name in ("overlay", "batched") else {}
         self.engine: Engine = engine(self.slots, self.direction, **extra)
+        self._prefix = SharedPrefix(self.model if self._share_prefix else None, self.slots)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; the tensors already there keep their place in θ, and so their z."""
@@ -161,8 +170,9 @@ class ZOOptimizer(torch.optim.Optimizer):
         probe, and whatever reads it in between calls :meth:`settle` first.
 
         Args:
-            closure: returns the objective's value where θ stands, as a float or 0-d tensor. It is
-                called once a probe, without autograd.
+            closure: returns the objective's value where θ stands, as a float or 0-d tensor, and is
+                called once a probe; or takes a :class:`zoopt.Population` of K probes and returns K
+                values. Either runs without autograd.
 
         Returns:
             The mean of the probed values, in the closure's own sign.
@@ -178,17 +188,28 @@ class ZOOptimizer(torch.optim.Optimizer):
         rewind = same_randomness({slot.tensor.device for slot in self.slots})
         sign = -1.0 if self.maximize else 1.0
 
-        def loss() -> float:
+        populated = takes_population(closure)
+        if self.engine.name == "batched" and not populated:
+            raise TypeError(
+                "engine='batched' evaluates K probes in one call, so its closure takes a "
+                "population: opt.step(lambda population: ...), where population.expand(inputs) "
+                "goes into the model and K numbers come back; see zoopt.Population. For a closure "
+                "without argument use engine='overlay' or 'inplace'."
+            )
+
+        def values(population: Population) -> list[float]:
             rewind()
             torch.clear_autocast_cache()
-            return sign * finite_number(closure(), self._where())
+            with self._prefix.probe():
+                returned = population.numbers(closure(population)) if populated else [closure()]
+            return [sign * finite_number(value, self._where()) for value in returned]
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
-            return [self.engine.evaluate(self._displace(probe), loss) for probe in probes]
+            return self.engine.evaluate([self._displace(probe) for probe in probes], values)
 
         with torch.no_grad():
             try:
-                with evaluation_mode(self.model):
+                with evaluation_mode(self.model), self._prefix.step():
                     estimate = self._run_estimator(evaluate)
             except BaseException:
                 self.engine.settle()

@@ -16,8 +16,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from zoopt import presets
-from zoopt.directions import Gaussian, Rademacher, Sphere
-from zoopt.engines import Copy, InPlace, Overlay
+from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere
+from zoopt.engines import Batched, Copy, InPlace, Overlay
 from zoopt.estimators import NSPSA, SPSA, ZOEstimator
 from zoopt.interfaces import Direction, UpdateRule
 from zoopt.updates import SGD, Adam, Momentum
@@ -26,8 +26,14 @@ DIRECTIONS: dict[str, type[Any]] = {
     "gaussian": Gaussian,
     "rademacher": Rademacher,
     "sphere": Sphere,
+    "lowrank": LowRank,
 }
-ENGINES: dict[str, type[Any]] = {"inplace": InPlace, "copy": Copy, "overlay": Overlay}
+ENGINES: dict[str, type[Any]] = {
+    "inplace": InPlace,
+    "copy": Copy,
+    "overlay": Overlay,
+    "batched": Batched,
+}
 ESTIMATORS: dict[str, Callable[..., ZOEstimator]] = {
     "spsa": SPSA,
     "nspsa": NSPSA,
@@ -152,10 +158,17 @@ def name_of(objective: Metric | Callable[..., Any]) -> str:
 
 
 def make_direction(direction: str | Direction) -> Direction:
-    """The direction family of a name; an object is handed through."""
+    """The direction family of a name; an object is handed through.
+
+    A number may follow the name, as in ``"lowrank:4"``: the one that the family is made with.
+    """
     if not isinstance(direction, str):
         return direction
-    made: Direction = _lookup("direction", direction, DIRECTIONS)()
+    family, colon, number = direction.partition(":")
+    factory = _lookup("direction", family, DIRECTIONS)
+    if colon and not (number.isdecimal() and inspect.signature(factory).parameters):
+        raise ValueError(f"direction {direction!r}: {family} takes no {number!r} after its name")
+    made: Direction = factory(int(number)) if colon else factory()
     return made
 
 

@@ -177,9 +177,9 @@ def test_overlay_equals_explicit_perturbation(
 
     before = snapshot(model)
     with torch.no_grad():
-        Copy(slots, family).evaluate(displacement, loss)
+        Copy(slots, family).probe(displacement, loss)
         assert unchanged(model, before)
-        Overlay(slots, family, model).evaluate(displacement, loss)
+        Overlay(slots, family, model).probe(displacement, loss)
         assert unchanged(model, before)
         loss()
     explicit, overlaid, plain = outputs
@@ -597,7 +597,7 @@ def test_decay_of_a_pass_belongs_to_the_commit() -> None:
     slot = Slot(0, "x", x)
     engine = InPlace([slot], zoopt.Rademacher())
     decay: Mapping[int, float] = {0: 0.5}
-    engine.evaluate(Displacement((((1, 1.0),),)), lambda: 0.0)
+    engine.probe(Displacement((((1, 1.0),),)), lambda: 0.0)
     engine.commit(Displacement((((2, 0.25),),)), decay)
     expected = 1.0 + 0.25 * testing.noise(zoopt.Rademacher(), (4,), 2).double()
     assert torch.equal(x.detach(), expected)

@@ -79,7 +79,7 @@ def test_directions_follow_from_the_run_seed_and_the_step_alone(engine_name: str
 
 def test_engines_agree_to_rounding_in_fp32(estimator_name: str, direction_name: str) -> None:
     ends = []
-    for engine in sorted(registry.ENGINES):
+    for engine in ("copy", "inplace", "overlay"):
         torch.manual_seed(0)
         model = torch.nn.Sequential(
             torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.LayerNorm(8), torch.nn.Linear(8, 2)

@@ -2,7 +2,8 @@
 
 from zoopt.directions.compilation import kernel_mode
 from zoopt.directions.gaussian import Gaussian
+from zoopt.directions.lowrank import LowRank
 from zoopt.directions.rademacher import Rademacher
 from zoopt.directions.sphere import Sphere
 
-__all__ = ["Gaussian", "Rademacher", "Sphere", "kernel_mode"]
+__all__ = ["Gaussian", "LowRank", "Rademacher", "Sphere", "kernel_mode"]

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoopt.directions.rounding import accumulator
+
 Source = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 """(theta, first, keys, coefficients, rounding) -> None, in place on theta."""
 
@@ -107,12 +109,11 @@ def _compile(variant: Variant, source: Source) -> Source:
     )
     compiled: Source = torch.compile(own, dynamic=True, fullgraph=True)
     device = variant.device
-    accumulator = torch.float64 if variant.dtype == torch.float64 else torch.float32
     compiled(
         torch.zeros(2048, dtype=variant.dtype, device=device),
         torch.zeros((), dtype=torch.int32, device=device),
         torch.zeros((variant.terms, 2), dtype=torch.int32, device=device),
-        torch.zeros(variant.terms + 1, dtype=accumulator, device=device),
+        torch.zeros(variant.terms + 1, dtype=accumulator(variant.dtype), device=device),
         torch.zeros(2, dtype=torch.int32, device=device),
     )
     return compiled

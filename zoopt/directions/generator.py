@@ -23,8 +23,8 @@ BLOCK_BITS = 9
 BLOCK = 1 << BLOCK_BITS
 """Elements that a blocked family generates together: 32 bits of each of 16 words."""
 
-NOISE, ROUNDING = 0, 1
-"""What a word is drawn for."""
+NOISE, ROUNDING, LEFT, RIGHT = range(4)
+"""What a word is drawn for: components of z, rounding, and the two factors of a low-rank z."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from zoopt.directions.generator import (
     scalar,
     segments,
 )
-from zoopt.directions.rounding import HALF, stochastic_round
+from zoopt.directions.rounding import HALF, accumulator, stochastic_round
 from zoopt.interfaces import Terms
 
 KERNEL_VERSION = 1
@@ -130,13 +130,9 @@ def _launches(
         part = part + ((0, 0.0),) * (size - len(part))
         keys = [key(seed, index, number, NOISE, device) for seed, _ in part]
         coefficients = [decay if start == 0 else 1.0, *(c for _, c in part)]
-        numbers = torch.tensor(coefficients, dtype=_accumulator(piece.dtype), device=device)
+        numbers = torch.tensor(coefficients, dtype=accumulator(piece.dtype), device=device)
         launches.append(_Launch(unit, torch.stack(keys), numbers, rounding, stochastic, compiled))
     return launches
-
-
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @torch.no_grad()
@@ -216,7 +212,7 @@ def add_to_rows(
     """
     width = rows.shape[-1]
     places = ids.to(torch.int64).unsqueeze(-1) * width + torch.arange(width, device=rows.device)
-    acc = rows.to(_accumulator(rows.dtype))
+    acc = rows.to(accumulator(rows.dtype))
     for seed, c in terms:
         z = torch.zeros_like(acc)
         for number in range(-(-numel // generator.SEGMENT)):

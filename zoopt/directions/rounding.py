@@ -14,6 +14,11 @@ from zoopt.directions.generator import ROUNDING, key, offsets, random_word, scal
 HALF = (torch.float16, torch.bfloat16)
 
 
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """What sums over a tensor of a dtype are accumulated in: fp64 for fp64, else fp32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:
     """Rounds fp32 to a neighbour in ``dtype``, up with the probability that keeps the mean."""
     dropped = 16 if dtype == torch.bfloat16 else 13
@@ -28,14 +33,15 @@ def stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def round_into(tensor: Tensor, value: Tensor, index: int, seed: int) -> None:
+def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int = 0) -> None:
     """tensor ← value, rounded stochastically where the tensor is in half precision.
 
     Args:
-        tensor: a parameter.
+        tensor: a parameter, or a run of its elements.
         value: what it should be, in fp32 or fp64, of the same shape.
         index: the parameter's position in θ.
         seed: what the rounding noise is drawn from.
+        first: offset of the run's first element within the parameter.
     """
     if tensor.dtype not in HALF:
         tensor.copy_(value)
@@ -43,8 +49,8 @@ def round_into(tensor: Tensor, value: Tensor, index: int, seed: int) -> None:
     flat = value.contiguous().view(-1)
     rounded = torch.empty_like(flat, dtype=tensor.dtype)
     done = 0
-    for number, piece, first in segments(flat, 0):
-        where = offsets(piece, scalar(first, piece.device))
+    for number, piece, offset in segments(flat, first):
+        where = offsets(piece, scalar(offset, piece.device))
         word = random_word(where, key(seed, index, number, ROUNDING, piece.device))
         rounded[done : done + len(piece)] = stochastic_round(piece, tensor.dtype, word)
         done += len(piece)

@@ -1,7 +1,9 @@
 """Engines: how a probe is evaluated, and what state θ is in meanwhile. One file an engine."""
 
+from zoopt.engines.batched import Batched
 from zoopt.engines.copy import Copy
 from zoopt.engines.inplace import InPlace
-from zoopt.engines.overlay import Overlay, UnseenParameterError
+from zoopt.engines.interception import UnseenParameterError
+from zoopt.engines.overlay import Overlay
 
-__all__ = ["Copy", "InPlace", "Overlay", "UnseenParameterError"]
+__all__ = ["Batched", "Copy", "InPlace", "Overlay", "UnseenParameterError"]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
-from zoopt.interfaces import Direction, Displacement, Losses, Slot
+from zoopt.interfaces import Direction, Displacement, Losses, Slot, Values
+from zoopt.population import Population
 
 
 class BaseEngine(ABC):
@@ -22,8 +23,8 @@ class BaseEngine(ABC):
         self.direction = direction
 
     @abstractmethod
-    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
-        """The loss at θ + displacement."""
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
+        """The losses at θ + displacement, for several displacements."""
 
     def revisit(self, displacement: Displacement) -> None:  # noqa: B027, most do nothing
         """Does to θ what :meth:`evaluate` did, for a replay. Here that left θ as it was."""
@@ -52,6 +53,19 @@ class BaseEngine(ABC):
     def chain(self) -> AbstractContextManager[None]:
         """Nothing to gain where a probe does not write θ."""
         return nullcontext()
+
+
+class OneByOne(BaseEngine):
+    """An engine that evaluates a probe after the other."""
+
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
+        """The losses, in order."""
+        alone = Population(1)
+        return [self.probe(d, lambda: values(alone)[0]) for d in displacements]
+
+    @abstractmethod
+    def probe(self, displacement: Displacement, loss: Losses) -> float:
+        """The loss at θ + displacement."""
 
 
 @contextmanager

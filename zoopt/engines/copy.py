@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zoopt.engines.base import BaseEngine, deferred_signals
+from zoopt.engines.base import OneByOne, deferred_signals
 from zoopt.interfaces import Direction, Displacement, Losses, Slot
 
 
-class Copy(BaseEngine):
+class Copy(OneByOne):
     """Keeps a copy of θ from the first probe of a step to its end. Restores bit for bit."""
 
     name = "copy"
@@ -23,7 +23,7 @@ class Copy(BaseEngine):
         super().__init__(slots, direction)
         self._kept: list[Tensor] = []
 
-    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
+    def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss at θ + displacement; θ is itself again when this returns or raises."""
         if not self._kept:
             self._kept = [slot.tensor.detach().clone() for slot in self.slots]

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from zoopt.engines.base import BaseEngine, deferred_signals
+from zoopt.engines.base import OneByOne, deferred_signals
 from zoopt.interfaces import Direction, Displacement, Losses, Slot, Terms
 
 
-class InPlace(BaseEngine):
+class InPlace(OneByOne):
     """Perturbs θ in place and restores it by subtracting what was added.
 
     In fp32 a restored θ is within 2 ulp of max(|θ|, ε|z|) of what it was. In half precision the
@@ -34,7 +34,7 @@ class InPlace(BaseEngine):
         self._committed: tuple[Displacement, Mapping[int, float]] | None = None
         self._chained = False
 
-    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
+    def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss with θ moved to θ + displacement, where it stays until the next call."""
         self._move(displacement)
         return loss()

@@ -19,45 +19,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from zoopt.engines.base import BaseEngine
+from zoopt.engines.base import OneByOne
+from zoopt.engines.interception import asks_about, refuse_opaque, require_seen
 from zoopt.interfaces import Direction, Displacement, Losses, Slot
 
-_VIEWS = frozenset({"data", "T", "mT", "H", "mH", "real"})
-_ABOUT = frozenset(
-    {
-        "size",
-        "dim",
-        "ndimension",
-        "numel",
-        "nelement",
-        "stride",
-        "storage_offset",
-        "is_contiguous",
-        "is_floating_point",
-        "is_complex",
-        "element_size",
-        "get_device",
-        "type",
-        "data_ptr",
-        "untyped_storage",
-        "has_names",
-        "requires_grad_",
-        "__len__",
-        "__hash__",
-        "__repr__",
-        "__format__",
-        "__reduce_ex__",
-        "register_hook",
-    }
-)
-_OTHERWISE = "engine='copy' (exact, twice the memory) or engine='inplace' sees through it"
 
-
-class UnseenParameterError(RuntimeError):
-    """A parameter was not taken by any operation that the overlay engine could see."""
-
-
-class Overlay(BaseEngine):
+class Overlay(OneByOne):
     """Evaluates probes on scratch copies of single parameters. Restores nothing: nothing changes.
 
     Args:
@@ -74,9 +41,9 @@ class Overlay(BaseEngine):
         super().__init__(slots, direction)
         self._by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
         if model is not None:
-            _refuse_opaque(model)
+            refuse_opaque(model, self.name)
 
-    def evaluate(self, displacement: Displacement, loss: Losses) -> float:
+    def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss as if θ were θ + displacement.
 
         Raises:
@@ -85,32 +52,8 @@ class Overlay(BaseEngine):
         mode = _Perturb(self._by_id, self.direction, displacement)
         with mode:
             value = loss()
-        unseen = [s.name for key, s in self._by_id.items() if key not in mode.seen]
-        if unseen:
-            raise UnseenParameterError(
-                f"the objective used {', '.join(unseen[:5])}"
-                f"{f' and {len(unseen) - 5} more' if len(unseen) > 5 else ''} in no operation that "
-                "engine='overlay' can see, so perturbing them had no effect. Leave parameters that "
-                "the objective does not depend on out with params=...; where it does (through a "
-                f"compiled function, a cached view, another thread), {_OTHERWISE}."
-            )
+        require_seen(self._by_id, mode.seen, self.name)
         return value
-
-
-def _refuse_opaque(model: torch.nn.Module) -> None:
-    for name, module in model.named_modules():
-        what = None
-        if isinstance(module, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-            what = "a scripted or traced module"
-        elif type(module).__name__ == "OptimizedModule" or (
-            getattr(module, "_compiled_call_impl", None) is not None
-        ):
-            what = "a compiled module"
-        if what is not None:
-            raise TypeError(
-                f"module {name or type(module).__name__!r} is {what}, whose operations "
-                f"engine='overlay' cannot see: {_OTHERWISE}"
-            )
 
 
 class _Perturb(TorchFunctionMode):
@@ -131,7 +74,7 @@ class _Perturb(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if _asks_about(func):
+        if asks_about(func):
             return func(*args, **kwargs)
         lookup = self._lookup(func, args, kwargs)
         if lookup is not None:
@@ -162,11 +105,3 @@ class _Perturb(TorchFunctionMode):
             return None
         self.seen.add(id(weight))
         return self._direction.rows(slot.tensor, ids, slot.index, self._displacement.terms(slot))
-
-
-def _asks_about(func: Callable[..., Any]) -> bool:
-    """Whether a function reads a tensor's shape, dtype and the like, not its values."""
-    name = getattr(func, "__name__", "")
-    if name == "__get__":
-        return getattr(getattr(func, "__self__", None), "__name__", "") not in _VIEWS
-    return name in _ABOUT

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from zoopt.population import Population
 from zoopt.registry import Metric
 
 Example = Mapping[str, Any]
@@ -87,17 +88,32 @@ class Task(ABC):
             examples: N of them.
             advance: told after each forward how many examples it had.
         """
+        scores: Scores = self.predict_each(model, examples, Population(1), advance)[0]
+        return scores
+
+    def predict_each(
+        self,
+        model: torch.nn.Module,
+        examples: Sequence[Example],
+        population: Population,
+        advance: Callable[[int], None] | None = None,
+    ) -> Scores:
+        """What each of K probes says of the examples, shape (K, N, …); see :meth:`predict`."""
         order = sorted(range(len(examples)), key=lambda i: self.length(examples[i]))
-        rows: list[Scores | None] = [None] * len(examples)
+        columns: dict[int, Scores] = {}
         for start in range(0, len(order), self.batch_size):
             part = order[start : start + self.batch_size]
+            population.declare(len(part) * population.size)
             with torch.no_grad():
-                out = self.forward(model, [examples[i] for i in part])
-            for i, row in zip(part, out.float().cpu().numpy().astype(np.float64), strict=True):
-                rows[i] = row
+                out = self.forward(model, [examples[i] for i in part] * population.size)
+            said = population.per_probe(out).float().cpu().numpy().astype(np.float64)
+            for i, column in zip(part, said.swapaxes(0, 1), strict=True):
+                columns[i] = column
             if advance is not None:
                 advance(len(part))
-        return np.asarray(rows, dtype=np.float64)
+        if not columns:
+            return np.zeros((population.size, 0))
+        return np.stack([columns[i] for i in range(len(examples))], axis=1)
 
 
 class TaskObjective:
@@ -129,7 +145,15 @@ class TaskObjective:
 
     def value(self, model: torch.nn.Module, batch: Sequence[Example]) -> float:
         """The objective on a batch."""
-        return self.score(self.predict(model, batch), self.task.references(batch))
+        return self.values(model, batch, Population(1))[0]
+
+    def values(
+        self, model: torch.nn.Module, batch: Sequence[Example], population: Population
+    ) -> list[float]:
+        """The objective on a batch for each probe of a population."""
+        references = self.task.references(batch)
+        said = self.task.predict_each(model, batch, population)
+        return [self.score(scores, references) for scores in said]
 
 
 def as_needed(scores: Scores, needs: str) -> NDArray[Any]:

@@ -21,11 +21,13 @@ SIGMAS = 5.0
 VARIANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gaussian": lambda g: g @ g + g**2,
     "rademacher": lambda g: g @ g - g**2,
+    "lowrank": lambda g: g @ g - g**2,
     "sphere": lambda g: len(g) / (len(g) + 2) * (g @ g + 2 * g**2) - g**2,
 }
 """Variance of each component of (gᵀz)z by family, from the fourth moments of z.
 
 E[z_i²z_j²] is 1 for independent components and d/(d+2) on the sphere; E[z_i⁴] is 3, 1 and 3d/(d+2).
+Where every component is ±1, (gᵀz)²z_i² is (gᵀz)², whatever the dependence between components.
 """
 
 

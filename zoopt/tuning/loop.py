@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from zoopt import checkpoint, registry, trajectory
 from zoopt.directions import compilation
 from zoopt.optimizer import ZOOptimizer
+from zoopt.population import Population
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.registry import Metric
 from zoopt.seeds import fold
@@ -222,7 +224,7 @@ class Tuner:
                 group["lr"] = settings.lr_at(step)
             batch = self.batches(step)
             with seeded(fold(settings.seed, step)):
-                value = optimizer.step(lambda b=batch: self._value(b))  # type: ignore[misc]
+                value = optimizer.step(functools.partial(self._values, batch))
             compiling = compilation.seconds() - compiling
             entry = {
                 "step": optimizer.steps,
@@ -238,9 +240,9 @@ class Tuner:
             self._evaluate_if_due()
         return {"steps": settings.steps}
 
-    def _value(self, batch: Any) -> float:
-        self.forwards += 1
-        return self.objective.value(self.model, batch)
+    def _values(self, batch: Any, population: Population) -> list[float]:
+        self.forwards += population.size
+        return self.objective.values(self.model, batch, population)
 
     def _predict(self, examples: Sequence[Example], advance: Advance | None = None) -> Scores:
         with evaluation_mode(self.model):

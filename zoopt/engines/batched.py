@@ -1,0 +1,213 @@
+"""The batched engine: K probes in one forward, for low-rank directions.
+
+With z = A Bᵀ the product x (W + a z)ᵀ is x Wᵀ + a (x B) Aᵀ: all probes share the reading of W, and
+each adds two thin products for its own rows. A ``TorchFunctionMode`` sees each operation that takes
+a parameter; :mod:`zoopt.engines.operations` knows what perturbing it means. θ is never written.
+
+What must hold is that the first dimension of every activation is the batch. The engine holds the
+model to it: it declares the rows, refuses other shapes, and when it first evaluates a population it
+evaluates the last probe again alone, and compares what every parameter's first operation gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from zoopt.directions import LowRank
+from zoopt.engines.base import BaseEngine
+from zoopt.engines.interception import asks_about, refuse_opaque, require_seen
+from zoopt.engines.memory import available_bytes, peak_bytes
+from zoopt.engines.operations import Noise, perturbed_operation, shared_choice
+from zoopt.engines.perturbations import Derived, OfParameter, Perturbation
+from zoopt.interfaces import Direction, Displacement, Slot, Values
+from zoopt.population import Population
+
+_COMPARED = 256
+
+
+class Batched(BaseEngine):
+    """Evaluates many probes in one forward, as many at once as fit into memory.
+
+    Args:
+        slots: θ.
+        direction: a low-rank family.
+        model: where given, searched for modules that the engine cannot see into.
+        share: of the memory that is free at the first step, how much the activations may take.
+
+    Raises:
+        TypeError: a direction without factors, or a module that the engine cannot see into.
+    """
+
+    name = "batched"
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        direction: Direction,
+        model: torch.nn.Module | None = None,
+        share: float = 0.5,
+    ) -> None:
+        super().__init__(slots, direction)
+        if not isinstance(direction, LowRank):
+            raise TypeError(
+                f"engine='batched' shares one product with the weights among all probes, which "
+                f"takes a direction of low rank, and {direction.name!r} is not: use "
+                "direction='lowrank', or engine='overlay' or 'inplace' for this direction"
+            )
+        if model is not None:
+            refuse_opaque(model, self.name)
+        self.low_rank = direction
+        self.by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
+        self.share = share
+        self.most: int | None = None
+        """How many probes are evaluated at once; None until the first has been measured."""
+
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
+        """The losses of all displacements, in as few forwards as memory allows."""
+        if self.most is None:
+            last, alone = displacements[-1], Trace()
+            device = self.slots[0].tensor.device
+            budget = self.share * available_bytes(device)
+            (value,), bytes_each = peak_bytes(lambda: self._together([last], values, alone), device)
+            self.most = max(1, int(budget // max(bytes_each, 1)))
+            if len(displacements) == 1:
+                return [value]
+        else:
+            alone = None
+        losses: list[float] = []
+        parts = -(-len(displacements) // self.most)
+        size = -(-len(displacements) // parts)
+        for start in range(0, len(displacements), size):
+            part = displacements[start : start + size]
+            is_last = start + size >= len(displacements)
+            trace = Trace() if alone is not None and is_last else None
+            losses += self._together(part, values, trace)
+            if alone is not None and trace is not None:
+                alone.compare(trace, self.slots)
+        return losses
+
+    def _together(
+        self, displacements: Sequence[Displacement], values: Values, trace: Trace | None
+    ) -> list[float]:
+        population = Population(len(displacements))
+        mode = _Populate(self, displacements, population, trace)
+        with mode:
+            losses = values(population)
+        if not population.rows:
+            raise RuntimeError(
+                "the closure did not say which rows belong to which probe: call "
+                "population.expand(inputs) on what goes into the model"
+            )
+        require_seen(self.by_id, mode.seen, self.name)
+        return losses
+
+
+class Trace:
+    """What the last probe of a population got from each parameter's first operation."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, Tensor] = {}
+
+    def keep(self, key: int, out: Any, size: int) -> None:
+        """Notes the beginning and end of the last probe's part of an output."""
+        if key not in self.kept and isinstance(out, Tensor):
+            mine = out.reshape(size, -1)[-1]
+            self.kept[key] = torch.cat([mine[:_COMPARED], mine[-_COMPARED:]]).float()
+
+    def compare(self, other: Trace, slots: Sequence[Slot]) -> None:
+        """Raises where a probe got something else in company than it got alone."""
+        for slot in slots:
+            mine, theirs = self.kept.get(id(slot.tensor)), other.kept.get(id(slot.tensor))
+            if mine is None or theirs is None:
+                continue
+            allowed = 1e-3 if slot.tensor.element_size() >= 4 else 0.1
+            same = mine.shape == theirs.shape and bool(
+                (mine - theirs).abs().max() <= allowed * mine.abs().max()
+            )
+            if not same:
+                raise RuntimeError(
+                    f"the operation that takes {slot.name} gave a probe other values in a "
+                    "population than alone, so the model mixes rows of its batch or does not have "
+                    "the batch as first dimension: use engine='overlay', which evaluates one "
+                    "probe at a time"
+                )
+
+
+class _Populate(TorchFunctionMode):
+    """Gives every probe's rows the operation with its own parameters."""
+
+    def __init__(
+        self,
+        engine: Batched,
+        displacements: Sequence[Displacement],
+        population: Population,
+        trace: Trace | None,
+    ) -> None:
+        super().__init__()
+        self._engine, self._displacements = engine, displacements
+        self._population, self._trace = population, trace
+        self._made: dict[int, Perturbation] = {}
+        self._kept: list[Tensor] = []
+        self._noise = Noise()
+        self.seen: set[int] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if asks_about(func):
+            return func(*args, **kwargs)
+        if func in (torch.multinomial, Tensor.multinomial):
+            return shared_choice(self._population, self._noise, args, kwargs)
+        made = {
+            key: self._perturbation(key)
+            for key in _identities(args, kwargs.values())
+            if key in self._engine.by_id or key in self._made
+        }
+        if not made:
+            return func(*args, **kwargs)
+        out = perturbed_operation(func, args, kwargs, made, self._population)
+        if isinstance(out, Derived):
+            return self._as_it_is(func(*args, **kwargs), out)
+        taken = {source for perturbation in made.values() for source in perturbation.sources}
+        self.seen |= taken
+        if self._trace is not None:
+            for key in taken:
+                self._trace.keep(key, out, self._population.size)
+        return out
+
+    def _perturbation(self, key: int) -> Perturbation:
+        """A parameter's displacements, with factors made once for all operations that take it."""
+        if key not in self._made:
+            slot = self._engine.by_id[key]
+            terms = [d.terms(slot) for d in self._displacements]
+            self._made[key] = OfParameter(slot, terms, self._engine.low_rank)
+        return self._made[key]
+
+    def _as_it_is(self, tensor: Tensor, derived: Derived) -> Tensor:
+        """A tensor made of parameters alone, to be recognized when an activation meets it."""
+        if id(tensor) not in self._made:
+            self._made[id(tensor)] = derived
+            self._kept.append(tensor)
+        return tensor
+
+
+def _identities(*containers: Iterable[Any]) -> Iterator[int]:
+    """``id`` of every tensor in arguments. Called for each operation, so without torch's pytree."""
+    for container in containers:
+        for item in container:
+            if isinstance(item, Tensor):
+                yield id(item)
+            elif isinstance(item, list | tuple):
+                yield from _identities(item)
+            elif isinstance(item, dict):
+                yield from _identities(item.values())

@@ -1,0 +1,99 @@
+"""A population: the K probes that one call of the closure evaluates together."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+T = TypeVar("T")
+
+
+class Population:
+    """K probes side by side in one batch, probe-major: rows k·B to (k+1)·B − 1 belong to probe k.
+
+    A closure that takes a population makes its inputs K times as long with :meth:`expand`, takes
+    what the model says apart with :meth:`per_probe`, and returns K numbers. Every engine calls such
+    a closure, those that evaluate one probe at a time with K = 1.
+
+    Attributes:
+        size: K.
+        rows: K · B as last declared, 0 before.
+
+    Example:
+        >>> import torch
+        >>> population = Population(2)
+        >>> inputs = population.expand(torch.tensor([[1.0], [5.0]]))
+        >>> inputs.flatten().tolist()
+        [1.0, 5.0, 1.0, 5.0]
+        >>> population.per_probe(inputs).mean((1, 2)).tolist()
+        [3.0, 3.0]
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.rows = 0
+
+    def declare(self, rows: int) -> None:
+        """Says that the following forwards have so many rows, a multiple of K."""
+        if rows % self.size:
+            raise ValueError(f"{rows} rows do not divide into a population of {self.size} probes")
+        self.rows = rows
+
+    def expand(self, tensors: T) -> T:
+        """Every tensor of shape (B, …), in containers or alone, as (K·B, …).
+
+        Raises:
+            ValueError: the tensors do not have the same B.
+        """
+        lengths: set[int] = set()
+
+        def repeat(tensor: Tensor) -> Tensor:
+            lengths.add(tensor.shape[0])
+            return tensor.repeat(self.size, *(1,) * (tensor.ndim - 1))
+
+        expanded: T = tree_map_only(Tensor, repeat, tensors)
+        if len(lengths) != 1:
+            raise ValueError(
+                f"expand() was given tensors with {sorted(lengths) or 'no'} rows; all that go into "
+                "one forward have the same number of rows in their first dimension"
+            )
+        self.declare(self.size * lengths.pop())
+        return expanded
+
+    def per_probe(self, values: Tensor) -> Tensor:
+        """Shape (K·B, …) as (K, B, …): what each probe has to say."""
+        return values.reshape(self.size, -1, *values.shape[1:])
+
+    def numbers(self, returned: Any) -> Sequence[Any]:
+        """What a closure returned, as K values.
+
+        Raises:
+            TypeError: it is not K values.
+        """
+        if isinstance(returned, Tensor):
+            returned = returned.reshape(1) if returned.ndim == 0 else returned
+        elif not isinstance(returned, Sequence) or isinstance(returned, str):
+            returned = list(returned) if hasattr(returned, "__len__") else [returned]
+        if len(returned) != self.size:
+            raise TypeError(
+                f"the closure returned {len(returned)} values for a population of {self.size} "
+                "probes; expected one each: population.per_probe(values) has shape (K, B, …), "
+                "so reduce all but its first dimension"
+            )
+        values: Sequence[Any] = torch.unbind(returned) if isinstance(returned, Tensor) else returned
+        return values
+
+
+def takes_population(closure: Callable[..., Any]) -> bool:
+    """Whether a closure is to be called with a population: it has a parameter without default."""
+    try:
+        parameters = inspect.signature(closure).parameters.values()
+    except ValueError:  # a builtin without a signature
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.kind in positional and p.default is p.empty for p in parameters)

@@ -1,0 +1,199 @@
+"""What all probes of a step have in common is computed once.
+
+Where only upper layers, norms or a head are tuned, everything before the first operation that takes
+a tuned parameter gives every probe of a step the same. The first probe notes what modules without
+tuned parameters were given and returned, up to that operation; the others get it back, as long as
+they give the same inputs. So a forward costs its upper part from the second probe on, and the
+numbers are the same ones, not similar ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from zoopt.engines.interception import asks_about, opaque_modules
+from zoopt.interfaces import Slot
+
+_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A module's call before any tuned parameter was taken."""
+
+    module: torch.nn.Module
+    given: Any
+    returned: Any
+    versions: tuple[int, ...]
+
+    def is_repeated_by(self, module: torch.nn.Module, given: Any) -> bool:
+        """Whether another call would return the same, and nobody wrote on what this one did."""
+        return (
+            module is self.module
+            and _versions(self.returned) == self.versions
+            and _same(given, self.given)
+        )
+
+
+class SharedPrefix:
+    """Remembers the calls of a step's first probe, for the step's other probes.
+
+    A module takes part if it has parameters and none of them is tuned, nothing has hooks in it, and
+    its call takes and returns tensors and plain values only (a key-value cache, which it would
+    write to, is neither), writes on no input and draws no random numbers.
+
+    Args:
+        model: whose forwards to shorten; None for none.
+        slots: θ.
+    """
+
+    def __init__(self, model: torch.nn.Module | None, slots: Sequence[Slot]) -> None:
+        self._tuned = {id(slot.tensor) for slot in slots}
+        self._modules: list[torch.nn.Module] = []
+        if model is not None and not any(opaque_modules(model)):
+            self._modules = list(self._untuned(model))
+        self._calls: list[_Call] = []
+        self._first = False
+        self._position: int | None = None
+        self._watch: _Watch | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many calls of modules the first probe of this step has left for the others."""
+        return len(self._calls)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Around all probes of a step."""
+        modules, self._calls = self._modules, []
+        own = [vars(module).get("forward") for module in modules]
+        for module in modules:
+            module.forward = self._remembering(module, module.forward)
+        self._first = True
+        try:
+            yield
+            if not self._calls:
+                self._modules = []  # tuned parameters come first: there is nothing to share
+        finally:
+            for module, forward in zip(modules, own, strict=True):
+                del module.forward
+                if forward is not None:
+                    module.forward = forward
+            self._calls = []
+
+    @contextmanager
+    def probe(self) -> Iterator[None]:
+        """Around one evaluation of the objective within a step."""
+        self._position = 0
+        if not (self._first and self._modules):
+            yield
+            return
+        self._first = False
+        with _Watch(self._tuned) as self._watch:
+            yield
+        self._watch = None
+
+    def _untuned(self, module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+        """The largest modules without tuned parameters."""
+        mine = {id(parameter) for parameter in module.parameters()}
+        called = type(module).forward is not torch.nn.Module.forward
+        if mine and called and not mine & self._tuned and not any(map(_hooked, module.modules())):
+            yield module
+        else:
+            for child in module.children():
+                yield from self._untuned(child)
+
+    def _remembering(
+        self, module: torch.nn.Module, forward: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            if self._watch is not None:
+                return self._note(module, forward, args, kwargs)
+            if self._position is not None and self._position < len(self._calls):
+                call = self._calls[self._position]
+                if call.is_repeated_by(module, (args, kwargs)):
+                    self._position += 1
+                    return call.returned
+                self._position = None
+            return forward(*args, **kwargs)
+
+        return remembered
+
+    def _note(
+        self,
+        module: torch.nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        assert self._watch is not None
+        given = (args, kwargs)
+        before = None if self._watch.tuned_taken or not _plain(given) else _state(given)
+        returned = forward(*args, **kwargs)
+        undisturbed = before is not None and not self._watch.tuned_taken and _plain(returned)
+        if undisturbed and _state(given) == before:
+            self._calls.append(_Call(module, given, returned, _versions(returned)))
+        return returned
+
+
+class _Watch(TorchFunctionMode):
+    """Notices the first operation that takes a tuned parameter, or a view of one."""
+
+    def __init__(self, tuned: set[int]) -> None:
+        super().__init__()
+        self._tuned = tuned
+        self.tuned_taken = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if not (self.tuned_taken or asks_about(func)):
+            leaves = tree_leaves((args, kwargs))
+            self.tuned_taken = any(isinstance(t, Tensor) and self._is_tuned(t) for t in leaves)
+        return func(*args, **(kwargs or {}))
+
+    def _is_tuned(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._tuned or id(tensor._base) in self._tuned
+
+
+def _hooked(module: torch.nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _plain(values: Any) -> bool:
+    """Whether values are tensors and the like, with nothing that could remember a call."""
+    return all(
+        (isinstance(leaf, Tensor) and not leaf.is_inference()) or isinstance(leaf, _PLAIN)
+        for leaf in tree_leaves(values)
+    )
+
+
+def _versions(values: Any) -> tuple[int, ...]:
+    """How often each tensor has been written to."""
+    return tuple(leaf._version for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def _state(given: Any) -> tuple[Any, ...]:
+    """What a call that writes on its inputs or draws random numbers would change."""
+    devices = {leaf.device for leaf in tree_leaves(given) if isinstance(leaf, Tensor)}
+    states = [torch.get_rng_state()]
+    states += [torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"]
+    return _versions(given), *(bytes(state.numpy()) for state in states)
+
+
+def _same(given: Any, noted: Any) -> bool:
+    """Whether arguments are equal, tensors by value."""
+    mine, structure = tree_flatten(given)
+    theirs, noted_structure = tree_flatten(noted)
+    return structure == noted_structure and all(
+        a is b or (torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b)
+        for a, b in zip(mine, theirs, strict=True)
+    )
