@@ -2,8 +2,8 @@
 
 A (m × r) and B (n × r) have independent components ±1, hence E[z zᵀ] = I: components of z are
 uncorrelated, with variance 1. With r = 1 every component of z is ±1, and an estimate (gᵀz) z varies
-exactly as much as with Rademacher directions. Tensors with fewer than two dimensions get Rademacher
-components; those with more are matrices of shape (first dimension, all others).
+exactly as much as with Rademacher directions. A tensor with more than two dimensions is taken for a
+matrix of shape (first dimension, all others), one with fewer for a single column, of which B is 1.
 
 Low-rank perturbations in zeroth-order tuning: LOZO (arXiv 2410.07698). Many of them in one batched
 forward: EGGROLL (arXiv 2511.16652).
@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zoopt.directions import compilation, kernel
-from zoopt.directions.generator import LEFT, RIGHT, key
-from zoopt.directions.rademacher import RADEMACHER
+from zoopt.directions.generator import BLOCK, LEFT, RIGHT
+from zoopt.directions.rademacher import rademacher_blocks
 from zoopt.directions.rounding import HALF, accumulator, round_into
 from zoopt.interfaces import Slot, Terms
+from zoopt.seeds import key_words
 
 _CHUNK = 1 << 20
 
@@ -45,7 +45,6 @@ class LowRank:
         if rank < 1:
             raise ValueError(f"rank={rank}: a low-rank direction has at least rank 1")
         self.rank = rank
-        self._compiled = False
 
     @property
     def name(self) -> str:
@@ -53,9 +52,7 @@ class LowRank:
         return "lowrank" if self.rank == 1 else f"lowrank:{self.rank}"
 
     def bind(self, slots: Sequence[Slot]) -> None:
-        """Learns how much there is without factors, to compile for it or not."""
-        dense = sum(slot.tensor.numel() for slot in slots if slot.tensor.ndim < 2)
-        self._compiled = compilation.wanted(dense)
+        """Nothing to learn: z of a tensor depends on its own shape alone."""
 
     @torch.no_grad()
     def add_(
@@ -69,25 +66,14 @@ class LowRank:
     ) -> None:
         """tensor ← decay · tensor + Σ_k c_k z(s_k)[index], rounded once.
 
-        Matrices take one matrix product of inner dimension K r, in fp32 whatever their dtype, half
-        precision in chunks of rows.
+        One matrix product of inner dimension K r, in fp32 whatever the dtype; half precision takes
+        it in chunks of rows.
         """
-        if tensor.ndim < 2:
-            kernel.add_(
-                tensor,
-                index,
-                terms,
-                RADEMACHER,
-                decay=decay,
-                stochastic_rounding=stochastic_rounding,
-                compiled=self._compiled,
-            )
-            return
         if tensor.numel() == 0 or (decay == 1.0 and all(c == 0.0 for _, c in terms)):
             return
         target = tensor.detach()
-        matrix = target.flatten(1)
-        left, right = self._sides(matrix, index, terms)
+        matrix = _as_matrix(target)
+        left, right = self._sides(target, index, terms)
         if matrix.dtype in HALF:
             seed = terms[0][0] if terms else 0
             rows = max(1, _CHUNK // matrix.shape[1])
@@ -110,36 +96,48 @@ class LowRank:
         rows = torch.addmm(rows, left[ids.flatten()], right.T)
         return rows.to(matrix.dtype).view(*ids.shape, -1)
 
-    def factors(self, matrix: Tensor, index: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The factors of z(s)[index] for several seeds, in fp32 (fp64 for fp64).
+    def factors(self, tensor: Tensor, index: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The factors of z(s)[index] for several seeds side by side, in fp32 (fp64 for fp64).
 
         Args:
-            matrix: shape (m, n); only its shape, dtype and device matter.
+            tensor: a matrix of shape (m, n), or what is taken for one; its values do not matter. A
+                vector is a single column, of which B is 1.
             index: its position in θ.
             seeds: S of them.
 
         Returns:
-            A of shape (S, m, r), in which 1/√r is included, and B of shape (S, n, r).
+            A of shape (m, S r), in which 1/√r is included, and B of shape (n, S r); columns k r to
+            (k + 1) r − 1 belong to seed k. For a vector r is 1.
         """
-        m, n = matrix.shape
-        dtype = accumulator(matrix.dtype)
-        a = self._signs(seeds, index, LEFT, m, matrix.device).to(dtype)
-        b = self._signs(seeds, index, RIGHT, n, matrix.device).to(dtype)
-        return a / math.sqrt(self.rank), b
+        m, n = _as_matrix(tensor).shape
+        dtype, device = accumulator(tensor.dtype), tensor.device
+        if tensor.ndim < 2:
+            ones = torch.ones(1, len(seeds), dtype=dtype, device=device)
+            return _signs(seeds, index, LEFT, m, 1, device).to(dtype), ones
+        a = _signs(seeds, index, LEFT, m, self.rank, device).to(dtype)
+        b = _signs(seeds, index, RIGHT, n, self.rank, device).to(dtype)
+        return (a if self.rank == 1 else a / math.sqrt(self.rank)), b
 
-    def _signs(
-        self, seeds: Sequence[int], index: int, side: int, rows: int, device: torch.device
-    ) -> Tensor:
-        """±1 of shape (S, rows, r)."""
-        keys = torch.stack([key(seed, index, 0, side, device) for seed in seeds], 1).unsqueeze(-1)
-        offsets = torch.arange(rows * self.rank, dtype=torch.int32, device=device)
-        return RADEMACHER.at(offsets, keys).view(len(seeds), rows, self.rank)
+    def _sides(self, tensor: Tensor, index: int, terms: Terms) -> tuple[Tensor, Tensor]:
+        """L (m, q) and R (n, q) with Σ_k c_k z(s_k)[index] = L Rᵀ."""
+        left, right = self.factors(tensor, index, [seed for seed, _ in terms])
+        c = left.new_tensor([c for _, c in terms])
+        return left * c.repeat_interleave(left.shape[1] // max(1, len(terms))), right
 
-    def _sides(self, matrix: Tensor, index: int, terms: Terms) -> tuple[Tensor, Tensor]:
-        """L (m, K r) and R (n, K r) with Σ_k c_k z(s_k)[index] = L Rᵀ."""
-        if not terms:
-            empty = matrix.new_zeros(1, 0, dtype=accumulator(matrix.dtype))
-            return empty.expand(matrix.shape[0], 0), empty.expand(matrix.shape[1], 0)
-        a, b = self.factors(matrix, index, [seed for seed, _ in terms])
-        c = a.new_tensor([c for _, c in terms]).view(-1, 1, 1)
-        return (a * c).transpose(0, 1).flatten(1), b.transpose(0, 1).flatten(1)
+
+def _as_matrix(tensor: Tensor) -> Tensor:
+    return tensor.flatten(1) if tensor.ndim > 1 else tensor.view(-1, 1)
+
+
+def _signs(
+    seeds: Sequence[int], index: int, purpose: int, rows: int, rank: int, device: torch.device
+) -> Tensor:
+    """±1 of shape (rows, S · rank)."""
+    if not seeds:
+        return torch.zeros(rows, 0, device=device)
+    words = [key_words(seed, index, 0, purpose) for seed in seeds]
+    keys = torch.tensor(words, dtype=torch.int32, device=device).T[..., None, None, None]
+    first = torch.zeros((), dtype=torch.int32, device=device)
+    blocks = rademacher_blocks(first, -(-rows * rank // BLOCK), keys)
+    signs = blocks.view(len(seeds), -1)[:, : rows * rank].view(len(seeds), rows, rank)
+    return signs.transpose(0, 1).flatten(1)

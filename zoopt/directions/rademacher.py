@@ -28,13 +28,14 @@ def _at(offsets: Tensor, key: Tensor) -> Tensor:
     return _sign(word, (offsets >> 4) & 31)
 
 
-def _blocks(first: Tensor, n: int, key: Tensor) -> Tensor:
+def rademacher_blocks(first: Tensor, n: int, key: Tensor) -> Tensor:
+    """±1 for n blocks of 512, shape (n, 32, 16), with the dimensions of many keys before that."""
     counter = torch.arange(n * 16, dtype=torch.int32, device=key.device).view(n, 1, 16) + first * 16
     rows = torch.arange(32, dtype=torch.int32, device=key.device).view(1, 32, 1)
     return _sign(random_word(counter, key), rows)
 
 
-RADEMACHER = Unit("rademacher", _at, _blocks)
+RADEMACHER = Unit("rademacher", _at, rademacher_blocks)
 
 
 class Rademacher(DenseDirection):

@@ -1,7 +1,7 @@
 """The batched engine: K probes in one forward, for low-rank directions.
 
-With z = A Bᵀ the product x (W + a z)ᵀ is x Wᵀ + a (x B) Aᵀ: all probes share the reading of W, and
-each adds two thin products for its own rows. A ``TorchFunctionMode`` sees each operation that takes
+With z = A Bᵀ the product x (W + c z)ᵀ is x Wᵀ + c (x B) Aᵀ: all probes share the reading of W, and
+two thin products give each its own part. A ``TorchFunctionMode`` sees each operation that takes
 a parameter; :mod:`zoopt.engines.operations` knows what perturbing it means. θ is never written.
 
 What must hold is that the first dimension of every activation is the batch. The engine holds the
@@ -23,7 +23,7 @@ from zoopt.engines.base import BaseEngine
 from zoopt.engines.interception import asks_about, refuse_opaque, require_seen
 from zoopt.engines.memory import available_bytes, peak_bytes
 from zoopt.engines.operations import Noise, perturbed_operation, shared_choice
-from zoopt.engines.perturbations import Derived, OfParameter, Perturbation
+from zoopt.engines.perturbations import Derived, OfParameter, Perturbation, ProbeTerms
 from zoopt.interfaces import Direction, Displacement, Slot, Values
 from zoopt.population import Population
 
@@ -149,8 +149,9 @@ class _Populate(TorchFunctionMode):
         trace: Trace | None,
     ) -> None:
         super().__init__()
-        self._engine, self._displacements = engine, displacements
-        self._population, self._trace = population, trace
+        self._engine, self._population, self._trace = engine, population, trace
+        groups = zip(*(displacement.groups for displacement in displacements), strict=True)
+        self._probes = [ProbeTerms(terms) for terms in groups]
         self._made: dict[int, Perturbation] = {}
         self._kept: list[Tensor] = []
         self._noise = Noise()
@@ -189,8 +190,7 @@ class _Populate(TorchFunctionMode):
         """A parameter's displacements, with factors made once for all operations that take it."""
         if key not in self._made:
             slot = self._engine.by_id[key]
-            terms = [d.terms(slot) for d in self._displacements]
-            self._made[key] = OfParameter(slot, terms, self._engine.low_rank)
+            self._made[key] = OfParameter(slot, self._probes[slot.group], self._engine.low_rank)
         return self._made[key]
 
     def _as_it_is(self, tensor: Tensor, derived: Derived) -> Tensor:

@@ -87,33 +87,55 @@ def _linear(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Made, population: Population
 ) -> Any:
     x, weight, bias = _named(("input", "weight", "bias"), args, kwargs)
-    x = _with_rows(x, population)
-    tuned = made.get(id(bias))
     factors = made[id(weight)].factors() if id(weight) in made else None
     if id(weight) in made and factors is None:
         return NotImplemented
-    out = F.linear(x, weight, None if tuned else bias)
-    if factors is not None:
-        out = _add_product(out, x, factors[1], factors[0], population)
-    return out if tuned is None else _add_vector(out, tuned)
+    thin = None if factors is None else (factors.right, factors.coefficients, factors.left)
+    return _affine(x, weight.detach().mT, thin, bias, made.get(id(bias)), population)
 
 
 def _addmm(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Made, population: Population
 ) -> Any:
     """bias + x W, as in GPT-2."""
-    if kwargs or len(args) != 3 or id(args[1]) in made:
-        return NotImplemented
-    bias, x, weight = args
-    x = _with_rows(x, population)
-    tuned = made.get(id(bias))
+    bias, x, weight, *_ = args
     factors = made[id(weight)].factors() if id(weight) in made else None
-    if id(weight) in made and factors is None:
+    if kwargs or id(x) in made or (id(weight) in made and factors is None):
         return NotImplemented
-    out = x @ weight if tuned else torch.addmm(bias, x, weight)
-    if factors is not None:
-        out = _add_product(out, x, *factors, population)
-    return out if tuned is None else _add_vector(out, tuned)
+    thin = None if factors is None else (factors.left, factors.coefficients, factors.right)
+    return _affine(x, weight.detach(), thin, bias, made.get(id(bias)), population)
+
+
+def _affine(
+    x: Tensor,
+    matrix: Tensor,
+    thin: tuple[Tensor, Tensor, Tensor] | None,
+    bias: Tensor | None,
+    tuned_bias: Perturbation | None,
+    population: Population,
+) -> Tensor:
+    """x · (matrix + inner · c · outerᵀ) + bias for each probe's c and bias.
+
+    The thin products come first and the large one is accumulated onto them, which spares a pass
+    over the output.
+    """
+    x = _with_rows(x, population)
+    flat = x.reshape(-1, x.shape[-1])
+    added = None if tuned_bias else bias
+    if thin is not None:
+        inner, coefficients, outer = thin
+        projected = _weighted(flat @ inner, coefficients)
+        added = projected @ outer.mT if added is None else torch.addmm(added, projected, outer.mT)
+    if added is None:
+        out = flat @ matrix
+    elif thin is None or torch.is_autocast_enabled(x.device.type):
+        out = torch.addmm(added, flat, matrix)
+    else:
+        out = added.addmm_(flat, matrix)
+    if tuned_bias is not None:
+        grouped = out.view(population.size, -1, out.shape[-1])
+        out = grouped + tuned_bias.stacked().unsqueeze(1)
+    return out.view(*x.shape[:-1], matrix.shape[1])
 
 
 def _embedding(
@@ -125,12 +147,9 @@ def _embedding(
     if max_norm is not None or factors is None:
         return NotImplemented
     ids = _with_rows(ids, population)
-    left, right = factors
-    flat = ids.reshape(population.size, -1, 1)
-    looked_up = left.gather(1, flat.expand(-1, -1, left.shape[-1]))
-    out = F.embedding(ids, weight.detach())
-    grouped = out.view(population.size, -1, out.shape[-1])
-    return torch.baddbmm(grouped, looked_up, right.mT).view_as(out)
+    thin = _weighted(F.embedding(ids.flatten(), factors.left), factors.coefficients)
+    rows = F.embedding(ids.flatten(), weight.detach())
+    return rows.addmm_(thin, factors.right.mT).view(*ids.shape, -1)
 
 
 def _normalization(
@@ -229,8 +248,9 @@ def _probe_by_probe(
         raise NotImplementedError(
             f"engine='batched' cannot tell which rows of {getattr(func, '__name__', func)} belong "
             f"to which probe: none of its tensors, of shapes {shapes}, has the "
-            f"{population.rows or 'declared'} rows of the batch first. Expand all inputs of the model with "
-            "population.expand, or use engine='overlay', which evaluates one probe at a time."
+            f"{population.rows or 'declared'} rows of the batch first. Expand all inputs of the "
+            "model with population.expand, or use engine='overlay', which evaluates one probe at "
+            "a time."
         )
     outs = []
     for k in range(size):
@@ -269,20 +289,10 @@ def _with_rows(x: Tensor, population: Population) -> Tensor:
     )
 
 
-def _add_product(
-    out: Tensor, x: Tensor, inner: Tensor, outer: Tensor, population: Population
-) -> Tensor:
-    """out + (x · inner) · outerᵀ for each probe's rows."""
-    size = population.size
-    thin = torch.bmm(x.reshape(size, -1, x.shape[-1]), inner.to(x.dtype))
-    grouped = out.view(size, -1, out.shape[-1])
-    return grouped.baddbmm_(thin.to(out.dtype), outer.mT.to(out.dtype)).view_as(out)
-
-
-def _add_vector(out: Tensor, tuned: Perturbation) -> Tensor:
-    """out + bias, every probe's own, whatever the rows were flattened with."""
-    grouped = out.view(tuned.size, -1, out.shape[-1])
-    return (grouped + tuned.stacked().unsqueeze(1)).view_as(out)
+def _weighted(thin: Tensor, coefficients: Tensor) -> Tensor:
+    """Rows of shape (q,), times the coefficients (K, q) of the probe that each belongs to."""
+    grouped = thin.view(len(coefficients), -1, thin.shape[-1])
+    return (grouped * coefficients.unsqueeze(1)).view_as(thin)
 
 
 def _repeat(stacked: Tensor, x: Tensor) -> Tensor:

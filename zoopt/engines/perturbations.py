@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,37 @@ from torch.utils._pytree import tree_map
 
 from zoopt.directions import LowRank
 from zoopt.interfaces import Slot, Terms
+
+
+class ProbeTerms:
+    """What K probes add to the tensors of a parameter group: Σ_s c[k, s] z(s) over all their seeds.
+
+    Probes share seeds (the two of a pair do), so what a seed names is made once.
+
+    Args:
+        terms: the (seed, coefficient) pairs of each probe.
+    """
+
+    def __init__(self, terms: Sequence[Terms]) -> None:
+        self.terms = terms
+        self.seeds = sorted({seed for each in terms for seed, _ in each}) or [0]
+        place = {seed: i for i, seed in enumerate(self.seeds)}
+        table = [[0.0] * len(self.seeds) for _ in terms]
+        for row, each in zip(table, terms, strict=True):
+            for seed, c in each:
+                row[place[seed]] += c
+        self.coefficients = torch.tensor(table, dtype=torch.float64)
+
+
+class Factors(NamedTuple):
+    """Probe k adds (left · coefficients[k]) rightᵀ to a matrix of shape (m, n)."""
+
+    left: Tensor
+    """Shape (m, q)."""
+    right: Tensor
+    """Shape (n, q)."""
+    coefficients: Tensor
+    """Shape (K, q)."""
 
 
 class Perturbation(ABC):
@@ -34,8 +65,8 @@ class Perturbation(ABC):
             self._stacked = torch.stack([self.explicit(k) for k in range(self.size)])
         return self._stacked
 
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        """L (K, m, q) and R (K, n, q) with L Rᵀ what each probe adds; None if there are none."""
+    def factors(self) -> Factors | None:
+        """Thin matrices whose product every probe adds; None if it is none."""
         return None
 
 
@@ -44,41 +75,38 @@ class OfParameter(Perturbation):
 
     Args:
         slot: the parameter.
-        terms: what each of the K probes adds to it.
+        probes: what each of the K probes adds to it.
         direction: the family of z.
     """
 
-    def __init__(self, slot: Slot, terms: Sequence[Terms], direction: LowRank) -> None:
-        super().__init__(len(terms))
+    def __init__(self, slot: Slot, probes: ProbeTerms, direction: LowRank) -> None:
+        super().__init__(len(probes.terms))
         self.sources = frozenset([id(slot.tensor)])
-        self._slot, self._terms, self._direction = slot, terms, direction
-        self._factors: tuple[Tensor, Tensor] | None = None
+        self._slot, self._probes, self._direction = slot, probes, direction
+        self._factors: Factors | None = None
 
     def explicit(self, k: int) -> Tensor:
-        """θ + Σ a z(s), made anew at each call."""
+        """θ + Σ c z(s), made anew at each call."""
         tensor = self._slot.tensor.detach().clone()
-        self._direction.add_(tensor, self._slot.index, self._terms[k])
+        self._direction.add_(tensor, self._slot.index, self._probes.terms[k])
         return tensor
 
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        """For a matrix, with the coefficients in L; q is rank times terms a probe.
+    def stacked(self) -> Tensor:
+        """θ + Σ c z(s) for all probes; those of a vector in a few operations."""
+        if self._stacked is None and self._slot.tensor.ndim < 2:
+            theta = self._slot.tensor.detach()
+            z, _ = self._direction.factors(theta, self._slot.index, self._probes.seeds)
+            moved = self._probes.coefficients.to(z) @ z.T
+            self._stacked = (theta + moved.view(self.size, *theta.shape)).to(theta.dtype)
+        return super().stacked()
 
-        Probes share seeds (the two of a pair do), so each seed's factors are made once.
-        """
+    def factors(self) -> Factors | None:
+        """For a matrix, in its own dtype, all seeds side by side."""
         matrix = self._slot.tensor
         if self._factors is None and matrix.ndim == 2:
-            seeds = sorted({seed for terms in self._terms for seed, _ in terms}) or [0]
-            a, b = self._direction.factors(matrix, self._slot.index, seeds)
-            most = max(1, *map(len, self._terms))
-            padded = [terms + ((seeds[0], 0.0),) * (most - len(terms)) for terms in self._terms]
-            chosen = torch.tensor([[seeds.index(s) for s, _ in terms] for terms in padded])
-            chosen = chosen.to(a.device)
-            c = a.new_tensor([[c for _, c in terms] for terms in padded])[..., None, None]
-            left, right = a[chosen] * c, b[chosen]
-            self._factors = (
-                left.transpose(1, 2).flatten(2).to(matrix.dtype),
-                right.transpose(1, 2).flatten(2).to(matrix.dtype),
-            )
+            sides = self._direction.factors(matrix, self._slot.index, self._probes.seeds)
+            c = self._probes.coefficients.repeat_interleave(self._direction.rank, 1)
+            self._factors = Factors(*(each.to(matrix) for each in (*sides, c)))
         return self._factors
 
 
