@@ -2,15 +2,16 @@
 
 Where only upper layers, norms or a head are tuned, everything before the first operation that takes
 a tuned parameter gives every probe of a step the same. The first probe notes what modules without
-tuned parameters were given and returned, up to that operation; the others get it back, as long as
-they give the same inputs. So a forward costs its upper part from the second probe on, and the
-numbers are the same ones, not similar ones.
+tuned parameters were given and returned, in each forward up to that operation; the others get it
+back, as long as they give the same inputs. So a forward costs its upper part from the second probe
+on, and the numbers are the same ones, not similar ones.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from zoopt.engines.interception import asks_about, opaque_modules
 from zoopt.interfaces import Slot
+
+Forward = Callable[..., Any]
 
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
@@ -57,12 +60,13 @@ class SharedPrefix:
 
     def __init__(self, model: torch.nn.Module | None, slots: Sequence[Slot]) -> None:
         self._tuned = {id(slot.tensor) for slot in slots}
+        self._model = model
         self._modules: list[torch.nn.Module] = []
         if model is not None and not any(opaque_modules(model)):
             self._modules = list(self._untuned(model))
         self._calls: list[_Call] = []
         self._first = False
-        self._position: int | None = None
+        self._position = 0
         self._watch: _Watch | None = None
 
     @property
@@ -73,21 +77,18 @@ class SharedPrefix:
     @contextmanager
     def step(self) -> Iterator[None]:
         """Around all probes of a step."""
-        modules, self._calls = self._modules, []
-        own = [vars(module).get("forward") for module in modules]
-        for module in modules:
-            module.forward = self._remembering(module, module.forward)
-        self._first = True
-        try:
+        if self._model is None or not self._modules:
             yield
-            if not self._calls:
-                self._modules = []  # tuned parameters come first: there is nothing to share
-        finally:
-            for module, forward in zip(modules, own, strict=True):
-                del module.forward
-                if forward is not None:
-                    module.forward = forward
-            self._calls = []
+            return
+        self._calls, self._first = [], True
+        with ExitStack() as replaced:
+            replaced.enter_context(_replaced_forward(self._model, self._beginning))
+            for module in self._modules:
+                replaced.enter_context(_replaced_forward(module, self._remembering))
+            yield
+        if not self._calls:
+            self._modules = []  # tuned parameters come first: there is nothing to share
+        self._calls = []
 
     @contextmanager
     def probe(self) -> Iterator[None]:
@@ -111,18 +112,27 @@ class SharedPrefix:
             for child in module.children():
                 yield from self._untuned(child)
 
-    def _remembering(
-        self, module: torch.nn.Module, forward: Callable[..., Any]
-    ) -> Callable[..., Any]:
+    def _beginning(self, module: torch.nn.Module, forward: Forward) -> Forward:
+        """Each forward of the whole model begins before any tuned parameter."""
+
+        @functools.wraps(forward)  # transformers looks at the signature
+        def begun(*args: Any, **kwargs: Any) -> Any:
+            if self._watch is not None:
+                self._watch.tuned_taken = False
+            return forward(*args, **kwargs)
+
+        return begun
+
+    def _remembering(self, module: torch.nn.Module, forward: Forward) -> Forward:
+        @functools.wraps(forward)
         def remembered(*args: Any, **kwargs: Any) -> Any:
             if self._watch is not None:
                 return self._note(module, forward, args, kwargs)
-            if self._position is not None and self._position < len(self._calls):
+            if self._position < len(self._calls):
                 call = self._calls[self._position]
                 if call.is_repeated_by(module, (args, kwargs)):
                     self._position += 1
                     return call.returned
-                self._position = None
             return forward(*args, **kwargs)
 
         return remembered
@@ -130,7 +140,7 @@ class SharedPrefix:
     def _note(
         self,
         module: torch.nn.Module,
-        forward: Callable[..., Any],
+        forward: Forward,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -162,6 +172,20 @@ class _Watch(TorchFunctionMode):
 
     def _is_tuned(self, tensor: Tensor) -> bool:
         return id(tensor) in self._tuned or id(tensor._base) in self._tuned
+
+
+@contextmanager
+def _replaced_forward(
+    module: torch.nn.Module, replacement: Callable[[torch.nn.Module, Forward], Forward]
+) -> Iterator[None]:
+    own = vars(module).get("forward")
+    module.forward = replacement(module, module.forward)
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def _hooked(module: torch.nn.Module) -> bool:
