@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint bench-memory clean
+.PHONY: help venv demo test test-slow lint bench-step bench-memory clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,9 +26,13 @@ lint: $(VENV)/dev.stamp ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench-memory: $(VENV)/demo.stamp ## measure the memory of a tuning step against a forward pass
+bench-step: $(VENV)/bench.stamp ## time a tuning step against forward passes and its rivals
 	$(BIN)/python examples/fetch.py
-	$(BIN)/python benchmarks/memory/run.py
+	$(BIN)/python -m benchmarks.step_cost.run
+
+bench-memory: $(VENV)/bench.stamp ## measure the memory of a tuning step against a forward pass
+	$(BIN)/python examples/fetch.py
+	$(BIN)/python -m benchmarks.memory.run
 
 clean: ## remove .venv and what builds and tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -45,6 +49,10 @@ $(VENV)/torch.stamp: constraints.txt
 
 $(VENV)/demo.stamp: pyproject.toml $(VENV)/torch.stamp
 	$(INSTALL) --editable '.[demo]'
+	touch $@
+
+$(VENV)/bench.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(INSTALL) --editable '.[demo,bench]'
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp

@@ -1,139 +1,134 @@
-"""How much memory a step takes beside a forward pass alone: SmolLM2-135M, 16 movie sentences.
+"""How much memory a step takes beside a forward pass; see README.md.
 
-Bytes are those that torch's allocator handed out, from its own events: the weights, plus the peak
-of what was allocated on top of them during one step, after a first step that compiles and makes
-state. `python benchmarks/memory/run.py` measures, writes results/ and the README's table.
+`python -m benchmarks.memory.run` measures, and writes results/, the README's table and the page.
 """
 
 import argparse
 import json
-import platform
-import re
+import multiprocessing
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch.profiler import ProfilerActivity, profile
 
-import zoopt
-from zoopt.integrations import transformers
-from zoopt.tasks import TaskObjective
+from benchmarks import batches, machine, models, pages
+from benchmarks.allocation import bytes_of, peak_during
+from benchmarks.memory.methods import METHODS
 
 HERE = Path(__file__).parent
-README = HERE.parents[1] / "README.md"
-CACHE = Path("~/.cache/zoopt").expanduser()
+ROOT = HERE.parents[1]
+FORWARD = next(iter(METHODS))
 
-ZEROTH_ORDER = {
-    "MeZO in-place, Rademacher": {"direction": "rademacher"},
-    "MeZO in-place, Gaussian": {"direction": "gaussian"},
-    "MeZO overlay, Rademacher": {"direction": "rademacher", "engine": "overlay"},
-    "SPSA copy, Rademacher": {"direction": "rademacher", "engine": "copy"},
-    "MeZO with momentum": {"direction": "rademacher", "update": "momentum"},
-    "MeZO with Adam": {"direction": "rademacher", "update": "adam"},
+
+def _smollm2():
+    model, tokenizer = models.smollm2()
+    return model, batches.sentences(tokenizer)
+
+
+def _random(load):
+    model = load()
+    return model, batches.random_tokens(model, 16, 48)
+
+
+DEMO = "SmolLM2-135M"
+MODELS = {
+    "stories15M": partial(_random, models.stories15m),
+    "OPT-125M's shape": partial(_random, partial(models.opt, "125m")),
+    DEMO: _smollm2,
+    "OPT-1.3B's shape, bf16": partial(_random, partial(models.opt, "1.3b", torch.bfloat16)),
 }
 
-
-def peak_during(step):
-    """Peak bytes on top of what was allocated before, and bytes kept after, for one call."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
-    now = peak = 0
-    events = recorded.profiler.kineto_results.events()
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return peak
+# Malladi et al. 2023, arXiv 2305.17333, table 22: GB on GPUs, one example of MultiRC, 400 tokens.
+PAPER = pd.DataFrame(
+    {
+        "OPT": ["1.3B", "2.7B", "6.7B", "13B", "30B", "66B"],
+        "zero-shot and MeZO": [4, 7, 14, 26, 58, 128],
+        "prefix tuning": [19, 29, 46, 158, 315, None],
+        "full fine-tuning": [27, 55, 156, 316, 633, None],
+    }
+)
 
 
-def bytes_of(tensors):
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def measure(step, model, state):
-    """The whole of it: weights, state that the method keeps, and the peak of a step on top."""
+def measure(model_name, method_name):
+    """Bytes of weights, the method's state, and the peak of a step on top, after a first step."""
+    model, batch = MODELS[model_name]()
+    step, state = METHODS[method_name](model, batch)
     step()
-    peak = peak_during(step)
-    return bytes_of(model.parameters()) + bytes_of(state()) + peak
+    return bytes_of(model.parameters()) + bytes_of(state()) + peak_during(step)
 
 
-def load(folder):
-    return transformers.load(str(folder), "verbalizer", "float32", 2)
+def _bounded():
+    """What the machine cannot hold is to fail there, before the system ends some process."""
+    limit = int(0.9 * machine.memory())
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def apart(model_name, method_name):
+    """The same in a process of its own, whose memory ends with it; or why there is no number."""
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context, initializer=_bounded) as pool:
+            return {"bytes": pool.submit(measure, model_name, method_name).result()}
+    except Exception as error:
+        return {"reason": f"{type(error).__name__}: {error}".splitlines()[0]}
+
+
+def measured(names):
+    """One row for each method on each model."""
+    rows = []
+    for model in names:
+        for method in METHODS:
+            rows.append({"model": model, "method": method, **apart(model, method)})
+            print(rows[-1], flush=True)
+    return pd.DataFrame(rows).reindex(columns=["model", "method", "bytes", "reason"])
+
+
+def of_one(rows):
+    """The README's table: a model's megabytes."""
+    size = rows.set_index("method")["bytes"]
+    table = pd.DataFrame({"MB": size / 1e6, "÷ forward alone": size / size[FORWARD]})
+    return pages.markdown(table.reset_index(names="what"), {"MB": ",.0f", "÷ forward alone": ".3f"})
+
+
+def of_all(rows):
+    """A row a model: its forward pass alone, and the ratios of the methods to it."""
+    size = rows.pivot(index="model", columns="method", values="bytes").astype(float)
+    size = size.loc[list(dict.fromkeys(rows["model"])), list(METHODS)]
+    table = size.div(size[FORWARD], axis="index").drop(columns=FORWARD)
+    table.insert(0, f"{FORWARD}, MB", size[FORWARD] / 1e6)
+    formats = dict.fromkeys(table, ".2f") | {f"{FORWARD}, MB": ",.0f"}
+    return pages.markdown(table.reset_index(), formats)
+
+
+def papers():
+    """The published table, with its ratio."""
+    ratio = PAPER["full fine-tuning"] / PAPER["zero-shot and MeZO"]
+    return pages.markdown(PAPER.assign(ratio=ratio), {"ratio": ".1f"})
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--cache", type=Path, default=CACHE, help="where examples/fetch.py put things"
-    )
-    chosen = parser.parse_args()
-    train = pd.read_csv(chosen.cache / "reviews/train.csv").to_dict("records")[:16]
-
-    def objective(tokenizer):
-        task = zoopt.Verbalizer(
-            train,
-            tokenizer=tokenizer,
-            template="Review: {text}\nSentiment:",
-            verbalizer={"negative": " negative", "positive": " positive"},
-        )
-        return TaskObjective(task, zoopt.get_objective("cross_entropy"))
-
-    folder = chosen.cache / "smollm2-135m-instruct"
-    model, tokenizer = load(folder)
-    asked = objective(tokenizer)
-    rows = {"forward pass alone": measure(lambda: asked.value(model, train), model, list)}
-
-    for name, options in ZEROTH_ORDER.items():
-        model, _ = load(folder)
-        optimizer = zoopt.ZOOptimizer(model, lr=1e-7, **options)
-
-        def state(optimizer=optimizer):
-            held = (v for state in optimizer.state.values() for v in state.values())
-            return [value for value in held if isinstance(value, torch.Tensor)]
-
-        def step(optimizer=optimizer, model=model):
-            optimizer.step(lambda: asked.value(model, train))
-
-        rows[name] = measure(step, model, state)
-
-    model, _ = load(folder)
-    adamw = torch.optim.AdamW(model.parameters(), lr=1e-7)
-
-    def backward():
-        inputs = asked.task.inputs.batch(train, torch.device("cpu"), "left")
-        logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
-        targets = torch.tensor(asked.task.references(train))
-        torch.nn.functional.cross_entropy(logits[:, asked.task.word_ids], targets).backward()
-        adamw.step()
-        adamw.zero_grad()
-
-    rows["backpropagation with AdamW"] = measure(
-        backward,
-        model,
-        lambda: [v for s in adamw.state.values() for v in s.values() if v.ndim],
-    )
-    report(rows)
-
-
-def report(rows):
-    forward = rows["forward pass alone"]
-    table = pd.DataFrame(
-        {
-            "what": list(rows),
-            "MB": [f"{value / 1e6:,.0f}" for value in rows.values()],
-            "÷ forward alone": [f"{value / forward:.3f}" for value in rows.values()],
-        }
-    )
-    lines = ["| " + " | ".join(row) + " |" for row in [table.columns, *table.to_numpy()]]
-    lines.insert(1, "| --- | ---: | ---: |")
-    text = "\n".join(lines)
-    facts = {"torch": torch.__version__, "processor": platform.machine(), "bytes": rows}
-    (HERE / "results" / "memory.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (HERE / "results" / "memory.md").write_text(text + "\n")
-    print(text)
-    marked = re.compile(r"(<!-- memory -->\n).*?(<!-- /memory -->)", re.DOTALL)
-    readme = README.read_text(encoding="utf-8")
-    README.write_text(marked.sub(lambda m: m[1] + text + "\n" + m[2], readme), encoding="utf-8")
+    parser.add_argument("models", nargs="*", help=f"of {', '.join(MODELS)}; all without any")
+    chosen = parser.parse_args().models
+    unknown = set(chosen) - set(MODELS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    rows = measured(chosen or MODELS)
+    missing = rows.dropna(subset="reason").drop(columns="bytes")
+    tables = [of_all(rows), *([pages.markdown(missing)] if len(missing) else [])]
+    print("\n".join(tables))
+    if chosen:
+        return
+    data = {"machine": machine.facts(), "rows": json.loads(rows.to_json(orient="records"))}
+    (HERE / "results" / "memory.json").write_text(json.dumps(data, indent=1) + "\n")
+    text = "\n".join([*tables, papers()])
+    (HERE / "results" / "memory.md").write_text(text, encoding="utf-8")
+    pages.replace(ROOT / "README.md", "memory", of_one(rows[rows["model"] == DEMO]))
+    pages.replace(ROOT / "docs" / "performance.md", "memory", "\n".join(tables))
+    pages.replace(ROOT / "docs" / "performance.md", "memory-paper", papers())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which template, parameters and learning rate teach the demo most in its few minutes?
 
-`python benchmarks/settings/run.py [templates] [tuning]` writes results/templates.md and tuning.md.
+`python -m benchmarks.settings.run [templates] [tuning]` writes results/templates.md and tuning.md.
 """
 
 import argparse
@@ -11,13 +11,13 @@ from pathlib import Path
 import pandas as pd
 
 import zoopt
-from zoopt.integrations import transformers
+from benchmarks import models, pages
+from benchmarks.models import examples
 from zoopt.probing import evaluation_mode
 from zoopt.tasks import TaskObjective
 from zoopt.tuning.evaluation import class_offsets
 
 HERE = Path(__file__).parent
-CACHE = Path("~/.cache/zoopt").expanduser()
 BEST = ("Review: {text}\nSentiment:", " negative", " positive")
 
 TEMPLATES = [
@@ -43,14 +43,6 @@ TUNING = [
 ]
 
 
-def examples(split):
-    return pd.read_csv(CACHE / f"reviews/{split}.csv").to_dict("records")
-
-
-def load():
-    return transformers.load(str(CACHE / "smollm2-135m-instruct"), "verbalizer", "float32", 2)
-
-
 def task_of(tokenizer, choice, dev):
     template, negative, positive = choice
     return zoopt.Verbalizer(
@@ -63,7 +55,7 @@ def task_of(tokenizer, choice, dev):
 
 
 def templates():
-    model, tokenizer = load()
+    model, tokenizer = models.smollm2()
     rows = []
     for choice in TEMPLATES:
         task = task_of(tokenizer, choice, [])
@@ -89,7 +81,7 @@ def tuning(steps):
     accuracy = zoopt.get_objective("accuracy")
     rows = []
     for choice in TUNING:
-        model, tokenizer = load()
+        model, tokenizer = models.smollm2()
         task = task_of(tokenizer, BEST, dev)
         options = {name: value for name, value in choice.items() if name != "parameters"}
         started = time.perf_counter()
@@ -123,10 +115,7 @@ def tuning(steps):
 
 
 def write(name, table):
-    shown = table.map(lambda v: f"{v:.4g}" if isinstance(v, float) else str(v))
-    lines = ["| " + " | ".join(row) + " |" for row in [table.columns, *shown.to_numpy()]]
-    lines.insert(1, "|" + " --- |" * len(table.columns))
-    (HERE / "results" / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (HERE / "results" / f"{name}.md").write_text(pages.markdown(table), encoding="utf-8")
 
 
 def main():

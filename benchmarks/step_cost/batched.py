@@ -1,0 +1,93 @@
+"""Many probes in one forward: the batched engine against the model on as many rows, and on one."""
+
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+import zoopt
+from benchmarks import batches, models
+from benchmarks.step_cost.case import Case
+from benchmarks.step_cost.methods import EPS, LR
+from benchmarks.step_cost.rounds import visit_of
+from benchmarks.step_cost.steps import NEW_TOKENS
+
+ROW, ROWS, PROBES, STEP = "one row", "K rows", "K probes", "K probes and update"
+
+
+def _plain(model, values, k):
+    return visit_of(torch.no_grad()(lambda: values(zoopt.Population(k))))
+
+
+def _optimizer(model, k):
+    estimator = zoopt.NSPSA(eps=EPS, n=k // 2)
+    return zoopt.ZOOptimizer(model, LR, estimator, direction="lowrank", engine="batched")
+
+
+def _probes(model, values, k):
+    optimizer = _optimizer(model, k)
+
+    @contextmanager
+    def visit():
+        yield lambda: optimizer.estimate(values)
+        optimizer.step()  # and on to other directions
+
+    return visit
+
+
+def _step(model, values, k):
+    optimizer = _optimizer(model, k)
+    return visit_of(lambda: optimizer.step(values))
+
+
+def methods(k):
+    """The model on K rows, which is the floor, and on one; K probes; and a step of K probes."""
+    return {
+        ROWS: partial(_plain, k=k),
+        ROW: partial(_plain, k=1),
+        PROBES: partial(_probes, k=k),
+        STEP: partial(_step, k=k),
+    }
+
+
+def _prefill():
+    model, _ = models.smollm2()
+    inputs, targets = batches.random_tokens(model, 1, 32)
+
+    def losses(population):
+        expanded, to_come = population.expand((inputs, targets))
+        logits = model(**expanded, logits_to_keep=1, use_cache=False).logits[:, -1]
+        rows = torch.nn.functional.cross_entropy(logits.float(), to_come, reduction="none")
+        return population.per_probe(rows).mean(1)
+
+    return model, losses
+
+
+def _generation():
+    model, tokenizer = models.smollm2()
+    inputs = dict(batches.sentences(tokenizer, 1).inputs)
+    del inputs["position_ids"]  # generate makes its own
+
+    def values(population):
+        tokens = batches.generate(model, population.expand(inputs), NEW_TOKENS)
+        return population.per_probe(tokens.float()).mean((1, 2))
+
+    return model, values
+
+
+def prefill(k):
+    """The name of the case of K probes of one sequence."""
+    return f"32 tokens, K = {k}"
+
+
+def generation(k):
+    """The name of the case of K probes of one greedy continuation."""
+    return f"{NEW_TOKENS} new tokens, K = {k}"
+
+
+_PREFILL_K, _GENERATION_K = (2, 8, 32), (32,)
+
+PROBES_OF = {prefill(k): k for k in _PREFILL_K} | {generation(k): k for k in _GENERATION_K}
+BATCHED = {prefill(k): Case(_prefill, methods(k), rounds=5) for k in _PREFILL_K} | {
+    generation(k): Case(_generation, methods(k), rounds=2) for k in _GENERATION_K
+}

@@ -1,0 +1,123 @@
+"""A run's tables as Markdown, and its picture."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmarks import pages
+from benchmarks.step_cost import batched, kernel, steps, targets
+from benchmarks.step_cost.methods import FLOOR, PUBLISHED
+from benchmarks.step_cost.results import Results
+
+TO_FLOOR = f"÷ {FLOOR}"
+
+
+def tables(found: Results) -> dict[str, str]:
+    """Markdown by the name of its block on a page."""
+    return {
+        "targets": pages.markdown(targets.table(found), {"found": ".2f"}),
+        "step-cost": _steps(found) + "\n" + _overview(found),
+        "kernel": _kernel(found),
+        "batched": _batched(found),
+    }
+
+
+def _spread(rows, name):
+    """The quartiles of a column, as text."""
+    low, high = rows[f"{name}_q1"], rows[f"{name}_q3"]
+    return [f"{a:.2f} to {b:.2f}" if a == a else None for a, b in zip(low, high, strict=True)]
+
+
+def _steps(found):
+    """The headline case in full."""
+    rows = found.of([steps.HEADLINE]).rows
+    table = pd.DataFrame(
+        {
+            "step": rows["method"],
+            "s": rows["seconds"],
+            "forward, s": rows["forward"],
+            "passes, s": rows["passes"],
+            TO_FLOOR: rows["ratio"],
+            "quartiles": _spread(rows, "ratio"),
+            "published ÷ this": [
+                found.ratio(steps.HEADLINE, PUBLISHED, method) for method in rows["method"]
+            ],
+            "peak, MB": rows["peak_mb"],
+            "why not": rows["reason"],
+        }
+    )
+    seconds = dict.fromkeys(("s", "forward, s", "passes, s"), ".3f")
+    return pages.markdown(
+        table.dropna(axis="columns", how="all"),
+        seconds | {TO_FLOOR: ".2f", "published ÷ this": ".2f", "peak, MB": ",.0f"},
+    )
+
+
+def _overview(found):
+    """The ratio of each configuration to two forwards, in every case."""
+    rows = found.of(steps.STEPS).rows
+    names = [name for name in steps.STEPS if name in set(rows["case"])]
+    ratios = rows.pivot(index="method", columns="case", values="ratio").astype(float)
+    order = [method for method in dict.fromkeys(rows["method"]) if ratios.loc[method].notna().any()]
+    table = ratios.loc[order, names].reset_index(names=TO_FLOOR)
+    return pages.markdown(table, dict.fromkeys(names, ".2f"))
+
+
+def _kernel(found):
+    rows = found.of(kernel.KERNEL).rows
+    table = pd.DataFrame(
+        {
+            "θ": rows["case"],
+            "operation": rows["method"],
+            "ms": rows["seconds"] * 1e3,
+            f"÷ {kernel.FLOOR}": rows["ratio"],
+            "quartiles": _spread(rows, "ratio"),
+        }
+    )
+    return pages.markdown(table, {"ms": ".1f", f"÷ {kernel.FLOOR}": ".2f"})
+
+
+def _batched(found):
+    """Probes together beside as many rows, and beside one row after the other."""
+    lines = []
+    for case, k in batched.PROBES_OF.items():
+        rows = found.of([case]).rows.set_index("method")
+        if rows.empty:
+            continue
+        lines.append(
+            {
+                "objective": case,
+                "one row, s": rows["seconds"][batched.ROW],
+                "K rows, s": rows["seconds"][batched.ROWS],
+                "K probes, s": rows["seconds"][batched.PROBES],
+                "K probes ÷ K rows": rows["ratio"][batched.PROBES],
+                "whole step ÷ K rows": rows["ratio"][batched.STEP],
+                "K × one row ÷ K probes": k * found.ratio(case, batched.ROW, batched.PROBES),
+                "why not": rows["reason"][batched.PROBES],
+            }
+        )
+    return pages.markdown(pd.DataFrame(lines).dropna(axis="columns", how="all"))
+
+
+def picture(found: Results, path: Path) -> None:
+    """The headline case: the objective and the passes of each step, in units of two forwards."""
+    rows = found.of([steps.HEADLINE]).rows.dropna(subset="seconds")
+    rows = rows.sort_values("ratio", ascending=False)
+    floor = rows.set_index("method").loc[FLOOR, "seconds"]
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    forward, passes = rows["forward"] / floor, rows["passes"] / floor
+    axes.barh(rows["method"], forward, color="#4878a8", label="within the objective")
+    axes.barh(rows["method"], passes, left=forward, color="#e0853c", label="passes over θ")
+    for place, ratio in enumerate(rows["ratio"]):
+        axes.text(
+            forward.iloc[place] + passes.iloc[place] + 0.04, place, f"{ratio:.2f}", va="center"
+        )
+    axes.margins(x=0.1)
+    axes.axvline(1, color="0.3", linewidth=0.8, linestyle=":")
+    axes.set_xlabel(f"time of a step {TO_FLOOR}")
+    axes.set_title(steps.HEADLINE, loc="left")
+    axes.legend(loc="upper right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=144)

@@ -1,0 +1,52 @@
+"""What a run found: the samples, and a row for each configuration of each case."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Self
+
+import pandas as pd
+
+from benchmarks.step_cost.case import NOTES, Case, measure
+from benchmarks.step_cost.rounds import SUMMARY, no_samples, reason
+
+
+class Results(NamedTuple):
+    """Tables with the columns of :func:`measure` and ``case`` before them."""
+
+    samples: pd.DataFrame
+    rows: pd.DataFrame
+
+    @classmethod
+    def measured(cls, cases: Mapping[str, Case], rounds: int | None = None) -> Self:
+        """All cases one after the other; a case that cannot be built is a row with its reason."""
+        samples, rows = {}, {}
+        for name, case in cases.items():
+            try:
+                samples[name], rows[name] = measure(case, rounds)
+            except Exception as error:
+                samples[name], rows[name] = no_samples(), _failed(case, error)
+            print(f"{name}\n{rows[name].to_string()}\n", flush=True)
+        return cls(*(pd.concat(t, names=["case"]).reset_index("case") for t in (samples, rows)))
+
+    def of(self, cases: Iterable[str]) -> Self:
+        """The part that is of these cases."""
+        return Results(*(table[table["case"].isin(cases)] for table in self))
+
+    def ratio(self, case: str, of: str, to: str) -> float:
+        """Seconds of one configuration ÷ another's of the same round, the median over rounds.
+
+        NaN where either was not measured, as below.
+        """
+        samples = self.of([case]).samples
+        seconds = samples.pivot(index="round", columns="method", values="seconds")
+        seconds = seconds.reindex(columns=list({of, to})).astype(float)
+        return float((seconds[of] / seconds[to]).median())
+
+    def peak_ratio(self, case: str, of: str, to: str) -> float:
+        """Peak memory of one configuration ÷ another's."""
+        peaks = self.of([case]).rows.set_index("method")["peak_mb"].reindex(list({of, to}))
+        return float(peaks[of] / peaks[to])
+
+
+def _failed(case, error):
+    rows = {"method": list(case.methods), "reason": reason(error)}
+    return pd.DataFrame(rows, columns=["method", *SUMMARY, *NOTES])

@@ -1,0 +1,117 @@
+"""Timing configurations in turn, round after round, so that what slows one slows its rivals too.
+
+A *visit* is a context manager that gives one step of a configuration to be timed, and may do before
+and after what is not to be timed. The machine's noise is common to a round, so ratios are taken
+within each round, and then the median over rounds.
+"""
+
+import functools
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import pandas as pd
+
+from zoopt.directions import compilation
+
+Visit = Callable[[], AbstractContextManager[Callable[[], object]]]
+
+
+SUMMARY = ["rounds"] + [
+    f"{name}{part}"
+    for name in ("seconds", "forward", "passes", "ratio")
+    for part in ("", "_q1", "_q3")
+]
+
+
+def visit_of(step: Callable[[], object]) -> Visit:
+    """The visit of a step that needs nothing before or after."""
+    return lambda: nullcontext(step)
+
+
+def reason(error: Exception) -> str:
+    """Why a configuration is out, in a line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+class Clock:
+    """Adds up the time spent in the functions that it wraps."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def timed(self, function):
+        """The function, with its time added to ``seconds``."""
+
+        @functools.wraps(function)
+        def wrapped(*args):
+            started = time.perf_counter()
+            result = function(*args)
+            self.seconds += time.perf_counter() - started
+            return result
+
+        return wrapped
+
+
+def no_samples() -> pd.DataFrame:
+    """What nothing timed comes to."""
+    return _table([])
+
+
+def _table(samples):
+    return pd.DataFrame(samples, columns=["round", "method", "seconds", "forward"])
+
+
+def alternate(
+    visits: dict[str, Visit],
+    rounds: int,
+    clock: Clock,
+    reset: Callable[[], None] = lambda: None,
+) -> tuple[pd.DataFrame, dict[str, dict[str, object]]]:
+    """Visits all, in an order drawn anew each round.
+
+    Round 0 warms up and compiles, and is not among the samples. A configuration that raises is
+    out, with its reason; the others go on.
+
+    Returns:
+        samples: columns round, method, seconds, forward.
+        notes: for each method ``compile_seconds`` of its first visit, and ``reason`` if it failed.
+    """
+    samples, notes = [], {name: {} for name in visits}
+    for number in range(rounds + 1):
+        order = [name for name in visits if "reason" not in notes[name]]
+        random.Random(number).shuffle(order)
+        for name in order:
+            reset()
+            compiled = compilation.seconds()
+            try:
+                with visits[name]() as step:
+                    clock.seconds, started = 0.0, time.perf_counter()
+                    step()
+                    seconds, forward = time.perf_counter() - started, clock.seconds
+            except Exception as error:
+                notes[name]["reason"] = reason(error)
+                continue
+            notes[name].setdefault("compile_seconds", compilation.seconds() - compiled)
+            if number > 0:
+                samples.append((number, name, seconds, forward))
+    return _table(samples), notes
+
+
+def summary(samples: pd.DataFrame, floor: str) -> pd.DataFrame:
+    """One row a method: medians and quartiles of seconds, and of the ratio to the floor."""
+    seconds = samples.pivot(index="round", columns="method", values="seconds")
+    forward = samples.pivot(index="round", columns="method", values="forward")
+    ratio = seconds.div(seconds[floor], axis="index")
+    columns = {"rounds": seconds.count()}
+    for name, values in {
+        "seconds": seconds,
+        "forward": forward,
+        "passes": seconds - forward,
+        "ratio": ratio,
+    }.items():
+        columns[name] = values.median()
+        columns[f"{name}_q1"] = values.quantile(0.25)
+        columns[f"{name}_q3"] = values.quantile(0.75)
+    return pd.DataFrame(columns)

@@ -1,0 +1,67 @@
+"""What a step costs beside two forwards; see README.md. `python -m benchmarks.step_cost.run`."""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks import machine, pages
+from benchmarks.step_cost import report
+from benchmarks.step_cost.batched import BATCHED, prefill
+from benchmarks.step_cost.kernel import KERNEL, ONE_TENSOR
+from benchmarks.step_cost.methods import COMPARED
+from benchmarks.step_cost.results import Results
+from benchmarks.step_cost.steps import HEADLINE, STEPS
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "performance.md"
+CASES = STEPS | KERNEL | BATCHED
+QUICK = {
+    HEADLINE: STEPS[HEADLINE]._replace(methods=COMPARED),
+    ONE_TENSOR: KERNEL[ONE_TENSOR],
+    prefill(32): BATCHED[prefill(32)],
+}
+
+
+def show(found):
+    """Prints the tables, and gives them."""
+    tables = report.tables(found)
+    print("\n".join(tables.values()))
+    return tables
+
+
+def write(found, folder):
+    """The results as data, tables and a picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = json.loads(found.rows.to_json(orient="records"))
+    samples = json.loads(found.samples.to_json(orient="records"))
+    data = {"machine": machine.facts(), "rows": rows, "samples": samples}
+    (folder / "step_cost.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    found.rows.to_csv(folder / "step_cost.csv", index=False, float_format="%.6g")
+    text = "\n".join(f"## {name}\n\n{table}" for name, table in report.tables(found).items())
+    (folder / "step_cost.md").write_text(text, encoding="utf-8")
+    report.picture(found, folder / "step_cost.png")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few cases, two rounds, no files")
+    parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    if chosen.quick:
+        show(Results.measured(QUICK, rounds=2))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # so that compiling is timed, not loading
+        found = Results.measured(CASES)
+    write(found, HERE / "results")
+    for name, table in show(found).items():
+        pages.replace(PAGE, name, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What is wanted of the ratios, beside what a run found."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pandas as pd
+
+from benchmarks.step_cost import batched, kernel, steps
+from benchmarks.step_cost.methods import FLOOR, PUBLISHED
+from benchmarks.step_cost.results import Results
+
+
+class Target(NamedTuple):
+    """A ratio that is to be at most ("≤") or at least ("≥") so much."""
+
+    what: str
+    sense: str
+    limit: float
+    found: Callable[[Results], float]
+
+
+def _steps(of, to, sense, limit, case=steps.HEADLINE):
+    return Target(f"{of} ÷ {to}; {case}", sense, limit, lambda found: found.ratio(case, of, to))
+
+
+def _generation_gain(found):
+    """Tokens a second of 32 probes together ÷ those of one model alone."""
+    return 32 * found.ratio(batched.generation(32), batched.ROW, batched.PROBES)
+
+
+CHAINED, GAUSSIAN = "in-place, chained, Rademacher", "in-place, chained, Gaussian"
+TARGETS = [
+    _steps(CHAINED, FLOOR, "≤", 1.15),
+    _steps("in-place, Rademacher", FLOOR, "≤", 1.20),
+    _steps(GAUSSIAN, FLOOR, "≤", 1.35),
+    _steps("overlay, Rademacher", FLOOR, "≤", 1.35, steps.PREFILL),
+    _steps(PUBLISHED, GAUSSIAN, "≥", 3),
+    _steps(PUBLISHED, CHAINED, "≥", 3),
+    _steps("Rademacher pass", kernel.FLOOR, "≤", 1.0, kernel.ONE_TENSOR),
+    _steps(batched.PROBES, batched.ROWS, "≤", 1.15, batched.prefill(32)),
+    Target(
+        f"tokens/s of K probes ÷ of one model; {batched.generation(32)}", "≥", 6, _generation_gain
+    ),
+    Target(
+        f"peak memory of in-place, Rademacher ÷ {FLOOR}; {steps.HEADLINE}",
+        "≤",
+        1.03,
+        lambda found: found.peak_ratio(steps.HEADLINE, "in-place, Rademacher", FLOOR),
+    ),
+]
+
+
+def table(found: Results) -> pd.DataFrame:
+    """One row a target, without a verdict where the run did not measure it."""
+    rows = []
+    for target in TARGETS:
+        value = target.found(found)
+        holds = value <= target.limit if target.sense == "≤" else value >= target.limit
+        verdict = "not measured" if pd.isna(value) else "yes" if holds else "no"
+        rows.append((target.what, f"{target.sense} {target.limit:g}", value, verdict))
+    return pd.DataFrame(rows, columns=["ratio", "target", "found", "holds"])

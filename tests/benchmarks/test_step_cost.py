@@ -1,0 +1,83 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from benchmarks.step_cost import batched, kernel, methods, report, run, steps, targets
+from benchmarks.step_cost.case import Case
+from benchmarks.step_cost.reference import FourPasses
+from benchmarks.step_cost.results import Results
+
+
+def tiny():
+    model = torch.nn.Linear(6, 3).eval()
+
+    @torch.no_grad()
+    def value():
+        return model(torch.ones(2, 6)).square().mean().item()
+
+    return model, value
+
+
+def test_a_step_of_the_reference_is_theta_minus_lr_c_z():
+    theta = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+    before = theta.detach().clone()
+    reference = FourPasses([theta], lr=0.1, eps=1e-4)
+    seed, c = reference.step(lambda: (theta.detach() ** 2).sum().item())
+    torch.manual_seed(seed)
+    z = torch.normal(0.0, 1.0, theta.shape, dtype=theta.dtype)
+    assert math.isclose(c, 2 * (before @ z).item(), rel_tol=1e-6)  # exact for a quadratic
+    torch.testing.assert_close(theta.detach(), before - 0.1 * c * z)
+
+
+def tiny_population():
+    model = torch.nn.Linear(6, 3).eval()
+
+    def values(population):
+        rows = model(population.expand(torch.ones(2, 6)))
+        return population.per_probe(rows).square().mean((1, 2))
+
+    return model, values
+
+
+def broken(model, value):
+    raise ValueError("does not fit\nand more")
+
+
+@pytest.mark.filterwarnings("ignore")  # the rivals' own
+def test_every_configuration_is_a_row_and_a_failed_one_has_its_reason(tmp_path):
+    pytest.importorskip("nevergrad")
+    pytest.importorskip("torchzero")
+    rivals = methods.TORCHZERO | methods.NEVERGRAD | {"broken": broken}
+    cases = {
+        steps.HEADLINE: Case(tiny, methods.COMPARED | rivals, rounds=2, peaks=(methods.FLOOR,)),
+        kernel.ONE_TENSOR: Case(
+            partial(kernel.one_tensor, torch.float32, 64), kernel.METHODS, rounds=2
+        ),
+        batched.prefill(2): Case(tiny_population, batched.methods(2), rounds=2),
+        "not there": Case(partial(broken, None, None), kernel.METHODS, rounds=2),
+    }
+    found = Results.measured(cases)
+    rows = found.rows.set_index(["case", "method"])
+    assert len(rows) == sum(len(case.methods) for case in cases.values())
+    failed = rows["reason"].dropna()
+    assert set(failed.index.get_level_values("case")) == {steps.HEADLINE, "not there"}
+    assert set(failed[steps.HEADLINE].index) == {"broken", "nevergrad CMA"}
+    assert failed[steps.HEADLINE, "broken"] == "ValueError: does not fit"
+    assert (rows["ratio"].drop(failed.index) > 0).all()
+    assert "not measured" in set(targets.table(found)["holds"])
+    run.write(found, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"step_cost.{kind}" for kind in ("json", "csv", "md", "png")}
+    assert set(report.tables(found)) == {"targets", "step-cost", "kernel", "batched"}
+
+
+def test_no_configuration_leaves_theta_elsewhere():
+    model, value = tiny()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for make in methods.COMPARED.values():
+        with make(model, value)() as step:
+            step()
+        for parameter, kept in zip(model.parameters(), before, strict=True):
+            torch.testing.assert_close(parameter.detach(), kept, rtol=0, atol=1e-5)
