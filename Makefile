@@ -56,5 +56,5 @@ $(VENV)/bench.stamp: pyproject.toml $(VENV)/torch.stamp
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
-	$(INSTALL) --editable '.[demo,data,dev]'
+	$(INSTALL) --editable '.[demo,data,bench,dev]'
 	touch $@

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from benchmarks import batches, machine, models, pages
 from benchmarks.allocation import bytes_of, peak_during
@@ -38,7 +37,6 @@ MODELS = {
     "stories15M": partial(_random, models.stories15m),
     "OPT-125M's shape": partial(_random, partial(models.opt, "125m")),
     DEMO: _smollm2,
-    "OPT-1.3B's shape, bf16": partial(_random, partial(models.opt, "1.3b", torch.bfloat16)),
 }
 
 # Malladi et al. 2023, arXiv 2305.17333, table 22: GB on GPUs, one example of MultiRC, 400 tokens.

@@ -85,7 +85,9 @@ class _Launch:
     compiled: bool
 
     def __call__(self, theta: Tensor, first: int) -> None:
-        aligned = self.unit.blocks is not None and first % BLOCK == 0
+        # In half precision Inductor writes a blocked sum to memory first, in fp32.
+        blocked = self.unit.blocks is not None and not (self.compiled and theta.dtype in HALF)
+        aligned = blocked and first % BLOCK == 0
         body = theta.shape[0] // BLOCK * BLOCK if aligned else 0
         if body:
             self._run(theta[:body], first, blocked=True)

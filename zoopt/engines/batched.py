@@ -69,27 +69,25 @@ class Batched(BaseEngine):
 
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
         """The losses of all displacements, in as few forwards as memory allows."""
-        if self.most is None:
-            last, alone = displacements[-1], Trace()
-            device = self.slots[0].tensor.device
-            budget = self.share * available_bytes(device)
-            (value,), bytes_each = peak_bytes(lambda: self._together([last], values, alone), device)
-            self.most = max(1, int(budget // max(bytes_each, 1)))
-            if len(displacements) == 1:
-                return [value]
-        else:
-            alone = None
+        alone = self._alone(displacements[-1], values) if self.most is None else None
+        assert self.most is not None
+        number = len(displacements)
+        size = -(-number // -(-number // self.most))
         losses: list[float] = []
-        parts = -(-len(displacements) // self.most)
-        size = -(-len(displacements) // parts)
-        for start in range(0, len(displacements), size):
-            part = displacements[start : start + size]
-            is_last = start + size >= len(displacements)
-            trace = Trace() if alone is not None and is_last else None
-            losses += self._together(part, values, trace)
-            if alone is not None and trace is not None:
-                alone.compare(trace, self.slots)
+        for start in range(0, number, size):
+            trace = None if alone is None else Trace()
+            losses += self._together(displacements[start : start + size], values, trace)
+        if alone is not None and trace is not None:
+            alone.compare(trace, self.slots)
         return losses
+
+    def _alone(self, displacement: Displacement, values: Values) -> Trace:
+        """What a probe gets alone; on the way, how many fit into memory."""
+        trace, device = Trace(), self.slots[0].tensor.device
+        budget = self.share * available_bytes(device)
+        _, each = peak_bytes(lambda: self._together([displacement], values, trace), device)
+        self.most = max(1, int(budget // max(each, 1)))
+        return trace
 
     def _together(
         self, displacements: Sequence[Displacement], values: Values, trace: Trace | None
