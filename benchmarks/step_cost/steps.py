@@ -57,20 +57,20 @@ STEPS = {
     HEADLINE: Case(
         _sentences,
         COMPARED | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD_TOO_LARGE,
-        rounds=4,
+        rounds=3,
         peaks=(FLOOR, "in-place, Rademacher"),
     ),
     "SmolLM2-135M in bf16, 16 sentences": Case(
-        partial(_sentences, torch.bfloat16), COMPARED, rounds=3
+        partial(_sentences, torch.bfloat16), COMPARED, rounds=2
     ),
     "stories15M, 16 × 32 tokens": Case(
         lambda: _random(models.stories15m()),
         COMPARED | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD,
-        rounds=4,
+        rounds=3,
     ),
     "OPT-125M's shape, 16 × 32 tokens": Case(
-        lambda: _random(models.opt("125m")), COMPARED, rounds=3
+        lambda: _random(models.opt("125m")), COMPARED, rounds=2
     ),
-    PREFILL: Case(_prefill, COMPARED, rounds=3),
-    f"SmolLM2-135M, a sentence, {NEW_TOKENS} new tokens": Case(_generation, COMPARED, rounds=2),
+    PREFILL: Case(_prefill, COMPARED, rounds=2),
+    f"SmolLM2-135M, a sentence, {NEW_TOKENS} new tokens": Case(_generation, COMPARED, rounds=1),
 }
