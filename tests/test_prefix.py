@@ -82,6 +82,18 @@ def test_other_inputs_are_computed_anew():
     assert counts(model)[0] == 2 * (1 + 2), "the second and fourth probe have other inputs"
 
 
+def test_an_input_that_the_closure_writes_on_is_another_input():
+    inputs = {}
+
+    def closure(m):
+        x = inputs.setdefault(m, torch.ones(3, 4))
+        x.add_(0.25)
+        return m(x).square().mean()
+
+    model = same_with_and_without(tower, closure, params="2.*")
+    assert counts(model)[0] == 8
+
+
 def test_nothing_is_shared_where_the_first_layer_is_tuned():
     x = torch.randn(3, 4)
     model = same_with_and_without(tower, lambda m: m(x).square().mean(), params="0.*")
@@ -192,6 +204,7 @@ def test_an_error_in_the_closure_puts_the_forwards_back():
     with pytest.raises(KeyboardInterrupt):
         optimizer.step(closure)
     assert all("forward" not in vars(layer) for layer in model)
+    assert optimizer._prefix.calls == 0
     optimizer.step(lambda: model(x).mean())
 
 

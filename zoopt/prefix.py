@@ -38,10 +38,10 @@ class _Call:
     versions: tuple[int, ...]
 
     def is_repeated_by(self, module: torch.nn.Module, given: Any) -> bool:
-        """Whether another call would return the same, and nobody wrote on what this one did."""
+        """Whether another call would return the same, given that nobody wrote on what was noted."""
         return (
             module is self.module
-            and _versions(self.returned) == self.versions
+            and _versions((self.given, self.returned)) == self.versions
             and _same(given, self.given)
         )
 
@@ -81,14 +81,16 @@ class SharedPrefix:
             yield
             return
         self._calls, self._first = [], True
-        with ExitStack() as replaced:
-            replaced.enter_context(_replaced_forward(self._model, self._beginning))
-            for module in self._modules:
-                replaced.enter_context(_replaced_forward(module, self._remembering))
-            yield
-        if not self._calls:
-            self._modules = []  # tuned parameters come first: there is nothing to share
-        self._calls = []
+        try:
+            with ExitStack() as replaced:
+                replaced.enter_context(_replaced_forward(self._model, self._beginning))
+                for module in self._modules:
+                    replaced.enter_context(_replaced_forward(module, self._remembering))
+                yield
+            if not self._calls:
+                self._modules = []  # tuned parameters come first: there is nothing to share
+        finally:
+            self._calls = []
 
     @contextmanager
     def probe(self) -> Iterator[None]:
@@ -98,9 +100,11 @@ class SharedPrefix:
             yield
             return
         self._first = False
-        with _Watch(self._tuned) as self._watch:
-            yield
-        self._watch = None
+        try:
+            with _Watch(self._tuned) as self._watch:
+                yield
+        finally:
+            self._watch = None
 
     def _untuned(self, module: torch.nn.Module) -> Iterator[torch.nn.Module]:
         """The largest modules without tuned parameters."""
@@ -150,7 +154,7 @@ class SharedPrefix:
         returned = forward(*args, **kwargs)
         undisturbed = before is not None and not self._watch.tuned_taken and _plain(returned)
         if undisturbed and _state(given) == before:
-            self._calls.append(_Call(module, given, returned, _versions(returned)))
+            self._calls.append(_Call(module, given, returned, _versions((given, returned))))
         return returned
 
 
