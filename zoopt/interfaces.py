@@ -86,6 +86,23 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Change:
+    """What is to become of one tensor: decay · tensor + Σ_k c_k z(s_k)[index].
+
+    Attributes:
+        tensor: any real floating-point tensor, of any shape and strides.
+        index: its position in θ, part of the key of z.
+        terms: (seed, coefficient) pairs.
+        decay: what the tensor is multiplied with first.
+    """
+
+    tensor: torch.Tensor = field(repr=False)
+    index: int
+    terms: Terms
+    decay: float = 1.0
+
+
+@dataclass(frozen=True)
 class Displacement:
     """A vector over θ in seed space that may differ between parameter groups (own lr, own eps)."""
 
@@ -94,6 +111,10 @@ class Displacement:
     def terms(self, slot: Slot) -> Terms:
         """The terms that apply to one tensor."""
         return self.groups[slot.group]
+
+    def change(self, slot: Slot, decay: float = 1.0) -> Change:
+        """What applying it does to one tensor."""
+        return Change(slot.tensor, slot.index, self.terms(slot), decay)
 
     def __bool__(self) -> bool:
         return any(self.groups)
@@ -110,16 +131,12 @@ class Direction(Protocol):
     def bind(self, slots: Sequence[Slot]) -> None:
         """Learns which tensors θ consists of (a family may normalize over all of them)."""
 
-    def add_(
-        self,
-        tensor: torch.Tensor,
-        index: int,
-        terms: Terms,
-        *,
-        decay: float = 1.0,
-        stochastic_rounding: bool = False,
-    ) -> None:
-        """tensor ← decay · tensor + Σ_k c_k z(s_k)[index], one read and one write of tensor."""
+    def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
+        """Makes the changes in place, each with one read and one write of its tensor.
+
+        Sums are accumulated in fp32 (fp64 for fp64) and rounded once: to nearest, or in half
+        precision at random so that the mean is exact.
+        """
 
     def rows(
         self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms
@@ -128,9 +145,14 @@ class Direction(Protocol):
 
 
 class Engine(Protocol):
-    """How a probe is evaluated, and what state θ is in meanwhile."""
+    """How a probe is evaluated, and what state θ is in meanwhile.
+
+    Made as ``Engine(slots, direction, model)``, with None where the model is not known.
+    """
 
     name: str
+    takes_population: bool
+    """Whether its closures must take a :class:`zoopt.Population`."""
 
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
         """The losses at θ + displacement for several displacements, together where it can."""

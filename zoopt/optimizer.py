@@ -141,8 +141,7 @@ class ZOOptimizer(torch.optim.Optimizer):
                 half[0],
             )
         engine = registry.engine_class(name)
-        extra = {"model": self.model} if name in ("overlay", "batched") else {}
-        self.engine: Engine = engine(self.slots, self.direction, **extra)
+        self.engine: Engine = engine(self.slots, self.direction, self.model)
         self._prefix = SharedPrefix(self.model if self._share_prefix else None, self.slots)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -189,10 +188,10 @@ class ZOOptimizer(torch.optim.Optimizer):
         sign = -1.0 if self.maximize else 1.0
 
         populated = takes_population(closure)
-        if self.engine.name == "batched" and not populated:
+        if self.engine.takes_population and not populated:
             raise TypeError(
-                "engine='batched' evaluates K probes in one call, so its closure takes a "
-                "population: opt.step(lambda population: ...), where population.expand(inputs) "
+                f"engine={self.engine.name!r} evaluates K probes in one call, so its closure takes "
+                "a population: opt.step(lambda population: ...), where population.expand(inputs) "
                 "goes into the model and K numbers come back; see zoopt.Population. For a closure "
                 "without argument use engine='overlay' or 'inplace'."
             )

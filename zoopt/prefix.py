@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from zoopt.engines.interception import asks_about, opaque_modules
+from zoopt.engines.interception import Interception, opaque_modules
 from zoopt.interfaces import Slot
 
 Forward = Callable[..., Any]
@@ -158,7 +157,7 @@ class SharedPrefix:
         return returned
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(Interception):
     """Notices the first operation that takes a tuned parameter, or a view of one."""
 
     def __init__(self, tuned: set[int]) -> None:
@@ -166,13 +165,14 @@ class _Watch(TorchFunctionMode):
         self._tuned = tuned
         self.tuned_taken = False
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    def operation(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if not (self.tuned_taken or asks_about(func)):
+        """The operation as it is."""
+        if not self.tuned_taken:
             leaves = tree_leaves((args, kwargs))
             self.tuned_taken = any(isinstance(t, Tensor) and self._is_tuned(t) for t in leaves)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
     def _is_tuned(self, tensor: Tensor) -> bool:
         return id(tensor) in self._tuned or id(tensor._base) in self._tuned

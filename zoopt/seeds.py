@@ -8,6 +8,8 @@ True
 
 from __future__ import annotations
 
+import functools
+
 MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -45,6 +47,7 @@ def as_int32(word: int) -> int:
     return word - (1 << 32) if word >> 31 else word
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def key_words(seed: int, *path: int) -> tuple[int, int]:
     """Two signed 32-bit key words for the generator, from a seed and where z is used."""
     key = fold(seed, *path)

@@ -8,6 +8,7 @@ import zoopt
 from benchmarks import models
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.rounds import visit_of
+from zoopt.interfaces import Change
 
 FLOOR = "torch add_"
 ONE_TENSOR = "one tensor, fp32"
@@ -26,11 +27,8 @@ def _normal(model, objective):
 def _pass(model, objective, direction):
     optimizer = zoopt.ZOOptimizer(model, direction=direction)
     terms = ((1, 1e-9),)
-    return visit_of(
-        lambda: [
-            optimizer.direction.add_(slot.tensor, slot.index, terms) for slot in optimizer.slots
-        ]
-    )
+    changes = [Change(slot.tensor, slot.index, terms) for slot in optimizer.slots]
+    return visit_of(lambda: optimizer.direction.add_(*changes))
 
 
 METHODS = {

@@ -14,9 +14,10 @@ from zoopt import registry, testing
 from zoopt.directions import compilation, generator, kernel
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import Unit
-from zoopt.directions.kernel import add_, add_to_rows
-from zoopt.directions.rademacher import RADEMACHER
+from zoopt.directions.kernel import add_to_rows
+from zoopt.directions.rademacher import RADEMACHER, rademacher_blocks
 from zoopt.directions.rounding import round_into
+from zoopt.interfaces import Change, Terms
 
 UNITS = [GAUSSIAN, RADEMACHER]
 LENGTHS = (1, 15, 16, 17, 511, 512, 513, 1024, 5000)
@@ -40,6 +41,12 @@ GOLDEN_RADEMACHER = [1.0, 1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0, -1.0]
 each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
+
+
+def add_(
+    tensor: Tensor, index: int, terms: Terms, unit: Unit, *, decay: float = 1.0, **how: Any
+) -> None:
+    kernel.add_([Change(tensor, index, terms, decay)], unit, **how)
 
 
 def z(unit: Unit, length: int, seed: int = 1, **where: int | bool) -> Tensor:
@@ -104,9 +111,9 @@ def test_a_piece_equals_that_part_of_the_whole(unit: Unit, first: int) -> None:
 def test_blocked_and_flat_rademacher_agree() -> None:
     offsets = torch.arange(3 * generator.BLOCK, dtype=torch.int32) + 7 * generator.BLOCK
     key = torch.tensor([123456789, -987654321], dtype=torch.int32)
-    assert RADEMACHER.blocks is not None
-    blocked = RADEMACHER.blocks(torch.tensor(7, dtype=torch.int32), 3, key)
-    assert torch.equal(blocked.expand(3, 32, 16).reshape(-1), RADEMACHER.at(offsets, key))
+    numbers = torch.tensor([[7], [8], [9]], dtype=torch.int32)
+    blocked = rademacher_blocks(numbers, key[:, None, None].expand(2, 3, 1))
+    assert torch.equal(blocked.view(-1), RADEMACHER.at(offsets, key))
 
 
 @each_unit

@@ -14,7 +14,7 @@ from zoopt import testing
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.kernel import BLOCK, Unit, add_
 from zoopt.directions.rademacher import RADEMACHER
-from zoopt.interfaces import Slot
+from zoopt.interfaces import Change, Slot
 
 UNITS = [GAUSSIAN, RADEMACHER]
 SEED = 0x243F6A8885A308D3
@@ -25,7 +25,7 @@ each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 
 def z(unit: Unit, length: int = LENGTH, seed: int = SEED, index: int = 0) -> Tensor:
     made = torch.zeros(length)
-    add_(made, index, ((seed, 1.0),), unit)
+    add_([Change(made, index, ((seed, 1.0),))], unit)
     return made
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import zoopt
 from zoopt import registry, testing
-from zoopt.interfaces import UpdateRule
+from zoopt.interfaces import Change, UpdateRule
 
 LR, DECAY, STEPS = 0.05, 0.2, 12
 
@@ -52,7 +52,7 @@ def run_beside_twin(
         terms = optimizer._pending[0].terms
         for slot, p in zip(optimizer.slots, theirs, strict=True):
             p.grad = torch.zeros_like(p)
-            optimizer.direction.add_(p.grad, slot.index, terms)
+            optimizer.direction.add_(Change(p.grad, slot.index, terms))
         optimizer.step()
         twin.step()
 

@@ -5,34 +5,20 @@ from __future__ import annotations
 import logging
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from zoopt.directions.rounding import accumulator
-
-Source = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
-"""(theta, first, keys, coefficients, rounding) -> None, in place on theta."""
+Source = Callable[..., None]
+"""A function of tensors that writes one of them."""
 
 COMPILE_FROM = 1 << 20
 """A θ of this many elements repays the seconds that compiling takes; a smaller one runs eagerly."""
 
 log = logging.getLogger("zoopt")
-
-
-class Variant(NamedTuple):
-    """What a compiled kernel is specialized for. Lengths and numbers are not among it."""
-
-    family: str
-    blocked: bool
-    stochastic: bool
-    terms: int
-    dtype: torch.dtype
-    device: str
 
 
 @dataclass
@@ -43,7 +29,7 @@ class _State:
 
 
 _state = _State()
-_kernels: dict[Variant, Source] = {}
+_kernels: dict[str, Source] = {}
 
 
 def wanted(elements: int) -> bool:
@@ -73,14 +59,23 @@ def kernel_mode(mode: str) -> Iterator[None]:
         _state.mode = previous
 
 
-def kernel(variant: Variant, source: Source) -> Source | None:
-    """The compiled kernel of a variant; None, after one warning, where there is no compiler."""
+def kernel(name: str, source: Source, scratch: Callable[[], Sequence[Tensor]]) -> Source | None:
+    """The compiled kernel of a name; None, after one warning, where there is no compiler.
+
+    Args:
+        name: tells it from others: a kernel is specialized for its source, the number of terms and
+            the dtype and device it runs on, and for no length and no number.
+        source: what is compiled.
+        scratch: makes arguments that it is run with once, so that a failure cannot happen halfway
+            through θ.
+    """
     if _state.broken:
         return None
-    if variant not in _kernels:
+    if name not in _kernels:
         started = time.perf_counter()
         try:
-            _kernels[variant] = _compile(variant, source)
+            _kernels[name] = _compile(name, source)
+            _kernels[name](*scratch())
         except Exception as error:
             _state.broken = True
             log.warning(
@@ -91,29 +86,18 @@ def kernel(variant: Variant, source: Source) -> Source | None:
             )
             return None
         _state.seconds += time.perf_counter() - started
-    return _kernels[variant]
+    return _kernels[name]
 
 
-def _compile(variant: Variant, source: Source) -> Source:
-    """Compiles and runs once on scratch, so that a failure cannot happen halfway through θ.
-
-    Dynamo keeps compiled graphs by code object, so each variant gets one of its own.
-    """
+def _compile(name: str, source: Source) -> Source:
+    """Dynamo keeps compiled graphs by code object, so each kernel gets one of its own."""
     assert isinstance(source, types.FunctionType)
     own = types.FunctionType(
-        source.__code__.replace(co_name=f"zoopt_{variant.family}_{variant.terms}"),
+        source.__code__.replace(co_name=f"zoopt_{name}"),
         source.__globals__,
         source.__name__,
         source.__defaults__,
         source.__closure__,
     )
     compiled: Source = torch.compile(own, dynamic=True, fullgraph=True)
-    device = variant.device
-    compiled(
-        torch.zeros(2048, dtype=variant.dtype, device=device),
-        torch.zeros((), dtype=torch.int32, device=device),
-        torch.zeros((variant.terms, 2), dtype=torch.int32, device=device),
-        torch.zeros(variant.terms + 1, dtype=accumulator(variant.dtype), device=device),
-        torch.zeros(2, dtype=torch.int32, device=device),
-    )
     return compiled

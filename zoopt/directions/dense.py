@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from zoopt.directions import compilation, kernel
 from zoopt.directions.generator import Unit
-from zoopt.interfaces import Slot, Terms
+from zoopt.interfaces import Change, Slot, Terms
 
 
 class DenseDirection:
@@ -28,22 +29,11 @@ class DenseDirection:
         """The terms as coefficients of the kernel's z. Here they are the same."""
         return terms
 
-    def add_(
-        self,
-        tensor: torch.Tensor,
-        index: int,
-        terms: Terms,
-        *,
-        decay: float = 1.0,
-        stochastic_rounding: bool = False,
-    ) -> None:
-        """tensor ← decay · tensor + Σ_k c_k z(s_k)[index]; see :func:`kernel.add_`."""
+    def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
+        """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index]; see :func:`kernel.add_`."""
         kernel.add_(
-            tensor,
-            index,
-            self.scaled(terms),
+            [replace(change, terms=self.scaled(change.terms)) for change in changes],
             self.unit,
-            decay=decay,
             stochastic_rounding=stochastic_rounding,
             compiled=self._compiled,
         )

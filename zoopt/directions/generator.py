@@ -34,14 +34,15 @@ class Unit:
     Attributes:
         name: part of the compiled kernel's name.
         at: z (fp32) at int32 offsets of any shape, under a key of two int32 words.
-        blocks: z of the n whole blocks from the given one on, broadcastable to (n, 32, 16); the
-            same values as ``at``, for families that get many values from one word. None where a
-            word makes one value.
+        words: for families that get many values from one word: the 16 words, shape (m, 16), of
+            blocks with the given numbers, shape (m, 1), under keys of shape (2, m, 1).
+        spread: the same values as ``at`` of n blocks, shape (n, 32, 16), from words (n, 16).
     """
 
     name: str
     at: Callable[[Tensor, Tensor], Tensor]
-    blocks: Callable[[Tensor, int, Tensor], Tensor] | None = None
+    words: Callable[[Tensor, Tensor], Tensor] | None = None
+    spread: Callable[[Tensor], Tensor] | None = None
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
@@ -67,11 +68,6 @@ def random_word(counter: Tensor, key: Tensor) -> Tensor:
     return _mix32(_mix32(counter ^ key[0]) + key[1])
 
 
-def offsets(theta: Tensor, first: Tensor) -> Tensor:
-    """The int32 offsets of a flat run of elements that begins at ``first``."""
-    return torch.arange(theta.shape[0], dtype=torch.int32, device=theta.device) + first
-
-
 def segments(flat: Tensor, first: int) -> Iterator[tuple[int, Tensor, int]]:
     """(segment number, the elements of it, offset of the first of them within the segment)."""
     position, end = first, first + flat.shape[0]
@@ -86,8 +82,3 @@ def key(seed: int, index: int, number: int, purpose: int, device: torch.device) 
     """The key of a segment: two int32 words."""
     words = key_words(seed, index, number, purpose)
     return torch.tensor(words, dtype=torch.int32, device=device)
-
-
-def scalar(value: int, device: torch.device) -> Tensor:
-    """A 0-d int32 tensor: compiled code is not made again for another value of it."""
-    return torch.tensor(value, dtype=torch.int32, device=device)

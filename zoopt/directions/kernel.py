@@ -4,198 +4,77 @@ There is one source, in plain torch integer operations. ``torch.compile`` turns 
 CPU and Triton on CUDA; eager execution of the same source, in chunks that stay in cache, is the
 reference and the fallback. On CPU the two agree bit for bit, because every operation in the source
 is exact or correctly rounded and Inductor compiles C++ with contraction off.
+
+The source sees blocks of 512 elements, and for each block and term what its z is made from: the 16
+words of the block where a family gets 32 values from a word, and the block's address otherwise.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zoopt.directions import compilation, generator
-from zoopt.directions.generator import (
-    BLOCK,
-    BLOCK_BITS,
-    NOISE,
-    ROUNDING,
-    Unit,
-    key,
-    offsets,
-    random_word,
-    scalar,
-    segments,
-)
+from zoopt.directions.generator import BLOCK, BLOCK_BITS, NOISE, ROUNDING, Unit, key, random_word
+from zoopt.directions.layout import Batch, batches, pieces_of
 from zoopt.directions.rounding import HALF, accumulator, stochastic_round
-from zoopt.interfaces import Terms
+from zoopt.interfaces import Change, Terms
+from zoopt.seeds import key_words
 
 KERNEL_VERSION = 1
 """Changes whenever z(seed) or the arithmetic of the update does. Written in every log."""
 
 _EAGER_CHUNK = 1 << 16
-_WIDE_CHUNK = 1 << 20
 _UNROLL = 8
-
-
-def _accumulate(
-    theta: Tensor, values: Callable[[Tensor], Tensor], keys: Tensor, coefficients: Tensor
-) -> Tensor:
-    """The sum, in the precision of ``coefficients``, of which the first is the decay."""
-    acc = theta.to(coefficients.dtype) * coefficients[0]
-    for k in range(keys.shape[0]):
-        acc = acc + values(keys[k]).to(coefficients.dtype) * coefficients[k + 1]
-    return acc
-
-
-@functools.cache
-def _make_source(unit: Unit, blocked: bool, stochastic: bool) -> compilation.Source:
-    """The kernel for a family: what is compiled, and what eager execution runs as it stands."""
-
-    def source(
-        theta: Tensor, first: Tensor, keys: Tensor, coefficients: Tensor, rounding: Tensor
-    ) -> None:
-        if blocked and unit.blocks is not None:
-            blocks, n = unit.blocks, theta.shape[0] // BLOCK
-            tiles = theta.view(n, 32, 16)
-            acc = _accumulate(
-                tiles, lambda key: blocks(first >> BLOCK_BITS, n, key), keys, coefficients
-            ).view(-1)
-        else:
-            where = offsets(theta, first)
-            acc = _accumulate(theta, lambda key: unit.at(where, key), keys, coefficients)
-        if stochastic:
-            word = random_word(offsets(theta, first), rounding)
-            acc = stochastic_round(acc, theta.dtype, word)
-        theta.copy_(acc)
-
-    return source
-
-
-@dataclass(frozen=True)
-class _Launch:
-    """One call of the source: a run of elements within a segment, and up to _UNROLL terms."""
-
-    unit: Unit
-    keys: Tensor
-    coefficients: Tensor
-    rounding: Tensor
-    stochastic: bool
-    compiled: bool
-
-    def __call__(self, theta: Tensor, first: int) -> None:
-        # In half precision Inductor writes a blocked sum to memory first, in fp32.
-        blocked = self.unit.blocks is not None and not (self.compiled and theta.dtype in HALF)
-        aligned = blocked and first % BLOCK == 0
-        body = theta.shape[0] // BLOCK * BLOCK if aligned else 0
-        if body:
-            self._run(theta[:body], first, blocked=True)
-        if body < theta.shape[0]:
-            self._run(theta[body:], first + body, blocked=False)
-
-    def _run(self, theta: Tensor, first: int, blocked: bool) -> None:
-        rest = (self.keys, self.coefficients, self.rounding)
-        variant = compilation.Variant(
-            self.unit.name, blocked, self.stochastic, len(self.keys), theta.dtype, theta.device.type
-        )
-        source = _make_source(self.unit, blocked, self.stochastic)
-        kernel = compilation.kernel(variant, source) if self.compiled else None
-        if kernel is not None:
-            kernel(theta, scalar(first, theta.device), *rest)
-            return
-        for start in range(0, theta.shape[0], _EAGER_CHUNK):
-            source(theta[start : start + _EAGER_CHUNK], scalar(first + start, theta.device), *rest)
-
-
-def _launches(
-    piece: Tensor,
-    unit: Unit,
-    terms: Terms,
-    decay: float,
-    index: int,
-    number: int,
-    stochastic: bool,
-    compiled: bool,
-) -> list[_Launch]:
-    """The terms in launches of 1, 2, 4 or 8, the last one filled up with zero coefficients.
-
-    Rounding is keyed by the first seed, also where its coefficient is 0 and there is only decay:
-    the same noise at every step would move the same weights the same way.
-    """
-    device, launches = piece.device, []
-    rounding = key(terms[0][0] if terms else 0, index, number, ROUNDING, device)
-    terms = tuple((seed, c) for seed, c in terms if c != 0.0)
-    for start in range(0, max(len(terms), 1), _UNROLL):
-        part = terms[start : start + _UNROLL]
-        size = 1 << max(len(part) - 1, 0).bit_length()
-        part = part + ((0, 0.0),) * (size - len(part))
-        keys = [key(seed, index, number, NOISE, device) for seed, _ in part]
-        coefficients = [decay if start == 0 else 1.0, *(c for _, c in part)]
-        numbers = torch.tensor(coefficients, dtype=accumulator(piece.dtype), device=device)
-        launches.append(_Launch(unit, torch.stack(keys), numbers, rounding, stochastic, compiled))
-    return launches
+_BATCH, _WIDE_BATCH, _GPU_BATCH = 1 << 14, 1 << 11, 1 << 18
+"""Blocks in a batch. What is held for one on a CPU (words, wide sums) is a few megabytes."""
 
 
 @torch.no_grad()
 def add_(
-    tensor: Tensor,
-    index: int,
-    terms: Terms,
+    changes: Sequence[Change],
     unit: Unit,
     *,
-    first: int = 0,
-    decay: float = 1.0,
     stochastic_rounding: bool = False,
     compiled: bool = False,
+    first: int = 0,
 ) -> None:
-    """tensor ← decay · tensor + Σ_k c_k z(s_k)[index], accumulated in fp32 and rounded once.
+    """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index], accumulated in fp32 and rounded once.
 
     Args:
-        tensor: any real floating-point tensor, of any shape and strides. A tensor that is not
-            contiguous passes through a contiguous copy of itself.
-        index: the tensor's position in θ, part of the key.
-        terms: (seed, coefficient) pairs.
+        changes: tensors that share no memory. One that is not contiguous passes through a
+            contiguous copy of itself.
         unit: the family that z is drawn from.
-        first: offset of the tensor's first element, where it is a piece of a larger tensor.
-        decay: what the tensor is multiplied with first.
         stochastic_rounding: round fp16 and bf16 results up or down at random so that the mean is
             exact; otherwise to nearest. Without effect on fp32 and fp64.
         compiled: run the compiled kernel, where one can be made.
+        first: offset of the tensors' first elements, where they are pieces of larger tensors.
     """
-    if not tensor.dtype.is_floating_point:
-        raise TypeError(
-            f"cannot add noise to a tensor of dtype {tensor.dtype}: zoopt tunes floating-point "
-            "parameters; leave quantized or integer ones out with params=..."
+    alike: dict[tuple[Terms, float, torch.dtype, torch.device], list[Change]] = {}
+    for change in changes:
+        _require_float(change.tensor)
+        if change.tensor.numel() and (change.decay != 1.0 or any(c for _, c in change.terms)):
+            tensor = change.tensor
+            kind = change.terms, change.decay, tensor.dtype, tensor.device
+            alike.setdefault(kind, []).append(change)
+    for (terms, decay, dtype, device), members in alike.items():
+        stochastic = stochastic_rounding and dtype in HALF
+        total = _Sum(unit, terms, decay, dtype, device, stochastic, compiled)
+        flats = [change.tensor.detach().contiguous().view(-1) for change in members]
+        pieces = (
+            piece
+            for flat, change in zip(flats, members, strict=True)
+            for piece in pieces_of(flat, change.index, first)
         )
-    if tensor.numel() == 0 or (decay == 1.0 and all(c == 0.0 for _, c in terms)):
-        return
-    target = tensor.detach()
-    flat = target.contiguous().view(-1)
-    stochastic = stochastic_rounding and target.dtype in HALF
-    for number, piece, offset in segments(flat, first):
-        launches = _launches(piece, unit, terms, decay, index, number, stochastic, compiled)
-        if len(launches) == 1:
-            launches[0](piece, offset)
-        else:
-            _add_wide(piece, offset, launches, stochastic)
-    if flat.data_ptr() != target.data_ptr():
-        target.copy_(flat.view(target.shape))
-
-
-def _add_wide(piece: Tensor, first: int, launches: list[_Launch], stochastic: bool) -> None:
-    """Many terms: chunk by chunk, each summed completely while it is in cache, rounded once."""
-    last = launches[-1]
-    for start in range(0, piece.shape[0], _WIDE_CHUNK):
-        chunk = piece[start : start + _WIDE_CHUNK]
-        acc = chunk.to(last.coefficients.dtype)
-        for launch in launches:
-            replace(launch, stochastic=False)(acc, first + start)
-        if stochastic:
-            where = offsets(acc, scalar(first + start, acc.device))
-            chunk.copy_(stochastic_round(acc, chunk.dtype, random_word(where, last.rounding)))
-        elif acc.data_ptr() != chunk.data_ptr():
-            chunk.copy_(acc)
+        for batch in batches(pieces, total.blocks_at_once):
+            total.add_to(batch)
+        for flat, change in zip(flats, members, strict=True):
+            if flat.data_ptr() != change.tensor.data_ptr():
+                change.tensor.detach().copy_(flat.view(change.tensor.shape))
 
 
 @torch.no_grad()
@@ -225,3 +104,164 @@ def add_to_rows(
             z = torch.where(places // generator.SEGMENT == number, values.to(acc.dtype), z)
         acc = acc + z * torch.tensor(c, dtype=acc.dtype)
     return acc.to(rows.dtype)
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """decay · θ + Σ_k c_k z(s_k), for tensors of one dtype on one device."""
+
+    unit: Unit
+    terms: Terms
+    decay: float
+    dtype: torch.dtype
+    device: torch.device
+    stochastic: bool
+    compiled: bool
+
+    @property
+    def blocks_at_once(self) -> int:
+        """How many blocks a batch has."""
+        if self.device.type != "cpu":
+            return _GPU_BATCH
+        return _BATCH if len(self.terms) <= _UNROLL else _WIDE_BATCH
+
+    def add_to(self, batch: Batch) -> None:
+        """In launches of 1, 2, 4 or 8 terms, the last one filled up with zero coefficients.
+
+        Rounding is keyed by the first seed, also where its coefficient is 0 and there is only
+        decay: the same noise at every step would move the same weights the same way.
+        """
+        owner, block = batch.rows(self.device)
+        launches = []
+        terms = tuple((seed, c) for seed, c in self.terms if c != 0.0)
+        for start in range(0, max(len(terms), 1), _UNROLL):
+            part = terms[start : start + _UNROLL]
+            part += ((0, 0.0),) * ((1 << max(len(part) - 1, 0).bit_length()) - len(part))
+            numbers = [1.0 if start else self.decay, *(c for _, c in part)]
+            coefficients = torch.tensor(numbers, dtype=accumulator(self.dtype), device=self.device)
+            seeds = [seed for seed, _ in part]
+            launches.append((coefficients, self._sources(batch, seeds, owner, block)))
+        first_seed = self.terms[0][0] if self.terms else 0
+        rounding = (
+            self._addresses(batch, [first_seed], ROUNDING, owner, block)[:, 0]
+            if self.stochastic
+            else block  # not used
+        )
+        for rows, blocks in batch.runs():
+            if len(launches) == 1:
+                coefficients, sources = launches[0]
+                self._launch(blocks, coefficients, sources[rows], rounding[rows], self.stochastic)
+                continue
+            acc = blocks.to(accumulator(self.dtype))
+            for coefficients, sources in launches:
+                self._launch(acc, coefficients, sources[rows], rounding[rows], stochastic=False)
+            if self.stochastic:
+                word = random_word(*_places(rounding[rows]))
+                acc = stochastic_round(acc, self.dtype, word)
+            if acc is not blocks:
+                blocks.copy_(acc)
+
+    def _launch(
+        self,
+        blocks: Tensor,
+        coefficients: Tensor,
+        sources: Tensor,
+        rounding: Tensor,
+        stochastic: bool,
+    ) -> None:
+        words = self.unit.name, len(coefficients) - 1, blocks.dtype, blocks.device.type
+        name = "_".join(str(word).removeprefix("torch.") for word in words)
+        _run(
+            f"{name}_stochastic" if stochastic else name,
+            _make_sum(self.unit, stochastic),
+            self.compiled,
+            rows=(blocks, sources, rounding),
+            constants=(coefficients,),
+        )
+
+    def _addresses(
+        self, batch: Batch, seeds: Sequence[int], purpose: int, owner: Tensor, block: Tensor
+    ) -> Tensor:
+        """(block's number, two words of the key) by block and seed: int32 of shape (n, K, 3)."""
+        keys = [
+            [key_words(seed, piece.index, piece.segment, purpose) for seed in seeds]
+            for piece in batch.pieces
+        ]
+        of_rows = torch.tensor(keys, dtype=torch.int32, device=self.device)[owner]
+        return torch.cat([block[:, None, None].expand(-1, len(seeds), 1), of_rows], dim=2)
+
+    def _sources(self, batch: Batch, seeds: Sequence[int], owner: Tensor, block: Tensor) -> Tensor:
+        """What z is made from by block and seed: int32 of shape (n, K, 16) or (n, K, 3)."""
+        addresses = self._addresses(batch, seeds, NOISE, owner, block)
+        if self.unit.words is None:
+            return addresses
+        flat = addresses.view(-1, 3)
+        words = flat.new_empty(len(flat), 16)
+        name = f"{self.unit.name}_words_{self.device.type}"
+        _run(name, _make_words(self.unit), self.compiled, rows=(words, flat))
+        return words.view(len(owner), len(seeds), 16)
+
+
+def _run(
+    name: str,
+    source: compilation.Source,
+    compiled: bool,
+    rows: Sequence[Tensor],
+    constants: Sequence[Tensor] = (),
+) -> None:
+    """One launch: the source on tensors of equally many rows, the first of which it writes."""
+    if compiled:
+        kernel = compilation.kernel(
+            name, source, lambda: (*constants, *(part[:4].clone() for part in rows))
+        )
+        if kernel is not None:
+            kernel(*constants, *rows)
+            return
+    step = max(1, _EAGER_CHUNK // rows[0][0].numel())
+    for start in range(0, rows[0].shape[0], step):
+        source(*constants, *(part[start : start + step] for part in rows))
+
+
+@functools.cache
+def _make_sum(unit: Unit, stochastic: bool) -> compilation.Source:
+    """The kernel for a family: what is compiled, and what eager execution runs as it stands."""
+
+    def add_to_blocks(
+        coefficients: Tensor, blocks: Tensor, sources: Tensor, rounding: Tensor
+    ) -> None:
+        acc = blocks.to(coefficients.dtype) * coefficients[0]
+        for k in range(sources.shape[1]):
+            source = sources[:, k]
+            z = unit.spread(source) if unit.spread else unit.at(*_places(source))
+            acc = acc + z.to(coefficients.dtype) * coefficients[k + 1]
+        if stochastic:
+            acc = stochastic_round(acc, blocks.dtype, random_word(*_places(rounding)))
+        blocks.copy_(acc)
+
+    return add_to_blocks
+
+
+@functools.cache
+def _make_words(unit: Unit) -> compilation.Source:
+    """The words of blocks, written into a tensor of shape (m, 16), from addresses (m, 3)."""
+
+    def write_words(words: Tensor, addresses: Tensor) -> None:
+        assert unit.words is not None
+        words.copy_(unit.words(addresses[:, :1], addresses[:, 1:].T.unsqueeze(2)))
+
+    return write_words
+
+
+def _places(addresses: Tensor) -> tuple[Tensor, Tensor]:
+    """The offsets of the elements of n blocks, shape (n, 32, 16), and the keys they are under."""
+    within = torch.arange(BLOCK, dtype=torch.int32, device=addresses.device).view(32, 16)
+    first, keys = addresses[:, 0, None, None], addresses[:, 1:].T[:, :, None, None]
+    return (first << BLOCK_BITS) + within, keys
+
+
+def _require_float(tensor: Tensor) -> None:
+    if not tensor.dtype.is_floating_point:
+        raise TypeError(
+            f"cannot add noise to a tensor of dtype {tensor.dtype}: zoopt tunes floating-point "
+            "parameters; leave quantized or integer ones out with params=..."
+        )

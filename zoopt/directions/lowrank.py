@@ -20,7 +20,7 @@ from torch import Tensor
 from zoopt.directions.generator import BLOCK, LEFT, RIGHT
 from zoopt.directions.rademacher import rademacher_blocks
 from zoopt.directions.rounding import HALF, accumulator, round_into
-from zoopt.interfaces import Slot, Terms
+from zoopt.interfaces import Change, Slot, Terms
 from zoopt.seeds import key_words
 
 _CHUNK = 1 << 20
@@ -34,9 +34,10 @@ class LowRank:
 
     Example:
         >>> import torch
+        >>> from zoopt.interfaces import Change
         >>> direction = LowRank(rank=2)
         >>> z = torch.zeros(64, 48)
-        >>> direction.add_(z, index=0, terms=((7, 1.0),))
+        >>> direction.add_(Change(z, index=0, terms=((7, 1.0),)))
         >>> int(torch.linalg.matrix_rank(z))
         2
     """
@@ -55,37 +56,34 @@ class LowRank:
         """Nothing to learn: z of a tensor depends on its own shape alone."""
 
     @torch.no_grad()
-    def add_(
-        self,
-        tensor: Tensor,
-        index: int,
-        terms: Terms,
-        *,
-        decay: float = 1.0,
-        stochastic_rounding: bool = False,
-    ) -> None:
-        """tensor ← decay · tensor + Σ_k c_k z(s_k)[index], rounded once.
+    def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
+        """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index], rounded once.
 
         One matrix product of inner dimension K r, in fp32 whatever the dtype; half precision takes
         it in chunks of rows.
         """
-        if tensor.numel() == 0 or (decay == 1.0 and all(c == 0.0 for _, c in terms)):
+        for change in changes:
+            if change.tensor.numel():
+                self._add_one(change, stochastic_rounding)
+
+    def _add_one(self, change: Change, stochastic_rounding: bool) -> None:
+        if change.decay == 1.0 and not any(c for _, c in change.terms):
             return
-        target = tensor.detach()
+        target, index = change.tensor.detach(), change.index
         matrix = _as_matrix(target)
-        left, right = self._sides(target, index, terms)
+        left, right = self._sides(target, index, change.terms)
         if matrix.dtype in HALF:
-            seed = terms[0][0] if terms else 0
+            seed = change.terms[0][0] if change.terms else 0
             rows = max(1, _CHUNK // matrix.shape[1])
             for start in range(0, matrix.shape[0], rows):
-                part = matrix[start : start + rows]
-                total = torch.addmm(part.float(), left[start : start + rows], right.T, beta=decay)
+                part, its = matrix[start : start + rows], left[start : start + rows]
+                total = torch.addmm(part.float(), its, right.T, beta=change.decay)
                 if stochastic_rounding:
                     round_into(part, total, index, seed, first=start * matrix.shape[1])
                 else:
                     part.copy_(total)
         else:
-            matrix.addmm_(left, right.T, beta=decay)
+            matrix.addmm_(left, right.T, beta=change.decay)
         if matrix.data_ptr() != target.data_ptr():
             target.copy_(matrix.view(target.shape))
 
@@ -136,8 +134,8 @@ def _signs(
     if not seeds:
         return torch.zeros(rows, 0, device=device)
     words = [key_words(seed, index, 0, purpose) for seed in seeds]
-    keys = torch.tensor(words, dtype=torch.int32, device=device).T[..., None, None, None]
-    first = torch.zeros((), dtype=torch.int32, device=device)
-    blocks = rademacher_blocks(first, -(-rows * rank // BLOCK), keys)
+    keys = torch.tensor(words, dtype=torch.int32, device=device).T[:, :, None, None]
+    numbers = torch.arange(-(-rows * rank // BLOCK), dtype=torch.int32, device=device)
+    blocks = rademacher_blocks(numbers[:, None], keys)
     signs = blocks.view(len(seeds), -1)[:, : rows * rank].view(len(seeds), rows, rank)
     return signs.transpose(0, 1).flatten(1)

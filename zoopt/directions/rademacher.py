@@ -28,14 +28,21 @@ def _at(offsets: Tensor, key: Tensor) -> Tensor:
     return _sign(word, (offsets >> 4) & 31)
 
 
-def rademacher_blocks(first: Tensor, n: int, key: Tensor) -> Tensor:
-    """±1 for n blocks of 512, shape (n, 32, 16), with the dimensions of many keys before that."""
-    counter = torch.arange(n * 16, dtype=torch.int32, device=key.device).view(n, 1, 16) + first * 16
-    rows = torch.arange(32, dtype=torch.int32, device=key.device).view(1, 32, 1)
-    return _sign(random_word(counter, key), rows)
+def _words(blocks: Tensor, key: Tensor) -> Tensor:
+    return random_word(blocks * 16 + torch.arange(16, dtype=torch.int32, device=blocks.device), key)
 
 
-RADEMACHER = Unit("rademacher", _at, rademacher_blocks)
+def _spread(words: Tensor) -> Tensor:
+    rows = torch.arange(32, dtype=torch.int32, device=words.device).view(32, 1)
+    return _sign(words.unsqueeze(-2), rows)
+
+
+def rademacher_blocks(blocks: Tensor, key: Tensor) -> Tensor:
+    """±1 for whole blocks, shape (m, 32, 16), from their numbers (m, 1) and keys (2, m, 1)."""
+    return _spread(_words(blocks, key))
+
+
+RADEMACHER = Unit("rademacher", _at, _words, _spread)
 
 
 class Rademacher(DenseDirection):

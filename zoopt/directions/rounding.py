@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoopt.directions.generator import ROUNDING, key, offsets, random_word, scalar, segments
+from zoopt.directions.generator import ROUNDING, key, random_word, segments
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -50,7 +50,7 @@ def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int 
     rounded = torch.empty_like(flat, dtype=tensor.dtype)
     done = 0
     for number, piece, offset in segments(flat, first):
-        where = offsets(piece, scalar(offset, piece.device))
+        where = torch.arange(len(piece), dtype=torch.int32, device=piece.device) + offset
         word = random_word(where, key(seed, index, number, ROUNDING, piece.device))
         rounded[done : done + len(piece)] = stochastic_round(piece, tensor.dtype, word)
         done += len(piece)

@@ -14,7 +14,7 @@ import torch
 from zoopt.directions.dense import DenseDirection
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.kernel import add_
-from zoopt.interfaces import Slot, Terms
+from zoopt.interfaces import Change, Slot, Terms
 
 _REMEMBERED = 256
 _PIECE = 1 << 20
@@ -57,6 +57,7 @@ def square_sum(slot: Slot, seed: int, compiled: bool) -> float:
     for first in range(0, slot.tensor.numel(), _PIECE):
         size = min(_PIECE, slot.tensor.numel() - first)
         g = torch.zeros(-(-size // 1024) * 1024, device=slot.tensor.device)
-        add_(g[:size], slot.index, ((seed, 1.0),), GAUSSIAN, first=first, compiled=compiled)
+        change = Change(g[:size], slot.index, ((seed, 1.0),))
+        add_([change], GAUSSIAN, first=first, compiled=compiled)
         total += math.fsum(g.view(-1, 1024).double().square().sum(dim=1).tolist())
     return total

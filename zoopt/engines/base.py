@@ -9,18 +9,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
+import torch
+
+from zoopt.engines.interception import refuse_opaque
 from zoopt.interfaces import Direction, Displacement, Losses, Slot, Values
 from zoopt.population import Population
 
 
 class BaseEngine(ABC):
-    """An engine over fixed slots and one direction family."""
+    """An engine over fixed slots and one direction family.
+
+    Args:
+        slots: θ.
+        direction: the family of z.
+        model: where θ is from, if that is known.
+
+    Attributes:
+        intercepts: whether it has to see every operation of the model.
+        takes_population: whether it evaluates probes together only.
+    """
 
     name: str
+    intercepts = False
+    takes_population = False
 
-    def __init__(self, slots: Sequence[Slot], direction: Direction) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        direction: Direction,
+        model: torch.nn.Module | None = None,
+    ) -> None:
         self.slots = tuple(slots)
         self.direction = direction
+        if self.intercepts and model is not None:
+            refuse_opaque(model, self.name)
 
     @abstractmethod
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
@@ -33,14 +55,8 @@ class BaseEngine(ABC):
         """θ ← decay · θ + displacement, in one pass, stochastically rounded in half precision."""
         self.settle()
         with deferred_signals():
-            for slot in self.slots:
-                self.direction.add_(
-                    slot.tensor,
-                    slot.index,
-                    displacement.terms(slot),
-                    decay=decay[slot.index],
-                    stochastic_rounding=True,
-                )
+            changes = [displacement.change(slot, decay[slot.index]) for slot in self.slots]
+            self.direction.add_(*changes, stochastic_rounding=True)
 
     def settle(self) -> None:  # noqa: B027, most do nothing
         """Nothing to do where θ is never left displaced between probes."""

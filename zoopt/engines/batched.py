@@ -11,16 +11,15 @@ evaluates the last probe again alone, and compares what every parameter's first 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from zoopt.directions import LowRank
 from zoopt.engines.base import BaseEngine
-from zoopt.engines.interception import asks_about, refuse_opaque, require_seen
+from zoopt.engines.interception import Interception, require_seen
 from zoopt.engines.memory import available_bytes, peak_bytes
 from zoopt.engines.operations import Noise, perturbed_operation, shared_choice
 from zoopt.engines.perturbations import Derived, OfParameter, Perturbation, ProbeTerms
@@ -28,6 +27,8 @@ from zoopt.interfaces import Direction, Displacement, Slot, Values
 from zoopt.population import Population
 
 _COMPARED = 256
+_SHARE = 0.5
+"""Of the memory that is free at the first step, how much the activations may take."""
 
 
 class Batched(BaseEngine):
@@ -37,33 +38,30 @@ class Batched(BaseEngine):
         slots: θ.
         direction: a low-rank family.
         model: where given, searched for modules that the engine cannot see into.
-        share: of the memory that is free at the first step, how much the activations may take.
 
     Raises:
         TypeError: a direction without factors, or a module that the engine cannot see into.
     """
 
     name = "batched"
+    intercepts = True
+    takes_population = True
 
     def __init__(
         self,
         slots: Sequence[Slot],
         direction: Direction,
         model: torch.nn.Module | None = None,
-        share: float = 0.5,
     ) -> None:
-        super().__init__(slots, direction)
+        super().__init__(slots, direction, model)
         if not isinstance(direction, LowRank):
             raise TypeError(
                 f"engine='batched' shares one product with the weights among all probes, which "
                 f"takes a direction of low rank, and {direction.name!r} is not: use "
                 "direction='lowrank', or engine='overlay' or 'inplace' for this direction"
             )
-        if model is not None:
-            refuse_opaque(model, self.name)
         self.low_rank = direction
         self.by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
-        self.share = share
         self.most: int | None = None
         """How many probes are evaluated at once; None until the first has been measured."""
 
@@ -84,7 +82,7 @@ class Batched(BaseEngine):
     def _alone(self, displacement: Displacement, values: Values) -> Trace:
         """What a probe gets alone; on the way, how many fit into memory."""
         trace, device = Trace(), self.slots[0].tensor.device
-        budget = self.share * available_bytes(device)
+        budget = _SHARE * available_bytes(device)
         _, each = peak_bytes(lambda: self._together([displacement], values, trace), device)
         self.most = max(1, int(budget // max(each, 1)))
         return trace
@@ -136,7 +134,7 @@ class Trace:
                 )
 
 
-class _Populate(TorchFunctionMode):
+class _Populate(Interception):
     """Gives every probe's rows the operation with its own parameters."""
 
     def __init__(
@@ -155,16 +153,10 @@ class _Populate(TorchFunctionMode):
         self._noise = Noise()
         self.seen: set[int] = set()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def operation(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        if asks_about(func):
-            return func(*args, **kwargs)
+        """The operation for all probes at once."""
         if func in (torch.multinomial, Tensor.multinomial):
             return shared_choice(self._population, self._noise, args, kwargs)
         made = {

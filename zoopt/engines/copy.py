@@ -19,8 +19,10 @@ class Copy(OneByOne):
 
     name = "copy"
 
-    def __init__(self, slots: Sequence[Slot], direction: Direction) -> None:
-        super().__init__(slots, direction)
+    def __init__(
+        self, slots: Sequence[Slot], direction: Direction, model: torch.nn.Module | None = None
+    ) -> None:
+        super().__init__(slots, direction, model)
         self._kept: list[Tensor] = []
 
     def probe(self, displacement: Displacement, loss: Losses) -> float:
@@ -29,8 +31,7 @@ class Copy(OneByOne):
             self._kept = [slot.tensor.detach().clone() for slot in self.slots]
         try:
             with deferred_signals():
-                for slot in self.slots:
-                    self.direction.add_(slot.tensor, slot.index, displacement.terms(slot))
+                self.direction.add_(*(displacement.change(slot) for slot in self.slots))
             return loss()
         finally:
             self._restore()

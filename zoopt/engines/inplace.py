@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
+
 from zoopt.engines.base import OneByOne, deferred_signals
-from zoopt.interfaces import Direction, Displacement, Losses, Slot, Terms
+from zoopt.interfaces import Change, Direction, Displacement, Losses, Slot, Terms
 
 
 class InPlace(OneByOne):
@@ -27,8 +29,10 @@ class InPlace(OneByOne):
 
     name = "inplace"
 
-    def __init__(self, slots: Sequence[Slot], direction: Direction) -> None:
-        super().__init__(slots, direction)
+    def __init__(
+        self, slots: Sequence[Slot], direction: Direction, model: torch.nn.Module | None = None
+    ) -> None:
+        super().__init__(slots, direction, model)
         self._nothing = Displacement(((),) * (1 + max((s.group for s in slots), default=0)))
         self._offset = self._nothing
         self._committed: tuple[Displacement, Mapping[int, float]] | None = None
@@ -73,20 +77,17 @@ class InPlace(OneByOne):
 
     def _move(self, target: Displacement) -> None:
         committed, decay = self._committed or (self._nothing, {})
+        changes = []
+        for slot in self.slots:
+            factor = decay.get(slot.index, 1.0)
+            terms = _combine(
+                (1.0, committed.terms(slot)),
+                (-factor, self._offset.terms(slot)),
+                (1.0, target.terms(slot)),
+            )
+            changes.append(Change(slot.tensor, slot.index, terms, factor))
         with deferred_signals():
-            for slot in self.slots:
-                factor = decay.get(slot.index, 1.0)
-                self.direction.add_(
-                    slot.tensor,
-                    slot.index,
-                    _combine(
-                        (1.0, committed.terms(slot)),
-                        (-factor, self._offset.terms(slot)),
-                        (1.0, target.terms(slot)),
-                    ),
-                    decay=factor,
-                    stochastic_rounding=self._committed is not None,
-                )
+            self.direction.add_(*changes, stochastic_rounding=self._committed is not None)
             self._offset, self._committed = target, None
 
 

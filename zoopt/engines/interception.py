@@ -6,10 +6,12 @@ when an engine is made, and any parameter that no operation took during a probe 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from zoopt.interfaces import Slot
 
@@ -42,6 +44,28 @@ _ABOUT = frozenset(
     }
 )
 _OTHERWISE = "engine='copy' (exact, twice the memory) or engine='inplace' sees through it"
+
+
+class Interception(TorchFunctionMode):
+    """A mode that sees every operation on values, and says what becomes of it."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if asks_about(func):
+            return func(*args, **kwargs)
+        return self.operation(func, args, kwargs)
+
+    @abstractmethod
+    def operation(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What is returned instead of ``func(*args, **kwargs)``."""
 
 
 class UnseenParameterError(RuntimeError):

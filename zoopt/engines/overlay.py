@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from zoopt.engines.base import OneByOne
-from zoopt.engines.interception import asks_about, refuse_opaque, require_seen
-from zoopt.interfaces import Direction, Displacement, Losses, Slot
+from zoopt.engines.interception import Interception, require_seen
+from zoopt.interfaces import Change, Direction, Displacement, Losses, Slot
 
 
 class Overlay(OneByOne):
@@ -34,14 +33,13 @@ class Overlay(OneByOne):
     """
 
     name = "overlay"
+    intercepts = True
 
     def __init__(
         self, slots: Sequence[Slot], direction: Direction, model: torch.nn.Module | None = None
     ) -> None:
-        super().__init__(slots, direction)
+        super().__init__(slots, direction, model)
         self._by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
-        if model is not None:
-            refuse_opaque(model, self.name)
 
     def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss as if θ were θ + displacement.
@@ -56,7 +54,7 @@ class Overlay(OneByOne):
         return value
 
 
-class _Perturb(TorchFunctionMode):
+class _Perturb(Interception):
     """Replaces parameters among an operation's arguments by their perturbed values."""
 
     def __init__(
@@ -66,16 +64,10 @@ class _Perturb(TorchFunctionMode):
         self._slots, self._direction, self._displacement = slots, direction, displacement
         self.seen: set[int] = set()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def operation(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        if asks_about(func):
-            return func(*args, **kwargs)
+        """The operation on perturbed parameters."""
         lookup = self._lookup(func, args, kwargs)
         if lookup is not None:
             return lookup
@@ -88,7 +80,7 @@ class _Perturb(TorchFunctionMode):
             return tensor
         self.seen.add(id(tensor))
         scratch = tensor.detach().clone()
-        self._direction.add_(scratch, slot.index, self._displacement.terms(slot))
+        self._direction.add_(Change(scratch, slot.index, self._displacement.terms(slot)))
         # Some kernels choose their path by it (matmul folds), even where autograd is off.
         return scratch.requires_grad_(tensor.requires_grad)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from zoopt.directions import LowRank
-from zoopt.interfaces import Slot, Terms
+from zoopt.interfaces import Change, Slot, Terms
 
 
 class ProbeTerms:
@@ -88,7 +88,7 @@ class OfParameter(Perturbation):
     def explicit(self, k: int) -> Tensor:
         """θ + Σ c z(s), made anew at each call."""
         tensor = self._slot.tensor.detach().clone()
-        self._direction.add_(tensor, self._slot.index, self._probes.terms[k])
+        self._direction.add_(Change(tensor, self._slot.index, self._probes.terms[k]))
         return tensor
 
     def stacked(self) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from zoopt.interfaces import (
+    Change,
     Direction,
     Slot,
 )
@@ -69,7 +70,7 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
     for slot in slots:
         theta = slot.tensor.clone()
         address = theta.data_ptr()
-        direction.add_(theta, slot.index, terms, decay=0.75)
+        direction.add_(Change(theta, slot.index, terms, decay=0.75))
         require(theta.data_ptr() == address, f"{slot.name} was moved in memory")
         expected = 0.75 * torch.ones(theta.shape, dtype=torch.float64)
         for seed, c in terms:
@@ -79,13 +80,13 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
             f"decay · θ + Σ c z(s) is off by {worst(theta, expected)} for shape {theta.shape}",
         )
         theta = slot.tensor.clone()
-        direction.add_(theta, slot.index, ())
+        direction.add_(Change(theta, slot.index, ()))
         require(torch.equal(theta, slot.tensor), "adding no terms changed the tensor")
     for dtype in (torch.float16, torch.bfloat16):
         exact = torch.ones(6, 4)
-        direction.add_(exact, 0, terms, decay=0.75)
+        direction.add_(Change(exact, 0, terms, decay=0.75))
         half = torch.ones(6, 4, dtype=dtype)
-        direction.add_(half, 0, terms, decay=0.75)
+        direction.add_(Change(half, 0, terms, decay=0.75))
         require(
             torch.equal(half, exact.to(dtype)),
             f"a sum in {dtype} is not the fp32 sum rounded once",
@@ -97,7 +98,7 @@ def _check_layouts(direction: Direction) -> None:
     strided = torch.zeros(12, 8)[::2, ::2]
     transposed = torch.zeros(4, 6).t()
     for name, tensor in (("strided", strided), ("transposed", transposed)):
-        direction.add_(tensor, 0, ((1, 1.0),))
+        direction.add_(Change(tensor, 0, ((1, 1.0),)))
         require(torch.equal(tensor, base), f"a {name} tensor gets other noise than a dense one")
 
 
@@ -108,7 +109,7 @@ def _check_rows(direction: Direction) -> None:
         matrix = torch.linspace(-1, 1, 24).view(6, 4).to(dtype)
         kept, whole = matrix.clone(), matrix.clone()
         rows = direction.rows(matrix, ids, 0, terms)
-        direction.add_(whole, 0, terms)
+        direction.add_(Change(whole, 0, terms))
         require(torch.equal(matrix, kept), "rows() wrote the matrix")
         require(torch.equal(rows, whole[ids]), f"rows() differ from rows of add_() in {dtype}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoopt.interfaces import UpdateStep
+from zoopt.interfaces import Change, UpdateStep
 from zoopt.updates.dense import buffer, descend, settled_slots
 
 
@@ -25,5 +25,5 @@ class Momentum:
         for slot in settled_slots(step):
             m = buffer(step, slot, "exp_avg")
             terms = tuple((s, (1 - self.beta) * c) for s, c in step.gradient.terms(slot))
-            step.direction.add_(m, slot.index, terms, decay=self.beta)
+            step.direction.add_(Change(m, slot.index, terms, self.beta))
             descend(step, slot, m)

@@ -1,0 +1,125 @@
+"""Tensors together in few launches: what each gets is what it would get alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoopt.directions import compilation, generator, kernel, layout
+from zoopt.directions.gaussian import GAUSSIAN
+from zoopt.directions.generator import BLOCK, Unit
+from zoopt.directions.layout import Piece
+from zoopt.directions.rademacher import RADEMACHER
+from zoopt.interfaces import Change, Terms
+
+TERMS: Terms = ((1, 0.5), (2, -0.25))
+SIZES = (1, 700, 5 * BLOCK, 40 * BLOCK + 3, 3, 8 * BLOCK, 64 * BLOCK)
+
+
+@pytest.fixture(autouse=True)
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of piece, in several batches, at sizes that a test can afford."""
+    monkeypatch.setattr(layout, "DIRECT", 4)
+    monkeypatch.setattr(layout, "POOL", 6)
+    monkeypatch.setattr(kernel, "_BATCH", 16)
+    monkeypatch.setattr(kernel, "_WIDE_BATCH", 5)
+
+
+def tensors(dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    return [torch.linspace(-1, 1, size).to(dtype) for size in SIZES]
+
+
+def changes(these: Sequence[Tensor], terms: Terms = TERMS) -> list[Change]:
+    return [Change(tensor, index, terms, decay=0.9) for index, tensor in enumerate(these)]
+
+
+@pytest.mark.parametrize("unit", [GAUSSIAN, RADEMACHER], ids=lambda unit: unit.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("number", [1, 2, 11])
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_together_equals_one_by_one(
+    unit: Unit, dtype: torch.dtype, number: int, stochastic: bool
+) -> None:
+    terms = tuple((seed, 0.3 / (1 + seed)) for seed in range(number))
+    together, alone = tensors(dtype), tensors(dtype)
+    kernel.add_(changes(together, terms), unit, stochastic_rounding=stochastic)
+    for change in changes(alone, terms):
+        kernel.add_([change], unit, stochastic_rounding=stochastic)
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_segments_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "SEGMENT", 4 * BLOCK)
+    together, alone = tensors(), tensors()
+    kernel.add_(changes(together), RADEMACHER)
+    monkeypatch.setattr(layout, "DIRECT", 1 << 30)
+    for change in changes(alone):
+        kernel.add_([change], RADEMACHER)
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_terms_decays_dtypes_and_layouts_may_differ() -> None:
+    def mixed() -> list[Change]:
+        return [
+            Change(torch.ones(700), 0, TERMS),
+            Change(torch.ones(700), 1, TERMS, decay=0.5),
+            Change(torch.ones(700), 2, TERMS[:1]),
+            Change(torch.ones(700, dtype=torch.bfloat16), 3, TERMS),
+            Change(torch.ones(30, 40).t(), 4, TERMS),
+            Change(torch.ones(3), 5, (), decay=0.5),
+            Change(torch.ones(3), 6, ()),
+        ]
+
+    together, alone = mixed(), mixed()
+    kernel.add_(together, GAUSSIAN)
+    for change in alone:
+        kernel.add_([change], GAUSSIAN)
+    assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(together, alone, strict=True))
+    assert together[4].tensor.stride() == (1, 40)
+    assert together[5].tensor.tolist() == [0.5] * 3
+    assert together[6].tensor.tolist() == [1.0] * 3
+
+
+def test_nothing_is_changed_where_one_of_them_cannot_be() -> None:
+    fine = torch.ones(5)
+    with pytest.raises(TypeError, match=r"torch\.int64"):
+        kernel.add_([Change(fine, 0, TERMS), Change(torch.ones(5).long(), 1, TERMS)], GAUSSIAN)
+    assert fine.tolist() == [1.0] * 5
+
+
+def test_batches_cover_every_element_once_and_keep_their_limits() -> None:
+    flats = tensors()
+    pieces = [Piece(flat, index, 0, 0) for index, flat in enumerate(flats)]
+    made = list(layout.batches(pieces, most=16))
+    assert len(made) > 2
+    for batch in made:
+        assert sum(piece.blocks for piece in batch.pieces) <= 16
+        assert sum(piece.blocks for piece in batch.pooled) <= 6
+        for _, blocks in batch.runs():
+            blocks.add_(100.0)
+    for flat, plain in zip(flats, tensors(), strict=True):
+        assert torch.equal(flat, plain + 100.0)
+
+
+def test_few_launches_for_many_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    launches = []
+    run = kernel._run
+
+    def noted(name: str, *args: Any, **kwargs: Any) -> None:
+        launches.append(name)
+        run(name, *args, **kwargs)
+
+    monkeypatch.setattr(kernel, "_run", noted)
+    kernel.add_(changes([torch.ones(576) for _ in range(272)]), RADEMACHER)
+    assert launches == ["rademacher_words_cpu", "rademacher_2_float32_cpu"]
+
+
+def test_compiled_together_equals_eager() -> None:
+    eager, compiled = tensors(), tensors()
+    kernel.add_(changes(eager), RADEMACHER)
+    kernel.add_(changes(compiled), RADEMACHER, compiled=True)
+    assert all(torch.equal(a, b) for a, b in zip(eager, compiled, strict=True))
+    assert not compilation._state.broken

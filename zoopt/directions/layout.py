@@ -1,0 +1,148 @@
+"""Which elements of which tensors one launch of the kernel processes.
+
+A launch works on whole blocks, each with an address of its own, so blocks of different tensors can
+share one. Long runs of blocks are processed where they are. What is short (small tensors, and the
+ends of others) is gathered in a scratch buffer that stays in cache, and scattered afterwards: a
+model of hundreds of small tensors then costs a few launches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from zoopt.directions import generator
+from zoopt.directions.generator import BLOCK
+
+DIRECT = 256
+"""Blocks in a row that are worth a launch of their own."""
+
+POOL = 2048
+"""Blocks gathered for a launch: 4 MB in fp32."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of elements of one tensor, within one segment.
+
+    Attributes:
+        flat: the elements, a 1-D view.
+        index: the tensor's position in θ.
+        segment: the segment's number.
+        first: offset of the first element within the segment.
+    """
+
+    flat: Tensor
+    index: int
+    segment: int
+    first: int
+
+    @property
+    def lead(self) -> int:
+        """Elements of the first block that come before this piece."""
+        return self.first % BLOCK
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it touches."""
+        return -(-(self.lead + self.flat.shape[0]) // BLOCK)
+
+    @property
+    def direct(self) -> bool:
+        """Whether it is processed where it is."""
+        return self.blocks >= DIRECT and self.flat.shape[0] == self.blocks * BLOCK
+
+    def part(self, start: int, stop: int) -> Piece:
+        """Elements start to stop of it."""
+        return Piece(self.flat[start:stop], self.index, self.segment, self.first + start)
+
+
+@dataclass
+class Batch:
+    """Pieces that are processed together."""
+
+    direct: list[Piece] = field(default_factory=list)
+    pooled: list[Piece] = field(default_factory=list)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """All of them, in the order of the rows."""
+        return self.direct + self.pooled
+
+    def runs(self) -> Iterator[tuple[slice, Tensor]]:
+        """(their rows, blocks of shape (n, 32, 16)): what is written there ends in the tensors."""
+        row = 0
+        for piece in self.direct:
+            yield slice(row, row + piece.blocks), piece.flat.view(-1, 32, 16)
+            row += piece.blocks
+        if not self.pooled:
+            return
+        # A single block would be compiled for apart.
+        scratch = self.pooled[0].flat.new_zeros(max(2, _blocks(self.pooled)) * BLOCK)
+        places, start = [], 0
+        for piece in self.pooled:
+            places.append(scratch[start + piece.lead :][: piece.flat.shape[0]])
+            start += piece.blocks * BLOCK
+        tensors = [piece.flat for piece in self.pooled]
+        torch._foreach_copy_(places, tensors)
+        yield slice(row, row + scratch.shape[0] // BLOCK), scratch.view(-1, 32, 16)
+        torch._foreach_copy_(tensors, places)
+
+    def rows(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(which piece, which block of its segment) for each row: int64 and int32."""
+        pieces = self.pieces
+        counts = [piece.blocks for piece in pieces]
+        if self.pooled and _blocks(self.pooled) < 2:
+            counts[-1] = 2
+        firsts = torch.tensor([piece.first // BLOCK for piece in pieces], dtype=torch.int32)
+        lengths = torch.tensor(counts)
+        owner = torch.repeat_interleave(lengths)
+        starts = (lengths.cumsum(0) - lengths).to(torch.int32)
+        block = torch.arange(len(owner), dtype=torch.int32) + (firsts - starts)[owner]
+        return owner.to(device), block.to(device)
+
+
+def pieces_of(flat: Tensor, index: int, first: int) -> Iterator[Piece]:
+    """A tensor's elements, segment by segment; ``first`` is the offset of its first one."""
+    for number, part, offset in generator.segments(flat, first):
+        yield Piece(part, index, number, offset)
+
+
+def batches(pieces: Iterable[Piece], most: int) -> Iterator[Batch]:
+    """The pieces in batches of about ``most`` blocks at most."""
+    batch, used = Batch(), 0
+    for piece in pieces:
+        for part in _cut(piece, most):
+            full = used + part.blocks > most
+            if full or (not part.direct and _blocks(batch.pooled) + part.blocks > POOL):
+                yield batch
+                batch, used = Batch(), 0
+            (batch.direct if part.direct else batch.pooled).append(part)
+            used += part.blocks
+    if used:
+        yield batch
+
+
+def _cut(piece: Piece, most: int) -> Iterator[Piece]:
+    """A small piece as it is; of a large one the incomplete ends, and runs of whole blocks."""
+    length = piece.flat.shape[0]
+    if piece.blocks < DIRECT:
+        yield piece
+        return
+    position = -piece.lead % BLOCK
+    if position:
+        yield piece.part(0, position)
+    whole = position + (length - position) // BLOCK * BLOCK
+    while position < whole:
+        stop = min(position + most * BLOCK, whole)
+        yield piece.part(position, stop)
+        position = stop
+    if whole < length:
+        yield piece.part(whole, length)
+
+
+def _blocks(pieces: list[Piece]) -> int:
+    return sum(piece.blocks for piece in pieces)
