@@ -26,6 +26,7 @@ ONCE_UPON_A_TIME = [1, 9038, 2501, 263, 931]  # with the token that begins a tex
 
 OPT_SHAPES = {  # hidden size, layers, heads
     "125m": (768, 12, 12),
+    "1.3b": (2048, 24, 32),
 }
 
 

@@ -37,6 +37,7 @@ MODELS = {
     "stories15M": partial(_random, models.stories15m),
     "OPT-125M's shape": partial(_random, partial(models.opt, "125m")),
     DEMO: _smollm2,
+    "OPT-1.3B's shape": partial(_random, partial(models.opt, "1.3b")),
 }
 
 # Malladi et al. 2023, arXiv 2305.17333, table 22: GB on GPUs, one example of MultiRC, 400 tokens.
