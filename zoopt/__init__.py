@@ -13,13 +13,14 @@ from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, ZOEstimator
 from zoopt.interfaces import Displacement, GradientEstimate, Probe
+from zoopt.metrics import Metric
 from zoopt.namesake import warn_of_namesake
 from zoopt.optimizer import ZOOptimizer
 from zoopt.population import Population
 from zoopt.presets import MeZO
 from zoopt.probing import NonFiniteLossError
 from zoopt.records import StepRecord
-from zoopt.registry import Metric, get_objective, list_objectives, register_objective
+from zoopt.registry import get_objective, list_objectives, register_objective
 from zoopt.tasks import HeadClassification, Regression, Task, TaskObjective, Verbalizer
 from zoopt.trajectory import TrajectoryError, replay
 from zoopt.tuning.loop import Result, tune

@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from zoopt import checkpoint, registry, trajectory
+from zoopt.metrics import Metric
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.tasks import TASKS
 from zoopt.tuning.evaluation import compare, reported_metrics
@@ -199,7 +200,7 @@ def _list(chosen: Namespace) -> int:
             0
         ]
         better = []
-        if isinstance(member, registry.Metric):
+        if isinstance(member, Metric):
             better = ["higher" if member.higher_is_better else "lower"]
         table.add_row(name, *better, about)
     Console().print(table)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere
 from zoopt.engines import Batched, Copy, InPlace, Overlay
 from zoopt.estimators import NSPSA, SPSA, ZOEstimator
 from zoopt.interfaces import Direction, UpdateRule
+from zoopt.metrics import Metric
 from zoopt.updates import SGD, Adam, Momentum
 
 DIRECTIONS: dict[str, type[Any]] = {
@@ -42,45 +43,29 @@ ESTIMATORS: dict[str, Callable[..., ZOEstimator]] = {
 UPDATES: dict[str, type[Any]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
 
 ENTRY_POINTS = "zoopt.objectives"
-NEEDS = ("labels", "probabilities", "values")
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A registered objective: one number from predictions and references.
-
-    Attributes:
-        name: what it is called.
-        function: ``(predictions, references) -> float``.
-        higher_is_better: which way is up.
-        needs: what predictions it takes: ``"labels"`` (class indices, shape (N,)),
-            ``"probabilities"`` (shape (N, classes)), or ``"values"`` (floats, shape (N,)).
-    """
-
-    name: str
-    function: Callable[..., Any]
-    higher_is_better: bool
-    needs: str = "labels"
-
-    def __call__(self, predictions: Any, references: Any) -> float:
-        """The score of all predictions at once."""
-        return float(self.function(predictions, references))
 
 
 _metrics: dict[str, Metric] = {}
 
 
 def register_objective(
-    name: str, *, higher_is_better: bool, needs: str = "labels"
+    name: str,
+    *,
+    higher_is_better: bool,
+    needs: str = "labels",
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    piecewise_constant: bool = False,
 ) -> Callable[[F], F]:
     """Registers ``(predictions, references) -> float`` as an objective under a name.
 
     Args:
         name: what configs and calls will write.
         higher_is_better: whether tuning raises the number or lowers it.
-        needs: what to hand it as predictions; see :class:`Metric`.
+        needs: what to hand it as predictions; see :class:`zoopt.Metric`.
+        bounds: the smallest and largest value it can have.
+        piecewise_constant: whether a small move of θ mostly leaves it as it is.
 
     Raises:
         ValueError: the name belongs to another function already.
@@ -93,17 +78,15 @@ def register_objective(
         >>> zoopt.get_objective("share_of_ones")([0, 1, 1, 1], [0, 0, 0, 0])
         0.75
     """
-    if needs not in NEEDS:
-        raise ValueError(f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}")
-
     def register(function: F) -> F:
+        metric = Metric(name, function, higher_is_better, needs, bounds, piecewise_constant)
         held = _metrics.get(name)
         if held is not None and _origin(held.function) != _origin(function):
             raise ValueError(
                 f"objective {name!r} is already {_origin(held.function)}; "
                 f"register {_origin(function)} under another name"
             )
-        _metrics[name] = Metric(name, function, higher_is_better, needs)
+        _metrics[name] = metric
         return function
 
     return register

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from zoopt.metrics import Metric
 from zoopt.population import Population
-from zoopt.registry import Metric
 
 Example = Mapping[str, Any]
 Scores = NDArray[np.float64]

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import DegenerateDataWarning, bootstrap
 
-from zoopt.registry import Metric, get_objective, list_objectives
+from zoopt.metrics import Metric
+from zoopt.registry import get_objective, list_objectives
 from zoopt.tasks import Scores, Task, as_needed
 
 _RESAMPLES = 1000

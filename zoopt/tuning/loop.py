@@ -14,10 +14,10 @@ import torch
 
 from zoopt import checkpoint, registry, trajectory
 from zoopt.directions import compilation
+from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.population import Population
 from zoopt.probing import NonFiniteLossError, evaluation_mode
-from zoopt.registry import Metric
 from zoopt.seeds import fold
 from zoopt.tasks import Example, Scores, Task, TaskObjective
 from zoopt.tuning.console import Console

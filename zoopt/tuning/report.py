@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 
+from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
-from zoopt.registry import Metric
 from zoopt.tasks import Scores, Task
 from zoopt.tuning.evaluation import (
     Comparison,

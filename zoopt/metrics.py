@@ -1,0 +1,56 @@
+"""A metric: the cheap half of an objective, one number from all predictions at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+NEEDS = {
+    "labels": "class indices, shape (N,)",
+    "probabilities": "class probabilities, shape (N, classes)",
+    "values": "numbers, shape (N,)",
+    "scores": "what the task gives: class logits, shape (N, classes), or numbers, shape (N,)",
+    "texts": "N generated texts, with a reference text or several for each",
+    "completions": "N generated texts, with the examples that they answer, dicts with a prompt",
+}
+"""What a metric takes as predictions."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number to tune: one score from predictions and references.
+
+    Attributes:
+        name: what it is called.
+        function: ``(predictions, references) -> float``.
+        higher_is_better: which way is up.
+        needs: what predictions it takes, a key of :data:`NEEDS`.
+        bounds: the smallest and largest value it can have.
+        piecewise_constant: whether a small move of θ mostly leaves it as it is, so that it has no
+            gradient, and two probes often the same value.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    higher_is_better: bool
+    needs: str = "labels"
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    piecewise_constant: bool = False
+
+    def __post_init__(self) -> None:
+        if self.needs not in NEEDS:
+            raise ValueError(
+                f"needs={self.needs!r} is none of {', '.join(map(repr, NEEDS))}: name what "
+                f"{self.name!r} takes as predictions"
+            )
+
+    def __call__(self, predictions: Any, references: Any) -> float:
+        """The score of all predictions at once."""
+        return float(self.function(predictions, references))
+
+    @property
+    def about(self) -> str:
+        """The first line of what its function says of itself."""
+        return ((self.function.__doc__ or "").strip().splitlines() or [""])[0]
