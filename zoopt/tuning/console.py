@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from zoopt.optimizer import ZOOptimizer
-from zoopt.registry import Metric
+from zoopt.metrics import Metric
 from zoopt.tasks import Task
 from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.report import Report
