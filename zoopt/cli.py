@@ -18,7 +18,7 @@ from rich.table import Table
 from zoopt import checkpoint, registry, trajectory
 from zoopt.metrics import Metric
 from zoopt.probing import NonFiniteLossError, evaluation_mode
-from zoopt.tasks import TASKS
+from zoopt.tasks import TASKS, references_for
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import load_model, make_task
 from zoopt.tuning.loop import tune
@@ -161,7 +161,7 @@ def _eval(chosen: Namespace) -> int:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for metric in reported_metrics(task, registry.get_objective(job.objective)):
-        found = compare(metric, {"model": scores}, task.references(examples))
+        found = compare(metric, {"model": scores}, references_for(task, metric, examples))
         table.add_row(metric.name, str(found.values["model"]))
     Console().print(table)
     return 0

@@ -78,6 +78,7 @@ def register_objective(
         >>> zoopt.get_objective("share_of_ones")([0, 1, 1, 1], [0, 0, 0, 0])
         0.75
     """
+
     def register(function: F) -> F:
         metric = Metric(name, function, higher_is_better, needs, bounds, piecewise_constant)
         held = _metrics.get(name)
@@ -123,6 +124,20 @@ def get_objective(name: str) -> Metric:
         f"objective {name!r} loads {_origin(loaded)}, which does not say whether higher is better: "
         "decorate it with @zoopt.register_objective(name, higher_is_better=...)"
     )
+
+
+def keep(objective: Metric | Callable[..., Any]) -> str:
+    """The name of a metric or function, under which it is to be found from now on.
+
+    Raises:
+        ValueError: it is a function that is not registered, or another has the metric's name.
+    """
+    if isinstance(objective, Metric):
+        held = _metrics.get(objective.name)
+        if held is None or held == objective:
+            _metrics[objective.name] = objective
+            return objective.name
+    return name_of(objective)
 
 
 def name_of(objective: Metric | Callable[..., Any]) -> str:

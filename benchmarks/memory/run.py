@@ -34,7 +34,7 @@ def _random(load):
 
 DEMO = "SmolLM2-135M"
 MODELS = {
-    "stories15M": partial(_random, models.stories15m),
+    "stories15M": partial(_random, lambda: models.stories15m()[0]),
     "OPT-125M's shape": partial(_random, partial(models.opt, "125m")),
     DEMO: _smollm2,
     "OPT-1.3B's shape": partial(_random, partial(models.opt, "1.3b")),

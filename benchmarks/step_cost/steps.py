@@ -64,7 +64,7 @@ STEPS = {
         partial(_sentences, torch.bfloat16), COMPARED, rounds=2
     ),
     "stories15M, 16 × 32 tokens": Case(
-        lambda: _random(models.stories15m()),
+        lambda: _random(models.stories15m()[0]),
         COMPARED | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD,
         rounds=3,
     ),

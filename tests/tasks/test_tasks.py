@@ -3,47 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
 )
 
 import zoopt
 from zoopt.tasks import TaskObjective, as_needed
 
-WORDS = ["<pad>", "<unk>", "a", "b", "c", "d", "e", "f", "good", "bad", "fine", "it", "was"]
 ROWS = [
     {"text": "a b c", "label": "good"},
     {"text": "d", "label": "bad"},
     {"text": "e f a b c d", "label": "good"},
     {"text": "b b", "label": "bad"},
 ]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    vocabulary = {word: i for i, word in enumerate(WORDS)}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=64
-    )
-
-
-@pytest.fixture(scope="module")
-def config():
-    return LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        pad_token_id=0,
-    )
 
 
 def verbalizer(tokenizer, **changes):
@@ -64,7 +37,7 @@ def test_verbalizer_logits_are_the_last_positions_of_each_example_alone(tokenize
     for row, scores in zip(ROWS, together, strict=True):
         ids = torch.tensor([tokenizer(row["text"] + " it was")["input_ids"]])
         with torch.no_grad():
-            alone = model(ids).logits[0, -1, [WORDS.index("bad"), WORDS.index("good")]]
+            alone = model(ids).logits[0, -1, tokenizer.convert_tokens_to_ids(["bad", "good"])]
         np.testing.assert_allclose(scores, alone.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -73,7 +46,7 @@ def test_only_the_label_positions_logits_are_computed(tokenizer, config):
     shapes = []
     model.lm_head.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
     verbalizer(tokenizer).predict(model, ROWS)
-    assert shapes == [(4, 1, len(WORDS))]
+    assert shapes == [(4, 1, len(tokenizer))]
 
 
 def test_micro_batches_and_order_do_not_change_predictions(tokenizer, config):
@@ -85,7 +58,7 @@ def test_micro_batches_and_order_do_not_change_predictions(tokenizer, config):
 
 def test_long_inputs_keep_the_end_of_the_template(tokenizer):
     task = verbalizer(tokenizer, max_length=4)
-    assert task.inputs.ids(ROWS[2]) == [WORDS.index(w) for w in ("c", "d", "it", "was")]
+    assert task.inputs.ids(ROWS[2]) == tokenizer.convert_tokens_to_ids(["c", "d", "it", "was"])
 
 
 def test_references_are_class_indices_in_the_verbalizers_order(tokenizer):

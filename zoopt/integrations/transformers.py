@@ -14,7 +14,8 @@ def load(name: str, kind: str, dtype: str, labels: int) -> tuple[torch.nn.Module
 
     Args:
         name: a folder, in which ``~`` and environment variables are expanded, or a hub name.
-        kind: ``"verbalizer"`` loads a causal language model, others a sequence classifier.
+        kind: ``"verbalizer"`` and ``"generation"`` load a causal language model, others a sequence
+            classifier.
         dtype: dtype of the weights, such as ``"float32"``.
         labels: outputs of a classification head.
     """
@@ -27,7 +28,7 @@ def load(name: str, kind: str, dtype: str, labels: int) -> tuple[torch.nn.Module
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = transformers.AutoTokenizer.from_pretrained(where)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
-    if kind == "verbalizer":
+    if kind in ("verbalizer", "generation"):
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(where, **options)
     else:
         options["num_labels"] = labels

@@ -1,6 +1,7 @@
 """Tasks: how examples become predictions, and predictions an objective."""
 
-from zoopt.tasks.base import Example, Scores, Task, TaskObjective, as_needed
+from zoopt.tasks.base import Example, Scores, Task, TaskObjective, as_needed, references_for
+from zoopt.tasks.generation import Generation
 from zoopt.tasks.head import HeadClassification, Regression
 from zoopt.tasks.verbalizer import Verbalizer
 
@@ -8,11 +9,13 @@ TASKS: dict[str, type[Task]] = {
     "verbalizer": Verbalizer,
     "head": HeadClassification,
     "regression": Regression,
+    "generation": Generation,
 }
 
 __all__ = [
     "TASKS",
     "Example",
+    "Generation",
     "HeadClassification",
     "Regression",
     "Scores",
@@ -20,4 +23,5 @@ __all__ = [
     "TaskObjective",
     "Verbalizer",
     "as_needed",
+    "references_for",
 ]

@@ -15,8 +15,16 @@ from zoopt.metrics import Metric
 from zoopt.population import Population
 
 Example = Mapping[str, Any]
-Scores = NDArray[np.float64]
-"""What a model says of N examples: class logits (N, classes), or values (N,)."""
+Scores = NDArray[Any]
+"""What a model says of N examples: class logits (N, classes), values (N,), or texts (N,)."""
+
+
+TAKEN: Mapping[str, tuple[str, ...]] = {
+    "class scores": ("labels", "probabilities", "scores"),
+    "values": ("values", "scores"),
+    "texts": ("texts", "completions"),
+}
+"""What metrics may need, by what a task gives."""
 
 
 class Task(ABC):
@@ -30,8 +38,11 @@ class Task(ABC):
         batch_size: examples in one forward.
     """
 
+    gives: str = "values"
+    """What it makes predictions of: a key of :data:`TAKEN`."""
+
     labels: tuple[str, ...] = ()
-    """Names of the classes in the order of the logits; empty for a regression."""
+    """Names of the classes in the order of the logits; empty where there are none."""
 
     def __init__(
         self,
@@ -45,7 +56,7 @@ class Task(ABC):
         if not train:
             raise ValueError("the task has no training examples: train is empty")
         for name, split in (("train", train), ("dev", dev), ("test", test)):
-            if split and target not in split[0]:
+            if split and target and target not in split[0]:
                 raise KeyError(
                     f"the {name} examples have no column {target!r}; they have "
                     f"{', '.join(map(repr, split[0]))}. Name the column with target=..."
@@ -56,7 +67,11 @@ class Task(ABC):
 
     @abstractmethod
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
-        """One forward: logits (N, classes), or values (N,)."""
+        """One forward: a row for each example."""
+
+    def said(self, out: torch.Tensor, population: Population) -> Scores:
+        """What each of K probes says, shape (K, N, …), from one forward of K · N rows."""
+        return population.per_probe(out).float().cpu().numpy().astype(np.float64)
 
     def length(self, example: Example) -> int:
         """How long an example's input is; examples of like length share a forward."""
@@ -74,6 +89,10 @@ class Task(ABC):
                 f"{error.args[0]!r} in column {self.target!r} is none of the labels "
                 f"{', '.join(map(repr, self.labels))}"
             ) from None
+
+    def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
+        """The examples as rewards see them, with the prompt; only where texts are generated."""
+        raise TypeError(f"{type(self).__name__} generates no texts that a reward could look at")
 
     def predict(
         self,
@@ -106,8 +125,8 @@ class Task(ABC):
             population.declare(len(part) * population.size)
             with torch.no_grad():
                 out = self.forward(model, [examples[i] for i in part] * population.size)
-            said = population.per_probe(out).float().cpu().numpy().astype(np.float64)
-            for i, column in zip(part, said.swapaxes(0, 1), strict=True):
+            said = self.said(out, population).swapaxes(0, 1)
+            for i, column in zip(part, said, strict=True):
                 columns[i] = column
             if advance is not None:
                 advance(len(part))
@@ -125,11 +144,10 @@ class TaskObjective:
     """
 
     def __init__(self, task: Task, metric: Metric) -> None:
-        if (metric.needs == "values") != (not task.labels):
-            has = "class scores" if task.labels else "values"
+        if metric.needs not in TAKEN[task.gives]:
             raise ValueError(
                 f"objective {metric.name!r} takes {metric.needs}, but {type(task).__name__} gives "
-                f"{has}: choose another objective (zoopt list objectives) or another task"
+                f"{task.gives}: choose another objective (zoopt list objectives) or another task"
             )
         self.task = task
         self.metric = metric
@@ -143,6 +161,10 @@ class TaskObjective:
         """The metric, given the form of prediction that it takes."""
         return self.metric(as_needed(predictions, self.metric.needs), references)
 
+    def references(self, examples: Sequence[Example]) -> NDArray[Any]:
+        """What the metric compares predictions with."""
+        return references_for(self.task, self.metric, examples)
+
     def value(self, model: torch.nn.Module, batch: Sequence[Example]) -> float:
         """The objective on a batch."""
         return self.values(model, batch, Population(1))[0]
@@ -151,9 +173,14 @@ class TaskObjective:
         self, model: torch.nn.Module, batch: Sequence[Example], population: Population
     ) -> list[float]:
         """The objective on a batch for each probe of a population."""
-        references = self.task.references(batch)
+        references = self.references(batch)
         said = self.task.predict_each(model, batch, population)
         return [self.score(scores, references) for scores in said]
+
+
+def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> NDArray[Any]:
+    """What a metric compares a task's predictions with: references, or for rewards examples."""
+    return task.asked(examples) if metric.needs == "completions" else task.references(examples)
 
 
 def as_needed(scores: Scores, needs: str) -> NDArray[Any]:

@@ -81,6 +81,8 @@ class HeadClassification(Head):
         **kwargs: as for :class:`Head`.
     """
 
+    gives = "class scores"
+
     def __init__(self, *args: Any, labels: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.labels = tuple(map(str, labels))

@@ -33,6 +33,8 @@ class Verbalizer(Task):
         ValueError: a word is not a single token, or two labels share one.
     """
 
+    gives = "class scores"
+
     def __init__(
         self,
         train: Sequence[Example],

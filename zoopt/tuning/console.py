@@ -17,8 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from zoopt.optimizer import ZOOptimizer
 from zoopt.metrics import Metric
+from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Task
 from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.report import Report

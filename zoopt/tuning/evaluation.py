@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,13 @@ from scipy.stats import DegenerateDataWarning, bootstrap
 
 from zoopt.metrics import Metric
 from zoopt.registry import get_objective, list_objectives
-from zoopt.tasks import Scores, Task, as_needed
+from zoopt.tasks import Scores, Task, as_needed, references_for
 
 _RESAMPLES = 1000
-_PREFERRED = {
-    "classes": ("accuracy", "f1_macro", "cross_entropy"),
+_PREFERRED: Mapping[str, tuple[str, ...]] = {
+    "class scores": ("accuracy", "f1_macro", "cross_entropy"),
     "values": ("mse", "pearson", "spearman"),
+    "texts": (),
 }
 
 
@@ -50,7 +51,7 @@ class Comparison:
 
 def reported_metrics(task: Task, objective: Metric) -> list[Metric]:
     """The objective first, then what people usually want to see beside it."""
-    names = [n for n in _PREFERRED["classes" if task.labels else "values"] if n != objective.name]
+    names = [n for n in _PREFERRED[task.gives] if n != objective.name]
     available = set(list_objectives())
     return [objective, *(get_objective(name) for name in names if name in available)]
 
@@ -146,30 +147,47 @@ def class_offsets(scores: Scores, references: NDArray[Any]) -> NDArray[np.float6
 
 
 def changed(
-    task: Task, examples: Sequence[Any], before: Scores, after: Scores, limit: int = 10
+    task: Task, objective: Metric, before: Scores, after: Scores, limit: int = 10
 ) -> list[dict[str, Any]]:
-    """Examples whose prediction changed, those that changed most first."""
-    if task.labels:
+    """Test examples whose prediction changed, those that changed most first.
+
+    Args:
+        task: its test examples.
+        objective: what says which of two texts is better.
+        before: what the model said of them, shape (N, …).
+        after: what the tuned model says.
+        limit: how many to give.
+    """
+    examples, references = task.test, task.references(task.test)
+    show: Callable[[Any], str] = str
+    if task.gives == "class scores":
         old, new = before.argmax(axis=1), after.argmax(axis=1)
-        margin = (after - before)[np.arange(len(new)), new] - (after - before)[
-            np.arange(len(old)), old
-        ]
-        order = [i for i in np.argsort(-margin) if old[i] != new[i]]
-        show: Any = lambda value: task.labels[int(value)]  # noqa: E731
+        rows = np.arange(len(new))
+        gain = (new == references) * 1.0 - (old == references)
+        size = (after - before)[rows, new] - (after - before)[rows, old]
+        show = lambda value: task.labels[int(value)]  # noqa: E731
+    elif task.gives == "values":
+        old, new = before, after
+        gain = np.abs(references - old) - np.abs(references - new)
+        size = np.abs(new - old)
+        show = lambda value: f"{float(value):.3f}"  # noqa: E731
     else:
         old, new = before, after
-        order = list(np.argsort(-np.abs(new - old)))
-        show = lambda value: f"{float(value):.3f}"  # noqa: E731
-    references = task.references(examples)
+        compared = references_for(task, objective, examples)
+        sign = 1.0 if objective.higher_is_better else -1.0
+        one = [np.arange(i, i + 1) for i in range(len(examples))]
+        gain = np.array(
+            [sign * (objective(new[i], compared[i]) - objective(old[i], compared[i])) for i in one]
+        )
+        size = np.abs(gain)
+    order = [i for i in np.argsort(-size, kind="stable") if old[i] != new[i]]
     return [
         {
             "example": {k: v for k, v in examples[i].items() if k != task.target},
             "reference": show(references[i]),
             "before": show(old[i]),
             "after": show(new[i]),
-            "better": abs(float(references[i] - new[i])) < abs(float(references[i] - old[i]))
-            if not task.labels
-            else bool(new[i] == references[i]),
+            "better": bool(gain[i] > 0),
         }
         for i in order[:limit]
     ]

@@ -8,7 +8,7 @@ import torch
 
 from zoopt.integrations import transformers
 from zoopt.registry import unknown
-from zoopt.tasks import TASKS, HeadClassification, Regression, Task, Verbalizer
+from zoopt.tasks import TASKS, Generation, HeadClassification, Regression, Task, Verbalizer
 from zoopt.tuning.data import read_splits
 from zoopt.tuning.settings import Job
 
@@ -25,14 +25,21 @@ def make_task(job: Job, tokenizer: Any) -> Task:
     if settings.kind not in TASKS:
         raise ValueError(unknown("task", settings.kind, TASKS))
     splits = read_splits(job.data)
+    generating = settings.kind == "generation"
+    target = settings.target
+    if generating and target not in splits["train"][0]:
+        target = ""
     common: dict[str, Any] = {
         **splits,
         "tokenizer": tokenizer,
         "template": settings.template,
-        "target": settings.target,
+        "target": target,
         "max_length": settings.max_length or None,
         "batch_size": settings.forward_size,
     }
+    if generating:
+        options = {name: getattr(settings, name) for name in ("max_new_tokens", "decoding", "stop")}
+        return Generation(**common, **options)
     if settings.kind == "verbalizer":
         if len(settings.verbalizer) < 2:
             raise ValueError(

@@ -124,7 +124,7 @@ def _settings(given: dict[str, Any]) -> Settings:
     if not isinstance(made.get("direction", ""), str):
         made["direction"] = made["direction"].name
     if not isinstance(made.get("objective", ""), str):
-        made["objective"] = registry.name_of(made["objective"])
+        made["objective"] = registry.keep(made["objective"])
     if "params" in made:
         params = made["params"]
         made["params"] = (params,) if isinstance(params, str) else tuple(params or ())
@@ -245,7 +245,8 @@ class Tuner:
         return self.objective.values(self.model, batch, population)
 
     def _predict(self, examples: Sequence[Example], advance: Advance | None = None) -> Scores:
-        with evaluation_mode(self.model):
+        # Where texts are sampled, every evaluation samples alike.
+        with evaluation_mode(self.model), seeded(self.settings.seed):
             return self.task.predict(self.model, examples, advance)
 
     def _calibrating(self) -> Sequence[Example]:
@@ -267,7 +268,7 @@ class Tuner:
         dev = self.task.dev
         entry: dict[str, Any] = {"step": step, "dev": None}
         if dev:
-            entry["dev"] = self.objective.score(self._predict(dev), self.task.references(dev))
+            entry["dev"] = self.objective.score(self._predict(dev), self.objective.references(dev))
         if self._is_best(entry["dev"]):
             checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
         if step:
@@ -292,8 +293,10 @@ class Tuner:
         with self.console.work("evaluating the tuned model", tests) as advance:
             after = self._predict(self.task.test, advance)
         with self.console.work("writing the report", 0):
-            truth = self.task.references(self._calibrating())
-            offsets = class_offsets(before["train"], truth) if truth.size else None
+            calibrating = self._calibrating()
+            offsets = None
+            if calibrating:
+                offsets = class_offsets(before["train"], self.task.references(calibrating))
             report = Report.make(
                 self.task, self.metric, before["test"], after, offsets, best["step"]
             )

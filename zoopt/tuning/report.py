@@ -16,7 +16,7 @@ from rich.table import Table
 
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
-from zoopt.tasks import Scores, Task
+from zoopt.tasks import Scores, Task, references_for
 from zoopt.tuning.evaluation import (
     Comparison,
     Estimate,
@@ -94,12 +94,11 @@ class Report:
         conditions = {"before": before, "tuned": after}
         if offsets is not None:
             conditions = {"before": before, "calibrated": before + offsets, "tuned": after}
-        references = task.references(task.test)
         rows = [
-            Row.make(metric, compare(metric, conditions, references))
+            Row.make(metric, compare(metric, conditions, references_for(task, metric, task.test)))
             for metric in reported_metrics(task, objective)
         ]
-        changes = changed(task, task.test, before, after)
+        changes = changed(task, objective, before, after)
         return cls(tuple(rows), tuple(changes), len(task.test), best_step)
 
     def row(self, metric: str) -> Row:

@@ -81,14 +81,18 @@ class TaskSettings:
     """What the model is asked.
 
     Args:
-        kind: "verbalizer" (a causal LM says a word), "head" (a classification head) or
-            "regression" (one output).
+        kind: "verbalizer" (a causal LM says a word), "head" (a classification head),
+            "regression" (one output) or "generation" (a causal LM writes a text).
         template: text with the data's columns in braces.
         verbalizer: for "verbalizer", the word of each label, in the order of the classes.
         labels: for "head", the labels in the order of the outputs.
-        target: column that holds the label or value.
+        target: column that holds the label, value or reference text; for "generation" there may
+            be none.
         max_length: longest input in tokens, 0 for the model's; longer ones lose their start.
         forward_size: examples in one forward.
+        max_new_tokens: for "generation", the longest completion in tokens.
+        decoding: for "generation", further arguments of generate(), as {do_sample: true}.
+        stop: for "generation", text before which completions are cut off.
     """
 
     kind: str = "verbalizer"
@@ -98,6 +102,9 @@ class TaskSettings:
     target: str = "label"
     max_length: int = 0
     forward_size: int = 32
+    max_new_tokens: int = 64
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    stop: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmarks import models
+from examples import stories
 
 WIDTH, HIDDEN, LAYERS, HEADS, VOCABULARY, LENGTH = 16, 24, 2, 2, 11, 8
 
@@ -61,5 +61,5 @@ def test_a_llama2c_file_is_read_as_the_model_it_is():
     data = header.tobytes() + b"".join(tensor.numpy().tobytes() for tensor in w.values())
     ids = torch.tensor([3, 1, 4, 1, 5])
     with torch.no_grad():
-        found = models.from_llama2c(data)(input_ids=ids[None]).logits[0]
+        found = stories.from_llama2c(data)(input_ids=ids[None]).logits[0]
     torch.testing.assert_close(found, forward(w, ids), rtol=1e-4, atol=1e-4)

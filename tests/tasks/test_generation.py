@@ -1,0 +1,118 @@
+"""Generation: texts are those of each prompt alone, and rewards see prompts and columns."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+import zoopt
+from zoopt.population import Population
+
+ROWS = [{"text": "a b", "topic": 1}, {"text": "c", "topic": 2}, {"text": "d e f a", "topic": 3}]
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    torch.manual_seed(3)
+    return LlamaForCausalLM(config).eval()
+
+
+def generation(tokenizer, **changes):
+    options = {"tokenizer": tokenizer, "template": "{text} it", "max_new_tokens": 6, **changes}
+    return zoopt.Generation(ROWS, test=ROWS, **options)
+
+
+def early(predictions, references):
+    """Mean share of words from the first half of the vocabulary."""
+    return float(np.mean([word < "d" for text in predictions for word in text.split()] or 0.0))
+
+
+def test_texts_are_those_of_each_prompt_alone(tokenizer, model):
+    task = generation(tokenizer)
+    together = task.predict(model, ROWS)
+    assert together.shape == (3,)
+    for row, text in zip(ROWS, together, strict=True):
+        ids = tokenizer(f"{row['text']} it", return_tensors="pt")["input_ids"]
+        out = model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=0)
+        assert text == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_completions_end_before_the_stop_text(tokenizer, model):
+    whole = generation(tokenizer).predict(model, ROWS)
+    stop = whole[0].split()[2]
+    cut = generation(tokenizer, stop=stop).predict(model, ROWS)
+    assert [text.partition(stop)[0] for text in whole] == cut.tolist()
+    assert len(cut[0]) < len(whole[0])
+
+
+def test_a_population_has_a_text_for_each_probe_and_example(tokenizer, model):
+    said = generation(tokenizer).predict_each(model, ROWS, Population(2))
+    assert said.shape == (2, 3)
+    assert (
+        said[0].tolist() == said[1].tolist() == generation(tokenizer).predict(model, ROWS).tolist()
+    )
+
+
+def test_references_are_texts_lists_of_them_or_nothing(tokenizer):
+    assert generation(tokenizer).references(ROWS).tolist() == ["", "", ""]
+    rows = [{"text": "a", "answer": ["b", "c"]}, {"text": "d", "answer": "e"}]
+    task = zoopt.Generation(rows, tokenizer=tokenizer, template="{text}", target="answer")
+    assert task.references(rows).tolist() == [["b", "c"], "e"]
+
+
+def test_rewards_see_the_prompt_and_all_columns(tokenizer, model):
+    seen = []
+
+    def reward(predictions, references):
+        seen.extend(zip(predictions, references, strict=True))
+        return 0.5
+
+    metric = zoopt.Metric("seen", reward, True, needs="completions")
+    objective = zoopt.TaskObjective(generation(tokenizer), metric)
+    assert objective.value(model, ROWS) == 0.5
+    assert [example for _, example in seen] == [{**r, "prompt": f"{r['text']} it"} for r in ROWS]
+
+
+def test_a_metric_of_labels_is_refused(tokenizer):
+    with pytest.raises(ValueError, match=r"'accuracy' takes labels, but Generation gives texts"):
+        zoopt.TaskObjective(generation(tokenizer), zoopt.get_objective("accuracy"))
+
+
+def test_no_new_tokens_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="max_new_tokens=0"):
+        generation(tokenizer, max_new_tokens=0)
+
+
+@pytest.mark.parametrize("engine", ["inplace", "batched"])
+def test_sampled_texts_are_tuned_and_a_run_repeats_itself(tokenizer, config, tmp_path, engine):
+    """Rewards move by sampling with common random numbers; equal settings give equal weights."""
+    metric = zoopt.Metric("early", early, False, needs="texts", bounds=(0, 1))
+    ended = []
+    for name in "ab":
+        torch.manual_seed(3)
+        model = LlamaForCausalLM(config)
+        result = zoopt.tune(
+            model,
+            task=generation(tokenizer, decoding={"do_sample": True}),
+            objective=metric,
+            estimator="nspsa",
+            n=2,
+            direction="lowrank",
+            engine=engine,
+            eps=0.1,
+            lr=0.05,
+            steps=3,
+            batch_size=3,
+            eval_every=3,
+            run_dir=tmp_path / name,
+            quiet=True,
+        )
+        ended.append(model.state_dict())
+        assert [row.metric for row in result.report.rows] == ["early"]
+        assert (tmp_path / name / "report.html").read_text().count("<h2>") >= 2
+    assert all(torch.equal(ended[0][key], ended[1][key]) for key in ended[0])
+    torch.manual_seed(3)
+    assert any(
+        not torch.equal(tensor, ended[0][key])
+        for key, tensor in LlamaForCausalLM(config).state_dict().items()
+    )
