@@ -115,6 +115,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._share_prefix = share_prefix
         self._wanted_engine = engine or self.estimator.engine
         self._pending: tuple[GradientEstimate, StepRecord] | None = None
+        self.estimated: GradientEstimate | None = None
+        """What the last step moved θ along."""
         self._ready = False
         defaults = {
             "lr": lr,
@@ -214,6 +216,7 @@ class ZOOptimizer(torch.optim.Optimizer):
                 self.engine.settle()
                 raise
         self._pending = estimate, self._record(estimate, chained)
+        self.estimated = estimate
         return sign * sum(estimate.losses) / len(estimate.losses)
 
     def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]

@@ -110,12 +110,14 @@ class Console:
             f"step {entry['step']:>5}   dev {metric.name} [bold]{entry['dev']:.4f}[/]{train}{rate}"
         )
 
-    def finished(self, report: Report, stop: dict[str, Any], folder: RunFolder) -> None:
+    def finished(self, report: Report, stop: dict[str, Any], folder: RunFolder, hint: str) -> None:
         """What came of it."""
         reason, value = next(iter(stop.items()))
         self._out.print(f"stopped: {reason} ({value}); best checkpoint: step {report.best_step}")
         if report.rows:
             self._out.print(report.table())
+        if hint:
+            self._out.print(f"[bold yellow]{hint}[/]")
         self._out.print(
             f"report {folder.path / 'report.html'}   model {folder.model}   log {folder.trajectory}"
         )

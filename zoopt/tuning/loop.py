@@ -24,6 +24,7 @@ from zoopt.tuning.console import Console
 from zoopt.tuning.data import Batches
 from zoopt.tuning.evaluation import class_offsets
 from zoopt.tuning.folder import RunFolder
+from zoopt.tuning.learning import advice, silent_share
 from zoopt.tuning.report import Report, write_report
 from zoopt.tuning.settings import Settings, plain
 
@@ -233,6 +234,8 @@ class Tuner:
                 "seconds": time.perf_counter() - started - compiling,
                 "forwards": self.forwards,
             }
+            if optimizer.estimated is not None:
+                entry["silent"] = silent_share(optimizer.estimated.coefficients)
             if compiling:
                 entry["compile_seconds"] = compiling
             self.folder.metrics.append(entry)
@@ -301,8 +304,14 @@ class Tuner:
                 self.task, self.metric, before["test"], after, offsets, best["step"]
             )
             checkpoint.export(self.model, self.folder.model)
-            write_report(self.folder, report, stop, self.optimizer)
-        self.console.finished(report, stop, self.folder)
+            hint = advice(
+                self.folder.metrics.steps.values(),
+                self.metric.piecewise_constant,
+                self.settings.batch_size,
+                self.settings.eps,
+            )
+            write_report(self.folder, report, stop, self.optimizer, hint)
+        self.console.finished(report, stop, self.folder, hint)
         return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
 
 

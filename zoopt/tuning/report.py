@@ -134,7 +134,7 @@ class Report:
 
 
 def write_report(
-    folder: RunFolder, report: Report, stop: dict[str, Any], optimizer: ZOOptimizer
+    folder: RunFolder, report: Report, stop: dict[str, Any], optimizer: ZOOptimizer, hint: str
 ) -> None:
     """Writes ``report.html``, which needs no other file, ``report.md`` and ``curve.png``."""
     picture = curve(folder, report)
@@ -150,6 +150,7 @@ def write_report(
         .render(
             report=report,
             stop=stop,
+            hint=hint,
             name=folder.path.name,
             curve=base64.b64encode(picture).decode(),
             config=folder.config.read_text(encoding="utf-8"),
