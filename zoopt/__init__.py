@@ -9,6 +9,7 @@
 True
 """
 
+from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, ZOEstimator
@@ -21,7 +22,7 @@ from zoopt.presets import MeZO
 from zoopt.probing import NonFiniteLossError
 from zoopt.records import StepRecord
 from zoopt.registry import get_objective, list_objectives, register_objective
-from zoopt.tasks import HeadClassification, Regression, Task, TaskObjective, Verbalizer
+from zoopt.tasks import Generation, HeadClassification, Regression, Task, TaskObjective, Verbalizer
 from zoopt.trajectory import TrajectoryError, replay
 from zoopt.tuning.loop import Result, tune
 from zoopt.tuning.settings import Settings
@@ -36,6 +37,7 @@ __all__ = [
     "Adam",
     "Displacement",
     "Gaussian",
+    "Generation",
     "GradientEstimate",
     "HeadClassification",
     "LowRank",
@@ -61,8 +63,10 @@ __all__ = [
     "get_objective",
     "kernel_mode",
     "list_objectives",
+    "metric",
     "register_objective",
     "replay",
+    "rewards",
     "tune",
 ]
 

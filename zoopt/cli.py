@@ -22,6 +22,7 @@ from zoopt.tasks import TASKS, references_for
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import load_model, make_task
 from zoopt.tuning.loop import tune
+from zoopt.tuning.objective import resolve
 from zoopt.tuning.settings import DataSettings, Job, TaskSettings, plain
 
 _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -130,7 +131,7 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 def _tune(chosen: Namespace) -> int:
     job = _job(chosen)
-    registry.get_objective(job.objective)
+    resolve(job.objective)  # a wrong name is told before the model is loaded
     model, tokenizer = load_model(job)
     settings = job.settings()
     result = tune(
@@ -160,7 +161,7 @@ def _eval(chosen: Namespace) -> int:
     table = Table(title=f"{len(examples)} {chosen.split} examples, 95 % bootstrap intervals")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for metric in reported_metrics(task, registry.get_objective(job.objective)):
+    for metric in reported_metrics(task, resolve(job.objective)):
         found = compare(metric, {"model": scores}, references_for(task, metric, examples))
         table.add_row(metric.name, str(found.values["model"]))
     Console().print(table)
@@ -190,19 +191,18 @@ def _replay(chosen: Namespace) -> int:
 
 
 def _list(chosen: Namespace) -> int:
+    members = sorted(_LISTS[chosen.what]().items())
     table = Table(box=None)
-    table.add_column("name", style="bold")
-    if chosen.what == "objectives":
-        table.add_column("better")
+    for head in ("name", *(("better", "range", "takes") if chosen.what == "objectives" else ())):
+        table.add_column(head, no_wrap=True)
     table.add_column("what it is")
-    for name, member in sorted(_LISTS[chosen.what]().items()):
-        about = ((getattr(member, "function", member).__doc__ or "").strip().splitlines() or [""])[
-            0
-        ]
-        better = []
+    for name, member in members:
         if isinstance(member, Metric):
-            better = ["higher" if member.higher_is_better else "lower"]
-        table.add_row(name, *better, about)
+            low, high = member.bounds
+            better = "higher" if member.higher_is_better else "lower"
+            table.add_row(name, better, f"{low:g} to {high:g}", member.needs, member.about)
+        else:
+            table.add_row(name, ((member.__doc__ or "").strip().splitlines() or [""])[0])
     Console().print(table)
     return 0
 

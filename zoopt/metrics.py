@@ -18,6 +18,15 @@ NEEDS = {
 """What a metric takes as predictions."""
 
 
+def check_needs(name: str, needs: str) -> None:
+    """Raises ValueError where a metric needs what no task gives."""
+    if needs not in NEEDS:
+        raise ValueError(
+            f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}: say what {name!r} takes "
+            "as predictions"
+        )
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number to tune: one score from predictions and references.
@@ -40,11 +49,7 @@ class Metric:
     piecewise_constant: bool = False
 
     def __post_init__(self) -> None:
-        if self.needs not in NEEDS:
-            raise ValueError(
-                f"needs={self.needs!r} is none of {', '.join(map(repr, NEEDS))}: name what "
-                f"{self.name!r} takes as predictions"
-            )
+        check_needs(self.name, self.needs)
 
     def __call__(self, predictions: Any, references: Any) -> float:
         """The score of all predictions at once."""

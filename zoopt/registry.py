@@ -20,7 +20,7 @@ from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere
 from zoopt.engines import Batched, Copy, InPlace, Overlay
 from zoopt.estimators import NSPSA, SPSA, ZOEstimator
 from zoopt.interfaces import Direction, UpdateRule
-from zoopt.metrics import Metric
+from zoopt.metrics import Metric, check_needs
 from zoopt.updates import SGD, Adam, Momentum
 
 DIRECTIONS: dict[str, type[Any]] = {
@@ -78,6 +78,7 @@ def register_objective(
         >>> zoopt.get_objective("share_of_ones")([0, 1, 1, 1], [0, 0, 0, 0])
         0.75
     """
+    check_needs(name, needs)
 
     def register(function: F) -> F:
         metric = Metric(name, function, higher_is_better, needs, bounds, piecewise_constant)
@@ -115,44 +116,20 @@ def get_objective(name: str) -> Metric:
         loaded = getattr(importlib.import_module(module), attribute)
     else:
         raise KeyError(unknown("objective", name, list_objectives()))
-    if isinstance(loaded, Metric):
-        return loaded
-    for metric in _metrics.values():
-        if metric.function is loaded:
-            return metric
+    found = registered(loaded)
+    if found is not None:
+        return found
     raise ValueError(
         f"objective {name!r} loads {_origin(loaded)}, which does not say whether higher is better: "
         "decorate it with @zoopt.register_objective(name, higher_is_better=...)"
     )
 
 
-def keep(objective: Metric | Callable[..., Any]) -> str:
-    """The name of a metric or function, under which it is to be found from now on.
-
-    Raises:
-        ValueError: it is a function that is not registered, or another has the metric's name.
-    """
-    if isinstance(objective, Metric):
-        held = _metrics.get(objective.name)
-        if held is None or held == objective:
-            _metrics[objective.name] = objective
-            return objective.name
-    return name_of(objective)
-
-
-def name_of(objective: Metric | Callable[..., Any]) -> str:
-    """The name under which a metric or a function is registered.
-
-    Raises:
-        ValueError: it is not registered.
-    """
-    for name, metric in _metrics.items():
-        if objective is metric or objective is metric.function:
-            return name
-    raise ValueError(
-        f"{_origin(objective)} is no registered objective, so a run could not say what it tuned; "
-        "decorate it with @zoopt.register_objective(name, higher_is_better=...)"
-    )
+def registered(function: Callable[..., Any]) -> Metric | None:
+    """The metric that a function is registered as, if it is."""
+    if isinstance(function, Metric):
+        return function
+    return next((m for m in _metrics.values() if m.function is function), None)
 
 
 def make_direction(direction: str | Direction) -> Direction:

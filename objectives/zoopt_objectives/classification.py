@@ -1,42 +1,58 @@
 """Objectives for classes. Class indices, or class probabilities, against true class indices.
 
-All but cross-entropy are piecewise constant: they have no gradient, and a probe sees a difference
-only where a prediction changes sides, so they want larger batches and a larger ε.
+Most are piecewise constant: they have no gradient, and a probe sees a difference only where a
+prediction changes sides, so they want larger batches and a larger ε. Cross-entropy, expected
+accuracy and soft F1 are smooth; the last two are what to tune where accuracy or F1 is meant and
+its probes come out equal.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    recall_score,
+    roc_auc_score,
+)
 
 from zoopt import register_objective
+from zoopt_objectives import checks
+
+CALIBRATION_BINS = 15
 
 
-@register_objective("accuracy", higher_is_better=True)
+@register_objective("accuracy", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
 def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Share of predictions that are right, in [0, 1].
 
     >>> accuracy([0, 1, 1, 0], [0, 1, 0, 0])
     0.75
     """
-    return float(accuracy_score(references, predictions))
+    guess, truth = checks.labels(predictions, references)
+    return float(accuracy_score(truth, guess))
 
 
-@register_objective("balanced_accuracy", higher_is_better=True)
+@register_objective(
+    "balanced_accuracy", higher_is_better=True, bounds=(0, 1), piecewise_constant=True
+)
 def balanced_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean over the classes among the references of the share of each that is found, in [0, 1].
 
     >>> balanced_accuracy([0, 0, 0, 0], [0, 0, 0, 1])
     0.5
     """
-    present = np.unique(np.asarray(references))
+    guess, truth = checks.labels(predictions, references)
     return float(
-        recall_score(references, predictions, labels=present, average="macro", zero_division=0)
+        recall_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)
     )
 
 
-@register_objective("f1", higher_is_better=True)
+@register_objective("f1", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
 def f1(predictions: ArrayLike, references: ArrayLike) -> float:
     """F1 of class 1, 2 · precision · recall / (precision + recall), in [0, 1]; 0 if undefined.
 
@@ -46,7 +62,7 @@ def f1(predictions: ArrayLike, references: ArrayLike) -> float:
     return _f1(predictions, references, "binary")
 
 
-@register_objective("f1_macro", higher_is_better=True)
+@register_objective("f1_macro", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
 def f1_macro(predictions: ArrayLike, references: ArrayLike) -> float:
     """Unweighted mean of each class's F1, in [0, 1].
 
@@ -56,7 +72,7 @@ def f1_macro(predictions: ArrayLike, references: ArrayLike) -> float:
     return _f1(predictions, references, "macro")
 
 
-@register_objective("f1_micro", higher_is_better=True)
+@register_objective("f1_micro", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
 def f1_micro(predictions: ArrayLike, references: ArrayLike) -> float:
     """F1 of all decisions pooled, in [0, 1]; equals accuracy where each example has one class.
 
@@ -66,7 +82,7 @@ def f1_micro(predictions: ArrayLike, references: ArrayLike) -> float:
     return _f1(predictions, references, "micro")
 
 
-@register_objective("f1_weighted", higher_is_better=True)
+@register_objective("f1_weighted", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
 def f1_weighted(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean of each class's F1, weighted by how often the class occurs, in [0, 1].
 
@@ -76,7 +92,31 @@ def f1_weighted(predictions: ArrayLike, references: ArrayLike) -> float:
     return _f1(predictions, references, "weighted")
 
 
-@register_objective("cross_entropy", higher_is_better=False, needs="probabilities")
+@register_objective("mcc", higher_is_better=True, bounds=(-1, 1), piecewise_constant=True)
+def mcc(predictions: ArrayLike, references: ArrayLike) -> float:
+    """Matthews' correlation of predicted and true classes, in [-1, 1]; 0 if undefined.
+
+    >>> round(mcc([1, 1, 0, 0], [1, 0, 0, 0]), 3)
+    0.577
+    """
+    guess, truth = checks.labels(predictions, references)
+    return 0.0 if _one_class(guess, truth) else float(matthews_corrcoef(truth, guess))
+
+
+@register_objective("cohen_kappa", higher_is_better=True, bounds=(-1, 1), piecewise_constant=True)
+def cohen_kappa(predictions: ArrayLike, references: ArrayLike) -> float:
+    """Agreement beyond what chance gives, in [-1, 1]: Cohen's κ; 0 if undefined.
+
+    >>> cohen_kappa([1, 1, 0, 0], [1, 0, 0, 0])
+    0.5
+    """
+    guess, truth = checks.labels(predictions, references)
+    return 0.0 if _one_class(guess, truth) else float(cohen_kappa_score(truth, guess))
+
+
+@register_objective(
+    "cross_entropy", higher_is_better=False, needs="probabilities", bounds=(0, np.inf)
+)
 def cross_entropy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean negative log-probability of the true class, in nats; 0 is perfect.
 
@@ -87,10 +127,126 @@ def cross_entropy(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> round(cross_entropy([[0.5, 0.5], [0.25, 0.75]], [0, 1]), 4)
     0.4904
     """
-    probabilities = np.asarray(predictions, dtype=np.float64)
-    classes = np.arange(probabilities.shape[1])
-    return float(log_loss(references, probabilities, labels=classes))
+    probabilities, truth = checks.probabilities(predictions, references)
+    return float(log_loss(truth, probabilities, labels=np.arange(probabilities.shape[1])))
+
+
+@register_objective(
+    "expected_accuracy", higher_is_better=True, needs="probabilities", bounds=(0, 1)
+)
+def expected_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
+    """Mean probability of the true class, in [0, 1]: accuracy, made smooth.
+
+    It is the accuracy to expect of predictions drawn from the probabilities.
+
+    >>> expected_accuracy([[0.5, 0.5], [0.25, 0.75]], [0, 1])
+    0.625
+    """
+    probabilities, truth = checks.probabilities(predictions, references)
+    return float(probabilities[np.arange(truth.size), truth].mean())
+
+
+@register_objective("soft_f1", higher_is_better=True, needs="probabilities", bounds=(0, 1))
+def soft_f1(predictions: ArrayLike, references: ArrayLike) -> float:
+    """F1 of class 1 with probabilities in place of counts, in [0, 1]: F1, made smooth.
+
+    An example counts among the predictions of class 1 with the probability that it has of class 1.
+    For two classes, as F1 is.
+
+    >>> round(soft_f1([[0.5, 0.5], [0.25, 0.75]], [0, 1]), 4)
+    0.6667
+    """
+    probabilities, truth = checks.probabilities(predictions, references)
+    if probabilities.shape[1] != 2:
+        raise ValueError(f"soft_f1 is for two classes, and there are {probabilities.shape[1]}")
+    predicted = probabilities[:, 1]
+    total = predicted.sum() + truth.sum()
+    return float(2 * (predicted * truth).sum() / total) if total else 0.0
+
+
+@register_objective(
+    "roc_auc",
+    higher_is_better=True,
+    needs="probabilities",
+    bounds=(0, 1),
+    piecewise_constant=True,
+)
+def roc_auc(predictions: ArrayLike, references: ArrayLike) -> float:
+    """Chance that a member of a class is ranked above a non-member, in [0, 1]; 0.5 is blind.
+
+    With two classes it is that of class 1; with more, the unweighted mean over the classes among
+    the references, each against the rest. Ties count half.
+
+    Raises:
+        ValueError: all references are of one class, so that there is nothing to rank it above.
+
+    >>> roc_auc([[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]], [0, 0, 1, 1])
+    0.75
+    """
+    probabilities, truth = checks.probabilities(predictions, references)
+    present = np.unique(truth)
+    if present.size < 2:
+        raise ValueError(
+            f"all {truth.size} references are of class {present[0]}, and roc_auc compares classes: "
+            "take larger batches, or stratified ones"
+        )
+    ranked = [1] if probabilities.shape[1] == 2 else present
+    return float(np.mean([roc_auc_score(truth == k, probabilities[:, k]) for k in ranked]))
+
+
+@register_objective(
+    "calibration_error", higher_is_better=False, needs="probabilities", bounds=(0, 1)
+)
+def calibration_error(predictions: ArrayLike, references: ArrayLike) -> float:
+    """Mean gap between confidence and accuracy, in [0, 1]: the expected calibration error (ECE).
+
+    The confidence, which is the largest probability, falls into one of 15 bins of equal width;
+    each bin's gap weighs as much as it has examples (Guo et al. 2017, arXiv 1706.04599).
+
+    >>> round(calibration_error([[0.25, 0.75], [0.25, 0.75]], [0, 1]), 6)
+    0.25
+    """
+    probabilities, truth = checks.probabilities(predictions, references)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    inner = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
+    bins = np.digitize(confidence, inner, right=True)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / truth.size)
+
+
+@register_objective(
+    "top5_accuracy",
+    higher_is_better=True,
+    needs="probabilities",
+    bounds=(0, 1),
+    piecewise_constant=True,
+)
+def top5_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
+    """Share of examples whose true class is among the five most probable, in [0, 1].
+
+    Of classes that tie, the first is taken, as in a prediction of one class.
+
+    Raises:
+        ValueError: there are five classes or fewer, of which it would always be 1.
+
+    >>> top5_accuracy([[0.3, 0.3, 0.1, 0.1, 0.1, 0.1], [0.2, 0.2, 0.2, 0.2, 0.2, 0.0]], [4, 5])
+    0.5
+    """
+    probabilities, truth = checks.probabilities(predictions, references)
+    if probabilities.shape[1] <= 5:
+        raise ValueError(
+            f"top5_accuracy of {probabilities.shape[1]} classes is 1 whatever is predicted: "
+            "tune accuracy"
+        )
+    five = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    return float((five == truth[:, None]).any(axis=1).mean())
 
 
 def _f1(predictions: ArrayLike, references: ArrayLike, average: str) -> float:
-    return float(f1_score(references, predictions, average=average, zero_division=0))
+    guess, truth = checks.labels(predictions, references)
+    return float(f1_score(truth, guess, average=average, zero_division=0))
+
+
+def _one_class(*sides: ArrayLike) -> bool:
+    """Where only one class occurs at all, an agreement beyond chance is undefined."""
+    return np.unique(np.concatenate(sides)).size == 1

@@ -25,6 +25,7 @@ from zoopt.tuning.data import Batches
 from zoopt.tuning.evaluation import class_offsets
 from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.learning import advice, silent_share
+from zoopt.tuning.objective import resolve
 from zoopt.tuning.report import Report, write_report
 from zoopt.tuning.settings import Settings, plain
 
@@ -75,6 +76,7 @@ def tune(
         job: what else the run's configuration should record; the CLI gives the whole file.
         quiet: no progress display.
         **settings: the fields of :class:`zoopt.Settings`: objective, estimator, steps, lr, …
+            The objective may be a name, or anything that :func:`zoopt.metric` takes.
 
     Raises:
         TypeError: an unknown setting.
@@ -105,8 +107,9 @@ def tune(
         >>> result.report.row("accuracy").after.value >= 0.75
         True
     """
-    chosen = _settings(settings)
-    return Tuner(model, task, chosen, Path(run_dir), job or plain(chosen), quiet).run()
+    objective = resolve(settings.pop("objective", Settings.objective))
+    chosen = _settings({**settings, "objective": objective.name})
+    return Tuner(model, task, objective, chosen, Path(run_dir), job or plain(chosen), quiet).run()
 
 
 def _settings(given: dict[str, Any]) -> Settings:
@@ -124,8 +127,6 @@ def _settings(given: dict[str, Any]) -> Settings:
         made["update_options"] = {**options, **made.get("update_options", {})}
     if not isinstance(made.get("direction", ""), str):
         made["direction"] = made["direction"].name
-    if not isinstance(made.get("objective", ""), str):
-        made["objective"] = registry.keep(made["objective"])
     if "params" in made:
         params = made["params"]
         made["params"] = (params,) if isinstance(params, str) else tuple(params or ())
@@ -151,13 +152,14 @@ class Tuner:
         self,
         model: torch.nn.Module,
         task: Task,
+        objective: Metric,
         settings: Settings,
         run_dir: Path,
         job: Mapping[str, Any],
         quiet: bool,
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
-        self.metric: Metric = registry.get_objective(settings.objective)
+        self.metric = objective
         self.objective = TaskObjective(task, self.metric)
         self.optimizer = make_optimizer(model, settings, self.metric.higher_is_better)
         self.batches = Batches(task, settings.batch_size, settings.seed)

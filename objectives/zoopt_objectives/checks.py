@@ -1,0 +1,95 @@
+"""What the objectives ask of their inputs before they score them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def check_counts(predictions: int, references: int) -> None:
+    """Raises unless there is something to score, and a reference for each prediction."""
+    if predictions == 0:
+        raise ValueError(f"there is nothing to score: no predictions, and {references} references")
+    if predictions != references:
+        raise ValueError(
+            f"{predictions} predictions and {references} references: each prediction needs one"
+        )
+
+
+def labels(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both sides of a score of classes as arrays, which hold something and are of one length."""
+    guess, truth = np.asarray(predictions), np.asarray(references)
+    check_counts(guess.shape[0], truth.shape[0])
+    return guess, truth
+
+
+def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Integers]:
+    """Class probabilities, shape (N, classes), and the true classes, each one of the columns."""
+    rows, truth = np.asarray(predictions, dtype=np.float64), np.asarray(references)
+    check_counts(rows.shape[0], truth.shape[0])
+    if rows.ndim != 2:
+        raise ValueError(f"probabilities of shape {rows.shape}: they need a column for each class")
+    if truth.dtype.kind not in "biu":
+        raise ValueError(f"references of type {truth.dtype}: probabilities need class indices")
+    if (missing := np.argwhere(np.isnan(rows))).size:
+        row, column = missing[0]
+        raise ValueError(f"probabilities[{row}, {column}] is NaN: nothing can be scored with it")
+    if (outside := np.flatnonzero((truth < 0) | (truth >= rows.shape[1]))).size:
+        raise ValueError(
+            f"references[{outside[0]}] is class {truth[outside[0]]}, but the probabilities are of "
+            f"{rows.shape[1]} classes"
+        )
+    return rows, truth.astype(np.int64)
+
+
+def values(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Floats]:
+    """Both sides of a score of numbers, which hold something, are of one length and have no NaN."""
+    guess = np.asarray(predictions, dtype=np.float64)
+    truth = np.asarray(references, dtype=np.float64)
+    check_counts(guess.shape[0], truth.shape[0])
+    for side, numbers in (("predictions", guess), ("references", truth)):
+        if (missing := np.flatnonzero(np.isnan(numbers))).size:
+            raise ValueError(f"{side}[{missing[0]}] is NaN: nothing can be scored with it")
+    return guess, truth
+
+
+def texts(predictions: Sequence[str], references: Sequence[Any]) -> list[str]:
+    """Generated texts, of which there are some, and as many as references."""
+    if isinstance(predictions, str) or isinstance(references, str):
+        raise ValueError("one text was given where a list of texts is needed: put it in a list")
+    check_counts(len(predictions), len(references))
+    return list(predictions)
+
+
+def alternatives(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> list[tuple[str, list[str]]]:
+    """Each generated text with its reference texts, one or several.
+
+    >>> alternatives(["a", "b"], ["a", ["b", "c"]])
+    [('a', ['a']), ('b', ['b', 'c'])]
+    """
+    known = [[some] if isinstance(some, str) else list(some) for some in references]
+    pairs = list(zip(texts(predictions, references), known, strict=True))
+    for index, reference in enumerate(known):
+        if not reference:
+            raise ValueError(f"references[{index}] is empty: each prediction needs a reference")
+    return pairs
+
+
+@contextmanager
+def text_extra(name: str) -> Iterator[None]:
+    """Around the import of an optional package: what to install where it is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f'objective {name!r} needs {error.name}: pip install "zoopt-torch[text]"'
+        ) from error

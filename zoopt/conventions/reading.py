@@ -1,0 +1,263 @@
+"""What all conventions share: how a function is read, called, named, and its result checked."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import numbers
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoopt.metrics import NEEDS, Metric
+
+PAIRS = {"predictions": "references", "preds": "target"}
+"""What predictions and references are called; scikit-learn's ``y_true`` goes with any ``y_…``."""
+
+DISCRETE = ("labels", "texts", "completions")
+"""Predictions that a small move of θ mostly leaves as they are."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a convention understands a metric.
+
+    Attributes:
+        name: what the metric is called if nobody says.
+        call: ``(predictions, references)`` to what the metric returns.
+        needs: what predictions it takes, a key of :data:`zoopt.metrics.NEEDS`; None: must be said.
+        higher_is_better: which way is up; None: must be said.
+        settled: nobody may say another direction, because the convention has one.
+        allowed: what ``needs`` may be.
+        keyed: it returns a dict, of which one entry may stand alone.
+        doc: what it says of itself.
+    """
+
+    name: str
+    call: Callable[[Any, Any], Any]
+    needs: str | None = "labels"
+    higher_is_better: bool | None = None
+    settled: bool = False
+    allowed: tuple[str, ...] = tuple(NEEDS)
+    keyed: bool = False
+    doc: str | None = None
+
+
+def build(
+    reading: Reading,
+    *,
+    name: str | None = None,
+    higher_is_better: bool | None = None,
+    key: str | None = None,
+) -> Metric:
+    """The metric of a reading, which checks what goes in and what comes out.
+
+    Raises:
+        ValueError: the direction or the predictions are not known, or not as the convention has it.
+    """
+    title = name or (key or "").removeprefix("eval_") or reading.name
+    if reading.needs not in reading.allowed:
+        problem = (
+            "does not say what it takes as predictions"
+            if reading.needs is None
+            else f"cannot take needs={reading.needs!r}"
+        )
+        raise ValueError(
+            f"{title!r} {problem}: state needs=..., one of {', '.join(map(repr, reading.allowed))}"
+        )
+    up = reading.higher_is_better if higher_is_better is None else higher_is_better
+    if up is None:
+        raise ValueError(
+            f"{title!r} does not say whether higher is better: state higher_is_better=True, or "
+            "False for an error or a loss"
+        )
+    if reading.settled and up != reading.higher_is_better:
+        raise ValueError(
+            f"higher_is_better={up} contradicts the convention of {title!r}, by which more is "
+            "better (a scorer of a loss is its negative): leave it out"
+        )
+
+    def score(predictions: Any, references: Any) -> float:
+        if len(predictions) != len(references):
+            raise ValueError(
+                f"{title!r} was given {len(predictions)} predictions and {len(references)} "
+                "references: expected one prediction for each reference"
+            )
+        returned = reading.call(predictions, references)
+        return number(returned, title, key=key, keyed=reading.keyed)
+
+    score.__name__ = score.__qualname__ = title
+    score.__doc__ = reading.doc
+    return Metric(title, score, up, reading.needs, piecewise_constant=reading.needs in DISCRETE)
+
+
+def number(returned: Any, name: str, *, key: str | None = None, keyed: bool = False) -> float:
+    """What a metric returned, as a float; NaN and infinity are for the optimizer to judge.
+
+    Args:
+        returned: a number, an array of one, or a dict of them.
+        name: the metric's, for the message.
+        key: which entry of a dict, with or without ``eval_`` before it.
+        keyed: a dict's only entry needs no key.
+
+    Raises:
+        TypeError: it is not one number.
+        KeyError: the dict has no such key.
+    """
+    if isinstance(returned, Mapping):
+        if key is None and not (keyed and len(returned) == 1):
+            raise TypeError(
+                f"{name!r} returned a dict; expected one number: choose an entry with key=..., "
+                f"one of {', '.join(map(repr, returned))}"
+            )
+        bare = key.removeprefix("eval_") if key is not None else next(iter(returned))
+        for candidate in (key, bare, f"eval_{bare}"):
+            if candidate in returned:
+                return number(returned[candidate], f"{name}[{candidate}]")
+        raise KeyError(f"{name!r} returned no {key!r}; it has {', '.join(map(repr, returned))}")
+    if key is not None:
+        raise TypeError(f"{name!r} returned {told(returned)}, no dict with {key!r}: leave out key")
+    value = plain(returned)
+    if value is None:
+        hints = {
+            "NoneType": "let it return its number",
+            "str": "let it return the number, not a text of it",
+            "coroutine": 'await it in an ordinary function; only convention="reward" may be async',
+        }
+        reduce = "reduce it to one, for example with .mean() or average='macro'"
+        raise TypeError(
+            f"{name!r} returned {told(returned)}; expected one number: "
+            f"{hints.get(type(returned).__name__, reduce)}"
+        )
+    return value
+
+
+def plain(value: Any) -> float | None:
+    """A number or an array of one as a float, and None for anything else.
+
+    >>> plain(True), plain("1"), plain([1.0])
+    (1.0, None, None)
+    """
+    try:
+        bare = value.item() if hasattr(value, "item") else value
+        return float(bare) if isinstance(bare, numbers.Number) else None  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def told(value: Any) -> str:
+    """A value's kind, for a message.
+
+    >>> told(None), told("0.5"), told([1, 2])
+    ('None', "the string '0.5'", 'a list of 2')
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, str):
+        return f"the string {value!r}"
+    if hasattr(value, "shape"):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def inner(fn: Any) -> Any:
+    """What a ``functools.partial`` calls in the end; anything else is handed through."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
+
+
+def name_of(fn: Any) -> str:
+    """A function's name, or an object's class.
+
+    >>> name_of(functools.partial(max, 1)), name_of(lambda p, r: 0), name_of(PAIRS)
+    ('max', 'metric', 'dict')
+    """
+    fn = inner(fn)
+    name = str(getattr(fn, "__name__", type(fn).__name__))
+    return "metric" if name == "<lambda>" else name
+
+
+def doc_of(fn: Any) -> str | None:
+    """What a function says of itself."""
+    return inspect.getdoc(inner(fn))
+
+
+def has(fn: Any, *methods: str) -> bool:
+    """Whether an object has all these methods."""
+    return all(callable(getattr(fn, method, None)) for method in methods)
+
+
+def parameters(fn: Any) -> dict[str, inspect.Parameter]:
+    """A function's parameters by name; none where it does not tell."""
+    try:
+        return dict(inspect.signature(fn).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
+def positional(fn: Any) -> list[str]:
+    """Names of the parameters that a call may fill by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, parameter in parameters(fn).items() if parameter.kind in kinds]
+
+
+def pair(fn: Any) -> tuple[str, str] | None:
+    """The parameters for predictions and for references, where their names tell.
+
+    >>> pair(lambda y_pred, y_true: 0)
+    ('y_pred', 'y_true')
+    """
+    first = positional(fn)[:2]
+    for predictions, references in PAIRS.items():
+        if {predictions, references} == set(first):
+            return predictions, references
+    others = [name for name in first if name != "y_true"]
+    if len(first) == 2 and len(others) == 1 and others[0].startswith("y_"):
+        return others[0], "y_true"
+    return None
+
+
+def ordered(fn: Any, *, references_first: bool) -> Callable[..., Any]:
+    """A function of two as ``(predictions, references)``, in the order that its names tell.
+
+    Args:
+        fn: what takes both.
+        references_first: its order where the names tell none.
+
+    Raises:
+        TypeError: it cannot be called with two arguments.
+    """
+    must_bind(fn, 2)
+    names = pair(fn)
+    if names is not None:
+        references_first = positional(fn)[0] == names[1]
+    if not references_first:
+        return lambda predictions, references, **more: fn(predictions, references, **more)
+    return lambda predictions, references, **more: fn(references, predictions, **more)
+
+
+def must_bind(fn: Any, count: int) -> None:
+    """Raises TypeError if a function cannot be called with so many arguments."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        raise TypeError(
+            f"{name_of(fn)}{signature} cannot be called with {count} "
+            f"argument{'s' * (count > 1)}: {error}. Bind what else it takes, as in "
+            f"functools.partial({name_of(fn)}, ...)"
+        ) from None
+
+
+def imported(path: str) -> Any:
+    """What a dotted path ``package.module:name`` names."""
+    module, _, attribute = path.partition(":")
+    return operator.attrgetter(attribute)(importlib.import_module(module))
