@@ -12,7 +12,7 @@ True
 from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
-from zoopt.estimators import NSPSA, SPSA, ZOEstimator
+from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
 from zoopt.interfaces import Displacement, GradientEstimate, Probe
 from zoopt.metrics import Metric
 from zoopt.namesake import warn_of_namesake
@@ -36,6 +36,7 @@ __all__ = [
     "SPSA",
     "Adam",
     "Displacement",
+    "Dueling",
     "Gaussian",
     "Generation",
     "GradientEstimate",
@@ -45,9 +46,11 @@ __all__ = [
     "Metric",
     "Momentum",
     "NonFiniteLossError",
+    "OneSided",
     "Population",
     "Probe",
     "Rademacher",
+    "Ranking",
     "Regression",
     "Result",
     "Settings",

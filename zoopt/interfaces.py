@@ -181,6 +181,8 @@ class Estimator(Protocol):
     n: int
     direction: str | Direction
     engine: str
+    compares: int
+    """How many consecutive probes it only puts in order; 0 where it needs their losses."""
 
     def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
         """ĝ from the losses at probes along the given ``n`` seeds, at perturbation scale eps."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoopt import registry
+from zoopt.comparison import Compare, ranks
 from zoopt.directions.kernel import KERNEL_VERSION
 from zoopt.engines.base import deferred_signals
 from zoopt.estimators import ZOEstimator
@@ -164,7 +165,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         """How many scalars are tuned."""
         return sum(slot.tensor.numel() for slot in self.slots)
 
-    def estimate(self, closure: Closure) -> float:
+    def estimate(self, closure: Closure, compare: Compare | None = None) -> float | None:
         """Probes the objective and leaves an estimate that a bare :meth:`step` applies.
 
         The in-place engine restores θ in the pass that updates it: until then θ holds the last
@@ -174,14 +175,23 @@ class ZOOptimizer(torch.optim.Optimizer):
             closure: returns the objective's value where θ stands, as a float or 0-d tensor, and is
                 called once a probe; or takes a :class:`zoopt.Population` of K probes and returns K
                 values. Either runs without autograd.
+            compare: where there is no number to return, says which of two outputs of the closure
+                is better: ``compare(a, b)`` is positive for a, negative for b. It takes an
+                estimator that only orders its probes.
 
         Returns:
-            The mean of the probed values, in the closure's own sign.
+            The mean of the probed values, in the closure's own sign; None where they are compared.
 
         Raises:
             NonFiniteLossError: a value was NaN or infinite.
-            TypeError: the closure returned something that is not one number.
+            TypeError: the closure returned something that is not one number, or the estimator
+                needs numbers and there is only a comparison.
         """
+        if compare is not None and not self.estimator.compares:
+            raise TypeError(
+                f"{self.estimator!r} needs to know by how much one probe is better than another, "
+                "which compare does not say: take estimator='dueling' or 'ranking'"
+            )
         if self._pending is not None:
             self._pending = None
             self.engine.settle()
@@ -198,15 +208,18 @@ class ZOOptimizer(torch.optim.Optimizer):
                 "without argument use engine='overlay' or 'inplace'."
             )
 
-        def values(population: Population) -> list[float]:
+        def values(population: Population) -> list[Any]:
             rewind()
             torch.clear_autocast_cache()
             with self._prefix.probe():
                 returned = population.numbers(closure(population)) if populated else [closure()]
+            if compare is not None:
+                return list(returned)
             return [sign * finite_number(value, self._where()) for value in returned]
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
-            return self.engine.evaluate([self._displace(probe) for probe in probes], values)
+            said = self.engine.evaluate([self._displace(probe) for probe in probes], values)
+            return said if compare is None else ranks(said, compare, self.estimator.compares)
 
         with torch.no_grad():
             try:
@@ -217,10 +230,18 @@ class ZOOptimizer(torch.optim.Optimizer):
                 raise
         self._pending = estimate, self._record(estimate, chained)
         self.estimated = estimate
+        if compare is not None:
+            return None
         return sign * sum(estimate.losses) / len(estimate.losses)
 
-    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Closure | None = None, compare: Compare | None = None
+    ) -> float | None:
         """Estimates and updates; without a closure, applies the estimate that is pending.
+
+        Args:
+            closure: as for :meth:`estimate`.
+            compare: as for :meth:`estimate`.
 
         Returns:
             What :meth:`estimate` returned, or None without a closure.
@@ -228,7 +249,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: no closure, and no estimate pending.
         """
-        value = self.estimate(closure) if closure is not None else None
+        value = self.estimate(closure, compare) if closure is not None else None
         if self._pending is None:
             raise RuntimeError(
                 "step() without a closure applies a pending estimate, and there is none: a "

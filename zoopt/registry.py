@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from zoopt import presets
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere
 from zoopt.engines import Batched, Copy, InPlace, Overlay
-from zoopt.estimators import NSPSA, SPSA, ZOEstimator
+from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
 from zoopt.interfaces import Direction, UpdateRule
 from zoopt.metrics import Metric, check_needs
 from zoopt.updates import SGD, Adam, Momentum
@@ -39,6 +39,9 @@ ESTIMATORS: dict[str, Callable[..., ZOEstimator]] = {
     "spsa": SPSA,
     "nspsa": NSPSA,
     "mezo": presets.mezo,
+    "onesided": OneSided,
+    "dueling": Dueling,
+    "ranking": Ranking,
 }
 UPDATES: dict[str, type[Any]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
 

@@ -23,7 +23,13 @@ class ZOEstimator(ABC):
         engine: how probes are evaluated, by name; ``"auto"`` is in-place in fp32 and overlay where
             a parameter is in half precision.
         n: how many directions a step draws.
+
+    Attributes:
+        compares: how many consecutive probes it only puts in order, so that an oracle that compares
+            will do; 0 where it takes the losses as numbers.
     """
+
+    compares: int = 0
 
     def __init__(
         self,
