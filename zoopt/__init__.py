@@ -25,6 +25,7 @@ from zoopt.registry import get_objective, list_objectives, register_objective
 from zoopt.tasks import Generation, HeadClassification, Regression, Task, TaskObjective, Verbalizer
 from zoopt.trajectory import TrajectoryError, replay
 from zoopt.tuning.loop import Result, tune
+from zoopt.tuning.objective import combined
 from zoopt.tuning.settings import Settings
 from zoopt.updates import SGD, Adam, Momentum
 
@@ -63,6 +64,7 @@ __all__ = [
     "Verbalizer",
     "ZOEstimator",
     "ZOOptimizer",
+    "combined",
     "get_objective",
     "kernel_mode",
     "list_objectives",

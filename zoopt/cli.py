@@ -200,7 +200,7 @@ def _list(chosen: Namespace) -> int:
         if isinstance(member, Metric):
             low, high = member.bounds
             better = "higher" if member.higher_is_better else "lower"
-            table.add_row(name, better, f"{low:g} to {high:g}", member.needs, member.about)
+            table.add_row(name, better, f"{low:g} to {high:g}", str(member.needs), member.about)
         else:
             table.add_row(name, ((member.__doc__ or "").strip().splitlines() or [""])[0])
     Console().print(table)

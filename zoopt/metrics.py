@@ -14,13 +14,41 @@ NEEDS = {
     "scores": "what the task gives: class logits, shape (N, classes), or numbers, shape (N,)",
     "texts": "N generated texts, with a reference text or several for each",
     "completions": "N generated texts, with the examples that they answer, dicts with a prompt",
+    "model": "the model itself, and perhaps a batch",
 }
 """What a metric takes as predictions."""
 
 
-def check_needs(name: str, needs: str) -> None:
+Needs = str | tuple[Any, ...]
+"""A key of :data:`NEEDS`, or one for each metric of a combination."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Predictions, or references, for each metric of a combination; indexed by example."""
+
+    items: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return len(self.items[0])
+
+    def __getitem__(self, examples: Any) -> Parts:
+        return Parts(tuple(item[examples] for item in self.items))
+
+
+def for_each(needs: Needs, make: Callable[[str], Any]) -> Any:
+    """What is made for one key of :data:`NEEDS`, or :class:`Parts` for several."""
+    if isinstance(needs, str):
+        return make(needs)
+    return Parts(tuple(for_each(each, make) for each in needs))
+
+
+def check_needs(name: str, needs: Needs) -> None:
     """Raises ValueError where a metric needs what no task gives."""
-    if needs not in NEEDS:
+    if not isinstance(needs, str):
+        for each in needs:
+            check_needs(name, each)
+    elif needs not in NEEDS:
         raise ValueError(
             f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}: say what {name!r} takes "
             "as predictions"
@@ -35,18 +63,24 @@ class Metric:
         name: what it is called.
         function: ``(predictions, references) -> float``.
         higher_is_better: which way is up.
-        needs: what predictions it takes, a key of :data:`NEEDS`.
+        needs: what predictions it takes, a key of :data:`NEEDS`; a combination has one for each
+            of its metrics, and takes :class:`Parts`.
         bounds: the smallest and largest value it can have.
         piecewise_constant: whether a small move of θ mostly leaves it as it is, so that it has no
             gradient, and two probes often the same value.
+        of_model: where it needs the model itself, what gives the number of a model (and a batch);
+            ``function`` then averages over batches.
+        smooth: the name of a smooth objective to begin with in its place, if there is one.
     """
 
     name: str
     function: Callable[..., Any]
     higher_is_better: bool
-    needs: str = "labels"
+    needs: Needs = "labels"
     bounds: tuple[float, float] = (-math.inf, math.inf)
     piecewise_constant: bool = False
+    of_model: Callable[..., Any] | None = None
+    smooth: str = ""
 
     def __post_init__(self) -> None:
         check_needs(self.name, self.needs)

@@ -60,6 +60,7 @@ def register_objective(
     needs: str = "labels",
     bounds: tuple[float, float] = (-math.inf, math.inf),
     piecewise_constant: bool = False,
+    smooth: str = "",
 ) -> Callable[[F], F]:
     """Registers ``(predictions, references) -> float`` as an objective under a name.
 
@@ -69,6 +70,7 @@ def register_objective(
         needs: what to hand it as predictions; see :class:`zoopt.Metric`.
         bounds: the smallest and largest value it can have.
         piecewise_constant: whether a small move of θ mostly leaves it as it is.
+        smooth: the name of a smooth objective that a run may begin with in its place.
 
     Raises:
         ValueError: the name belongs to another function already.
@@ -84,7 +86,9 @@ def register_objective(
     check_needs(name, needs)
 
     def register(function: F) -> F:
-        metric = Metric(name, function, higher_is_better, needs, bounds, piecewise_constant)
+        metric = Metric(
+            name, function, higher_is_better, needs, bounds, piecewise_constant, smooth=smooth
+        )
         held = _metrics.get(name)
         if held is not None and _origin(held.function) != _origin(function):
             raise ValueError(

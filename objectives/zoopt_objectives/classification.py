@@ -26,7 +26,13 @@ from zoopt_objectives import checks
 CALIBRATION_BINS = 15
 
 
-@register_objective("accuracy", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
+@register_objective(
+    "accuracy",
+    higher_is_better=True,
+    bounds=(0, 1),
+    piecewise_constant=True,
+    smooth="expected_accuracy",
+)
 def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Share of predictions that are right, in [0, 1].
 
@@ -38,7 +44,11 @@ def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
 
 
 @register_objective(
-    "balanced_accuracy", higher_is_better=True, bounds=(0, 1), piecewise_constant=True
+    "balanced_accuracy",
+    higher_is_better=True,
+    bounds=(0, 1),
+    piecewise_constant=True,
+    smooth="cross_entropy",
 )
 def balanced_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean over the classes among the references of the share of each that is found, in [0, 1].
@@ -52,7 +62,9 @@ def balanced_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     )
 
 
-@register_objective("f1", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
+@register_objective(
+    "f1", higher_is_better=True, bounds=(0, 1), piecewise_constant=True, smooth="soft_f1"
+)
 def f1(predictions: ArrayLike, references: ArrayLike) -> float:
     """F1 of class 1, 2 · precision · recall / (precision + recall), in [0, 1]; 0 if undefined.
 
@@ -62,7 +74,13 @@ def f1(predictions: ArrayLike, references: ArrayLike) -> float:
     return _f1(predictions, references, "binary")
 
 
-@register_objective("f1_macro", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
+@register_objective(
+    "f1_macro",
+    higher_is_better=True,
+    bounds=(0, 1),
+    piecewise_constant=True,
+    smooth="cross_entropy",
+)
 def f1_macro(predictions: ArrayLike, references: ArrayLike) -> float:
     """Unweighted mean of each class's F1, in [0, 1].
 
@@ -72,7 +90,13 @@ def f1_macro(predictions: ArrayLike, references: ArrayLike) -> float:
     return _f1(predictions, references, "macro")
 
 
-@register_objective("f1_micro", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
+@register_objective(
+    "f1_micro",
+    higher_is_better=True,
+    bounds=(0, 1),
+    piecewise_constant=True,
+    smooth="expected_accuracy",
+)
 def f1_micro(predictions: ArrayLike, references: ArrayLike) -> float:
     """F1 of all decisions pooled, in [0, 1]; equals accuracy where each example has one class.
 
@@ -82,7 +106,13 @@ def f1_micro(predictions: ArrayLike, references: ArrayLike) -> float:
     return _f1(predictions, references, "micro")
 
 
-@register_objective("f1_weighted", higher_is_better=True, bounds=(0, 1), piecewise_constant=True)
+@register_objective(
+    "f1_weighted",
+    higher_is_better=True,
+    bounds=(0, 1),
+    piecewise_constant=True,
+    smooth="cross_entropy",
+)
 def f1_weighted(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean of each class's F1, weighted by how often the class occurs, in [0, 1].
 
@@ -92,7 +122,9 @@ def f1_weighted(predictions: ArrayLike, references: ArrayLike) -> float:
     return _f1(predictions, references, "weighted")
 
 
-@register_objective("mcc", higher_is_better=True, bounds=(-1, 1), piecewise_constant=True)
+@register_objective(
+    "mcc", higher_is_better=True, bounds=(-1, 1), piecewise_constant=True, smooth="cross_entropy"
+)
 def mcc(predictions: ArrayLike, references: ArrayLike) -> float:
     """Matthews' correlation of predicted and true classes, in [-1, 1]; 0 if undefined.
 
@@ -103,7 +135,13 @@ def mcc(predictions: ArrayLike, references: ArrayLike) -> float:
     return 0.0 if _one_class(guess, truth) else float(matthews_corrcoef(truth, guess))
 
 
-@register_objective("cohen_kappa", higher_is_better=True, bounds=(-1, 1), piecewise_constant=True)
+@register_objective(
+    "cohen_kappa",
+    higher_is_better=True,
+    bounds=(-1, 1),
+    piecewise_constant=True,
+    smooth="cross_entropy",
+)
 def cohen_kappa(predictions: ArrayLike, references: ArrayLike) -> float:
     """Agreement beyond what chance gives, in [-1, 1]: Cohen's κ; 0 if undefined.
 
@@ -220,6 +258,7 @@ def calibration_error(predictions: ArrayLike, references: ArrayLike) -> float:
     needs="probabilities",
     bounds=(0, 1),
     piecewise_constant=True,
+    smooth="cross_entropy",
 )
 def top5_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Share of examples whose true class is among the five most probable, in [0, 1].

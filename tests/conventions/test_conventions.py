@@ -231,7 +231,7 @@ def test_a_convention_is_recognised(convention, fn):
         lambda a, b: 0,
         lambda predictions, truth: 0,
         lambda p, q: 0,
-        lambda: 0,
+        lambda model, x, y: 0,
         max,
         object(),
         3,

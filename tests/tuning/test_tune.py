@@ -167,7 +167,7 @@ def test_changed_settings_are_an_error_that_shows_the_difference(blobs, settings
 
 def test_every_update_is_in_the_log_before_it_is_in_the_weights(blobs, settings, tmp_path):
     model, task = blobs()
-    interrupt_after(task, 3 + 2 * 4 + 1)  # three evaluations, four steps, one probe of the fifth
+    interrupt_after(task, 5 + 2 * 4 + 1)  # five evaluations, four steps, one probe of the fifth
     result = zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
     log = trajectory.read(tmp_path / "trajectory.jsonl")
     assert result.steps == 4

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zoopt.conventions import compute_metrics, evaluate, own, reward, scikit, torchmetrics
+from zoopt.conventions import compute_metrics, direct, evaluate, own, reward, scikit, torchmetrics
 from zoopt.conventions.reading import Reading, build, imported, name_of, parameters, told
 from zoopt.conventions.reward import rewards
 from zoopt.metrics import Metric
@@ -43,6 +43,7 @@ CONVENTIONS: dict[str, Convention] = {
         compute_metrics.CALLED, compute_metrics.matches, compute_metrics.read
     ),
     "reward": Convention(reward.CALLED, reward.matches, reward.read),
+    "direct": Convention(direct.CALLED, direct.matches, direct.read),
 }
 
 

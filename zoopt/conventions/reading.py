@@ -33,6 +33,7 @@ class Reading:
         allowed: what ``needs`` may be.
         keyed: it returns a dict, of which one entry may stand alone.
         doc: what it says of itself.
+        asks: the function of the model, where there are no predictions to call it with.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Reading:
     allowed: tuple[str, ...] = tuple(NEEDS)
     keyed: bool = False
     doc: str | None = None
+    asks: Callable[..., Any] | None = None
 
 
 def build(
@@ -90,7 +92,10 @@ def build(
 
     score.__name__ = score.__qualname__ = title
     score.__doc__ = reading.doc
-    return Metric(title, score, up, reading.needs, piecewise_constant=reading.needs in DISCRETE)
+    discrete = reading.needs in DISCRETE
+    return Metric(
+        title, score, up, reading.needs, piecewise_constant=discrete, of_model=reading.asks
+    )
 
 
 def number(returned: Any, name: str, *, key: str | None = None, keyed: bool = False) -> float:

@@ -1,6 +1,7 @@
 """Tasks: how examples become predictions, and predictions an objective."""
 
 from zoopt.tasks.base import Example, Scores, Task, TaskObjective, as_needed, references_for
+from zoopt.tasks.direct import Direct
 from zoopt.tasks.generation import Generation
 from zoopt.tasks.head import HeadClassification, Regression
 from zoopt.tasks.verbalizer import Verbalizer
@@ -14,6 +15,7 @@ TASKS: dict[str, type[Task]] = {
 
 __all__ = [
     "TASKS",
+    "Direct",
     "Example",
     "Generation",
     "HeadClassification",

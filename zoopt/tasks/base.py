@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from zoopt.metrics import Metric
+from zoopt.metrics import Metric, Needs, for_each
 from zoopt.population import Population
 
 Example = Mapping[str, Any]
@@ -23,6 +23,7 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "class scores": ("labels", "probabilities", "scores"),
     "values": ("values", "scores"),
     "texts": ("texts", "completions"),
+    "numbers": ("model",),
 }
 """What metrics may need, by what a task gives."""
 
@@ -144,11 +145,15 @@ class TaskObjective:
     """
 
     def __init__(self, task: Task, metric: Metric) -> None:
-        if metric.needs not in TAKEN[task.gives]:
-            raise ValueError(
-                f"objective {metric.name!r} takes {metric.needs}, but {type(task).__name__} gives "
-                f"{task.gives}: choose another objective (zoopt list objectives) or another task"
-            )
+
+        def check(needs: str) -> None:
+            if needs not in TAKEN[task.gives]:
+                raise ValueError(
+                    f"objective {metric.name!r} takes {needs}, but {type(task).__name__} gives "
+                    f"{task.gives}: choose another objective (zoopt list objectives) or task"
+                )
+
+        for_each(metric.needs, check)
         self.task = task
         self.metric = metric
         self.higher_is_better = metric.higher_is_better
@@ -157,11 +162,11 @@ class TaskObjective:
         """The task's scores for a batch."""
         return self.task.predict(model, batch)
 
-    def score(self, predictions: Scores, references: NDArray[Any]) -> float:
+    def score(self, predictions: Scores, references: Any) -> float:
         """The metric, given the form of prediction that it takes."""
         return self.metric(as_needed(predictions, self.metric.needs), references)
 
-    def references(self, examples: Sequence[Example]) -> NDArray[Any]:
+    def references(self, examples: Sequence[Example]) -> Any:
         """What the metric compares predictions with."""
         return references_for(self.task, self.metric, examples)
 
@@ -178,17 +183,23 @@ class TaskObjective:
         return [self.score(scores, references) for scores in said]
 
 
-def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> NDArray[Any]:
+def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> Any:
     """What a metric compares a task's predictions with: references, or for rewards examples."""
-    return task.asked(examples) if metric.needs == "completions" else task.references(examples)
+
+    def one(needs: str) -> NDArray[Any]:
+        return task.asked(examples) if needs == "completions" else task.references(examples)
+
+    return for_each(metric.needs, one)
 
 
-def as_needed(scores: Scores, needs: str) -> NDArray[Any]:
+def as_needed(scores: Scores, needs: Needs) -> Any:
     """Scores as a metric takes them: labels (argmax), probabilities (softmax) or values."""
-    if needs == "labels":
-        labels: NDArray[Any] = np.argmax(scores, axis=1)
-        return labels
-    if needs == "probabilities":
-        probabilities: NDArray[Any] = softmax(scores, axis=1)
-        return probabilities
-    return scores
+
+    def one(needs: str) -> Any:
+        if needs == "labels":
+            return np.argmax(scores, axis=1)
+        if needs == "probabilities":
+            return softmax(scores, axis=1)
+        return scores
+
+    return for_each(needs, one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Task
 from zoopt.tuning.folder import RunFolder
+from zoopt.tuning.learning import Learning
 from zoopt.tuning.report import Report
 from zoopt.tuning.settings import Settings
 
@@ -110,13 +111,21 @@ class Console:
             f"step {entry['step']:>5}   dev {metric.name} [bold]{entry['dev']:.4f}[/]{train}{rate}"
         )
 
-    def finished(self, report: Report, stop: dict[str, Any], folder: RunFolder, hint: str) -> None:
+    def finished(
+        self,
+        report: Report,
+        stop: dict[str, Any],
+        folder: RunFolder,
+        learning: Learning,
+        hints: Sequence[str],
+    ) -> None:
         """What came of it."""
         reason, value = next(iter(stop.items()))
         self._out.print(f"stopped: {reason} ({value}); best checkpoint: step {report.best_step}")
         if report.rows:
             self._out.print(report.table())
-        if hint:
+        self._out.print(f"learning: {learning}")
+        for hint in hints:
             self._out.print(f"[bold yellow]{hint}[/]")
         self._out.print(
             f"report {folder.path / 'report.html'}   model {folder.model}   log {folder.trajectory}"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import DegenerateDataWarning, bootstrap
 
+from zoopt.combination import Combination
 from zoopt.metrics import Metric
 from zoopt.registry import get_objective, list_objectives
 from zoopt.tasks import Scores, Task, as_needed, references_for
@@ -21,6 +22,7 @@ _PREFERRED: Mapping[str, tuple[str, ...]] = {
     "class scores": ("accuracy", "f1_macro", "cross_entropy"),
     "values": ("mse", "pearson", "spearman"),
     "texts": (),
+    "numbers": (),
 }
 
 
@@ -50,15 +52,15 @@ class Comparison:
 
 
 def reported_metrics(task: Task, objective: Metric) -> list[Metric]:
-    """The objective first, then what people usually want to see beside it."""
-    names = [n for n in _PREFERRED[task.gives] if n != objective.name]
-    available = set(list_objectives())
-    return [objective, *(get_objective(name) for name in names if name in available)]
+    """The objective first, its parts, then what people usually want to see beside them."""
+    metrics = [objective, *(objective.metrics if isinstance(objective, Combination) else ())]
+    shown = {metric.name for metric in metrics}
+    available = set(list_objectives()) - shown
+    names = [name for name in _PREFERRED[task.gives] if name in available]
+    return [*metrics, *map(get_objective, names)]
 
 
-def compare(
-    metric: Metric, conditions: Mapping[str, Scores], references: NDArray[Any]
-) -> Comparison:
+def compare(metric: Metric, conditions: Mapping[str, Scores], references: Any) -> Comparison:
     """A metric under several conditions on the same examples, and what is gained between them.
 
     Intervals are percentile bootstraps over the examples (Efron 1979), all from the same
@@ -67,7 +69,7 @@ def compare(
     Args:
         metric: what is measured.
         conditions: the scores of N examples under each condition.
-        references: the truth, shape (N,).
+        references: what the metric compares them with, as :func:`zoopt.tasks.references_for` gives.
     """
     names = list(conditions)
     predictions = [as_needed(scores, metric.needs) for scores in conditions.values()]
@@ -158,6 +160,8 @@ def changed(
         after: what the tuned model says.
         limit: how many to give.
     """
+    if task.gives == "numbers":
+        return []
     examples, references = task.test, task.references(task.test)
     show: Callable[[Any], str] = str
     if task.gives == "class scores":
@@ -175,9 +179,13 @@ def changed(
         old, new = before, after
         compared = references_for(task, objective, examples)
         sign = 1.0 if objective.higher_is_better else -1.0
+        told = [as_needed(scores, objective.needs) for scores in (old, new)]
         one = [np.arange(i, i + 1) for i in range(len(examples))]
         gain = np.array(
-            [sign * (objective(new[i], compared[i]) - objective(old[i], compared[i])) for i in one]
+            [
+                sign * (objective(told[1][i], compared[i]) - objective(told[0][i], compared[i]))
+                for i in one
+            ]
         )
         size = np.abs(gain)
     order = [i for i in np.argsort(-size, kind="stable") if old[i] != new[i]]

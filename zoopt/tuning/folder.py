@@ -95,6 +95,11 @@ class Metrics:
         return {entry["step"]: entry for entry in self.entries if "value" in entry}
 
     @property
+    def noise_floor(self) -> float | None:
+        """By how much two evaluations of the base model differed; None before they were made."""
+        return next((e["noise_floor"] for e in self.entries if "noise_floor" in e), None)
+
+    @property
     def evaluations(self) -> dict[int, float | None]:
         """Development scores (None without development examples), by number of updates."""
         return {entry["step"]: entry["dev"] for entry in self.entries if "dev" in entry}

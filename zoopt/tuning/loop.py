@@ -6,28 +6,29 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoopt import checkpoint, registry, trajectory
+from zoopt.combination import blend
 from zoopt.directions import compilation
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.population import Population
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.seeds import fold
-from zoopt.tasks import Example, Scores, Task, TaskObjective
+from zoopt.tasks import Direct, Example, Scores, Task, TaskObjective
 from zoopt.tuning.console import Console
 from zoopt.tuning.data import Batches
 from zoopt.tuning.evaluation import class_offsets
 from zoopt.tuning.folder import RunFolder
-from zoopt.tuning.learning import advice, silent_share
-from zoopt.tuning.objective import resolve
+from zoopt.tuning.learning import Halves, Learning, silent_share
+from zoopt.tuning.objective import resolve, surrogate_of
 from zoopt.tuning.report import Report, write_report
-from zoopt.tuning.settings import Settings, plain
+from zoopt.tuning.settings import Settings, plain, settings_from
 
 Advance = Callable[[int], None]
 
@@ -56,7 +57,10 @@ class Result:
 def tune(
     model: torch.nn.Module,
     *,
-    task: Task,
+    task: Task | None = None,
+    train: Sequence[Any] | None = None,
+    dev: Sequence[Any] = (),
+    test: Sequence[Any] = (),
     run_dir: str | Path = "runs/run",
     job: Mapping[str, Any] | None = None,
     quiet: bool = False,
@@ -72,6 +76,9 @@ def tune(
     Args:
         model: any torch module that the task can ask.
         task: examples and how the model is asked.
+        train: without a task, batches for an objective called as ``(model, batch)``.
+        dev: as train, to choose the best checkpoint.
+        test: as train, for the report.
         run_dir: folder for everything that the run writes.
         job: what else the run's configuration should record; the CLI gives the whole file.
         quiet: no progress display.
@@ -79,7 +86,7 @@ def tune(
             The objective may be a name, or anything that :func:`zoopt.metric` takes.
 
     Raises:
-        TypeError: an unknown setting.
+        TypeError: an unknown setting, or no task for an objective that needs one.
         ValueError: a setting out of range, or a run with other settings in ``run_dir``.
 
     Example:
@@ -108,41 +115,17 @@ def tune(
         True
     """
     objective = resolve(settings.pop("objective", Settings.objective))
-    chosen = _settings({**settings, "objective": objective.name})
-    return Tuner(model, task, objective, chosen, Path(run_dir), job or plain(chosen), quiet).run()
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    """Settings from keyword arguments, in which members of the axes may be objects."""
-    known = {f.name for f in fields(Settings)}
-    for name in given:
-        if name not in known:
-            raise TypeError(registry.unknown("setting", name, known))
-    made = dict(given)
-    if not isinstance(made.get("estimator", ""), str):
-        made["estimator"], options = _by_name("estimator", made["estimator"])
-        made = {**options, **made}
-    if not isinstance(made.get("update", ""), str):
-        made["update"], options = _by_name("update", made["update"])
-        made["update_options"] = {**options, **made.get("update_options", {})}
-    if not isinstance(made.get("direction", ""), str):
-        made["direction"] = made["direction"].name
-    if "params" in made:
-        params = made["params"]
-        made["params"] = (params,) if isinstance(params, str) else tuple(params or ())
-    return Settings(**made)
-
-
-def _by_name(axis: str, member: Any) -> tuple[str, dict[str, Any]]:
-    """A member's name and options, from which a resumed run makes it again."""
-    options = registry.describe(member)
-    name = options.pop("name")
-    if name not in registry.ESTIMATORS and name not in registry.UPDATES:
+    if objective.of_model is not None and task is None:
+        task = Direct(objective.of_model, train, dev, test)
+        settings.setdefault("batch_size", 1)
+    if task is None:
         raise TypeError(
-            f"{axis}={name} is of a class that is not registered, so a run could not be resumed or "
-            "replayed with it; add it to zoopt/registry.py, or step zoopt.ZOOptimizer yourself"
+            f"objective {objective.name!r} scores predictions, and there is no task to make them: "
+            "give task=zoopt.HeadClassification(...) or another, or an objective called as "
+            "(model, batch)"
         )
-    return name, options
+    chosen = settings_from({**settings, "objective": objective.name})
+    return Tuner(model, task, objective, chosen, Path(run_dir), job or plain(chosen), quiet).run()
 
 
 class Tuner:
@@ -161,10 +144,12 @@ class Tuner:
         self.model, self.task, self.settings = model, task, settings
         self.metric = objective
         self.objective = TaskObjective(task, self.metric)
+        self.surrogate = surrogate_of(self.metric, settings)
         self.optimizer = make_optimizer(model, settings, self.metric.higher_is_better)
         self.batches = Batches(task, settings.batch_size, settings.seed)
         self.folder = RunFolder(run_dir, job)
         self.console = Console(quiet)
+        self.halves = Halves()
         self.forwards = 0
 
     def run(self) -> Result:
@@ -219,6 +204,7 @@ class Tuner:
 
     def _steps(self) -> dict[str, Any]:
         settings, optimizer = self.settings, self.optimizer
+        self._measure_noise()
         self._evaluate_if_due()
         while optimizer.steps < settings.steps:
             step, started = optimizer.steps, time.perf_counter()
@@ -227,7 +213,7 @@ class Tuner:
                 group["lr"] = settings.lr_at(step)
             batch = self.batches(step)
             with seeded(fold(settings.seed, step)):
-                value = optimizer.step(functools.partial(self._values, batch))
+                value = optimizer.step(functools.partial(self._values, self._at(step), batch))
             compiling = compilation.seconds() - compiling
             entry = {
                 "step": optimizer.steps,
@@ -238,6 +224,8 @@ class Tuner:
             }
             if optimizer.estimated is not None:
                 entry["silent"] = silent_share(optimizer.estimated.coefficients)
+                entry["spread"] = max(optimizer.estimated.losses) - min(optimizer.estimated.losses)
+                entry |= self.halves.of(optimizer)
             if compiling:
                 entry["compile_seconds"] = compiling
             self.folder.metrics.append(entry)
@@ -245,9 +233,30 @@ class Tuner:
             self._evaluate_if_due()
         return {"steps": settings.steps}
 
-    def _values(self, batch: Any, population: Population) -> list[float]:
+    def _at(self, step: int) -> TaskObjective:
+        """What a step tunes: the objective, or with a share of its surrogate."""
+        share = self.settings.surrogate_share(step)
+        if self.surrogate is None or share == 0.0:
+            return self.objective
+        return TaskObjective(self.task, blend(self.metric, self.surrogate, share))
+
+    def _values(self, objective: TaskObjective, batch: Any, population: Population) -> list[float]:
         self.forwards += population.size
-        return self.objective.values(self.model, batch, population)
+        said = self.task.predict_each(self.model, batch, population)
+        references = objective.references(batch)
+        self.halves.see(objective, said, references)
+        return [objective.score(scores, references) for scores in said]
+
+    def _measure_noise(self) -> None:
+        """How far the objective differs where nothing does: the same θ, batch and random state."""
+        if self.folder.metrics.noise_floor is not None or self.optimizer.steps:
+            return
+        twice = []
+        for _ in range(2):
+            with evaluation_mode(self.model), seeded(self.settings.seed):
+                twice.append(self._at(0).value(self.model, self.batches(0)))
+        self.forwards += 2
+        self.folder.metrics.append({"step": 0, "noise_floor": abs(twice[0] - twice[1])})
 
     def _predict(self, examples: Sequence[Example], advance: Advance | None = None) -> Scores:
         # Where texts are sampled, every evaluation samples alike.
@@ -306,14 +315,11 @@ class Tuner:
                 self.task, self.metric, before["test"], after, offsets, best["step"]
             )
             checkpoint.export(self.model, self.folder.model)
-            hint = advice(
-                self.folder.metrics.steps.values(),
-                self.metric.piecewise_constant,
-                self.settings.batch_size,
-                self.settings.eps,
-            )
-            write_report(self.folder, report, stop, self.optimizer, hint)
-        self.console.finished(report, stop, self.folder, hint)
+            metrics = self.folder.metrics
+            learning = Learning.of(metrics.steps.values(), metrics.noise_floor or 0.0)
+            hints = learning.advice(self.metric, self.settings.batch_size, self.settings.eps)
+            write_report(self.folder, report, stop, self.optimizer, learning, hints)
+        self.console.finished(report, stop, self.folder, learning, hints)
         return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
 
 

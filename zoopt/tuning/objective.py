@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from zoopt import registry
+from zoopt.combination import combined as read
+from zoopt.combination import is_combination
 from zoopt.conventions import metric
 from zoopt.conventions.reading import imported
 from zoopt.metrics import Metric
+from zoopt.tuning.settings import Settings
 
 
 def resolve(objective: Any) -> Metric:
@@ -23,7 +26,52 @@ def resolve(objective: Any) -> Metric:
         ValueError: which way is better is not known.
     """
     if isinstance(objective, str):
+        if is_combination(objective):
+            return combined(objective)
         if ":" not in objective:
             return registry.get_objective(objective)
         objective = imported(objective)
     return registry.registered(objective) or metric(objective)
+
+
+def surrogate_of(objective: Metric, settings: Settings) -> Metric | None:
+    """The smooth objective that a run begins with, None where it begins with what is meant.
+
+    Raises:
+        ValueError: a surrogate is wanted, and neither named nor known.
+    """
+    if not settings.surrogate_steps:
+        return None
+    name = settings.surrogate or objective.smooth
+    if not name:
+        raise ValueError(
+            f"surrogate_steps={settings.surrogate_steps}, but objective {objective.name!r} has no "
+            "smooth variant of its own: name one, as in surrogate='cross_entropy'"
+        )
+    return resolve(name)
+
+
+def combined(expression: str, **metrics: Any) -> Metric:
+    """Several metrics as one number: a weighted sum, subject to bounds.
+
+    Weights are taken as written. A bound that is broken makes the number worse by ``weight`` times
+    the violation (1 if not said): the exact penalty method (Nocedal and Wright 2006, section 17.2).
+
+    Args:
+        expression: as in ``"squad_f1 - 0.1 * repetition subject to words <= 40 weight 0.5"``;
+            several bounds are joined by ``and``.
+        **metrics: metrics of your own that the expression names, as :func:`zoopt.metric` takes
+            them. Other names are those of registered objectives.
+
+    Raises:
+        KeyError: nothing has a name in it.
+        ValueError: it cannot be read, or adds a metric of which lower is better to one of which
+            higher is.
+
+    Example:
+        >>> import numpy as np, zoopt
+        >>> both = zoopt.combined("accuracy - 0.5 * cross_entropy subject to f1 >= 0.9 weight 2")
+        >>> both.higher_is_better, both.name
+        (True, 'accuracy - 0.5 * cross_entropy subject to f1 >= 0.9 weight 2')
+    """
+    return read(expression, resolve, {name: resolve(each) for name, each in metrics.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from zoopt.tuning.evaluation import (
     reported_metrics,
 )
 from zoopt.tuning.folder import RunFolder
+from zoopt.tuning.learning import Learning
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,12 @@ class Report:
 
 
 def write_report(
-    folder: RunFolder, report: Report, stop: dict[str, Any], optimizer: ZOOptimizer, hint: str
+    folder: RunFolder,
+    report: Report,
+    stop: dict[str, Any],
+    optimizer: ZOOptimizer,
+    learning: Learning,
+    hints: Sequence[str],
 ) -> None:
     """Writes ``report.html``, which needs no other file, ``report.md`` and ``curve.png``."""
     picture = curve(folder, report)
@@ -150,7 +157,8 @@ def write_report(
         .render(
             report=report,
             stop=stop,
-            hint=hint,
+            learning=learning,
+            hints=hints,
             name=folder.path.name,
             curve=base64.b64encode(picture).decode(),
             config=folder.config.read_text(encoding="utf-8"),

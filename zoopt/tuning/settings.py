@@ -32,6 +32,8 @@ class Settings:
         eval_every: steps between evaluations on the development set, each a possible checkpoint.
         calibrate_on: training examples that choose the class offsets of the calibrated baseline.
         seed: what directions, batches and sampling are drawn from.
+        surrogate: a smooth objective to begin with; the objective's own one if empty.
+        surrogate_steps: steps over which its share falls linearly from 1 to 0; none if 0.
     """
 
     objective: str = "accuracy"
@@ -51,6 +53,8 @@ class Settings:
     eval_every: int = 50
     calibrate_on: int = 400
     seed: int = 0
+    surrogate: str = ""
+    surrogate_steps: int = 0
 
     def __post_init__(self) -> None:
         for name in ("n", "steps", "batch_size", "eval_every"):
@@ -59,6 +63,11 @@ class Settings:
         for name in ("eps", "lr"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
+        if self.surrogate and self.surrogate_steps < 1:
+            raise ValueError(
+                f"surrogate={self.surrogate!r} stands in for the objective for no steps: say for "
+                f"how many, as in surrogate_steps={max(1, self.steps // 2)}"
+            )
         if self.schedule not in SCHEDULES:
             raise ValueError(registry.unknown("schedule", self.schedule, SCHEDULES))
 
@@ -66,6 +75,10 @@ class Settings:
         """The learning rate of an update, by the number of updates before it."""
         done = step / self.steps
         return self.lr * SCHEDULES[self.schedule](done)
+
+    def surrogate_share(self, step: int) -> float:
+        """The surrogate's share in what a step tunes."""
+        return max(0.0, 1.0 - step / self.surrogate_steps) if self.surrogate_steps else 0.0
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -155,3 +168,36 @@ def plain(settings: Any) -> dict[str, Any]:
     for name, value in asdict(settings).items():
         plain[name] = list(value) if isinstance(value, tuple) else value
     return plain
+
+
+def settings_from(given: Mapping[str, Any]) -> Settings:
+    """Settings from keyword arguments, in which members of the axes may be objects."""
+    known = {f.name for f in fields(Settings)}
+    for name in given:
+        if name not in known:
+            raise TypeError(registry.unknown("setting", name, known))
+    made = dict(given)
+    if not isinstance(made.get("estimator", ""), str):
+        made["estimator"], options = _by_name("estimator", made["estimator"])
+        made = {**options, **made}
+    if not isinstance(made.get("update", ""), str):
+        made["update"], options = _by_name("update", made["update"])
+        made["update_options"] = {**options, **made.get("update_options", {})}
+    if not isinstance(made.get("direction", ""), str):
+        made["direction"] = made["direction"].name
+    if "params" in made:
+        params = made["params"]
+        made["params"] = (params,) if isinstance(params, str) else tuple(params or ())
+    return Settings(**made)
+
+
+def _by_name(axis: str, member: Any) -> tuple[str, dict[str, Any]]:
+    """A member's name and options, from which a resumed run makes it again."""
+    options = registry.describe(member)
+    name = options.pop("name")
+    if name not in registry.ESTIMATORS and name not in registry.UPDATES:
+        raise TypeError(
+            f"{axis}={name} is of a class that is not registered, so a run could not be resumed or "
+            "replayed with it; add it to zoopt/registry.py, or step zoopt.ZOOptimizer yourself"
+        )
+    return name, options
