@@ -20,9 +20,18 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.population import Population
 from zoopt.presets import MeZO
 from zoopt.probing import NonFiniteLossError
+from zoopt.ratings import agreement, preferences
 from zoopt.records import StepRecord
 from zoopt.registry import get_objective, list_objectives, register_objective
-from zoopt.tasks import Generation, HeadClassification, Regression, Task, TaskObjective, Verbalizer
+from zoopt.tasks import (
+    Generation,
+    HeadClassification,
+    Preference,
+    Regression,
+    Task,
+    TaskObjective,
+    Verbalizer,
+)
 from zoopt.trajectory import TrajectoryError, replay
 from zoopt.tuning.loop import Result, tune
 from zoopt.tuning.objective import combined
@@ -49,6 +58,7 @@ __all__ = [
     "NonFiniteLossError",
     "OneSided",
     "Population",
+    "Preference",
     "Probe",
     "Rademacher",
     "Ranking",
@@ -64,11 +74,13 @@ __all__ = [
     "Verbalizer",
     "ZOEstimator",
     "ZOOptimizer",
+    "agreement",
     "combined",
     "get_objective",
     "kernel_mode",
     "list_objectives",
     "metric",
+    "preferences",
     "register_objective",
     "replay",
     "rewards",

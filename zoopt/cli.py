@@ -162,7 +162,8 @@ def _eval(chosen: Namespace) -> int:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for metric in reported_metrics(task, resolve(job.objective)):
-        found = compare(metric, {"model": scores}, references_for(task, metric, examples))
+        references = references_for(task, metric, examples)
+        found = compare(metric, {"model": scores}, references, task.clusters(examples))
         table.add_row(metric.name, str(found.values["model"]))
     Console().print(table)
     return 0

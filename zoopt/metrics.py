@@ -14,6 +14,7 @@ NEEDS = {
     "scores": "what the task gives: class logits, shape (N, classes), or numbers, shape (N,)",
     "texts": "N generated texts, with a reference text or several for each",
     "completions": "N generated texts, with the examples that they answer, dicts with a prompt",
+    "margins": "score of the chosen less that of the rejected, shape (N,), with what people judged",
     "model": "the model itself, and perhaps a batch",
 }
 """What a metric takes as predictions."""

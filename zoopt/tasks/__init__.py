@@ -4,6 +4,7 @@ from zoopt.tasks.base import Example, Scores, Task, TaskObjective, as_needed, re
 from zoopt.tasks.direct import Direct
 from zoopt.tasks.generation import Generation
 from zoopt.tasks.head import HeadClassification, Regression
+from zoopt.tasks.preference import Preference
 from zoopt.tasks.verbalizer import Verbalizer
 
 TASKS: dict[str, type[Task]] = {
@@ -19,6 +20,7 @@ __all__ = [
     "Example",
     "Generation",
     "HeadClassification",
+    "Preference",
     "Regression",
     "Scores",
     "Task",

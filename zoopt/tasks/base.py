@@ -23,6 +23,7 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "class scores": ("labels", "probabilities", "scores"),
     "values": ("values", "scores"),
     "texts": ("texts", "completions"),
+    "margins": ("margins",),
     "numbers": ("model",),
 }
 """What metrics may need, by what a task gives."""
@@ -41,6 +42,9 @@ class Task(ABC):
 
     gives: str = "values"
     """What it makes predictions of: a key of :data:`TAKEN`."""
+
+    rows: int = 1
+    """How many rows of the model's input an example makes."""
 
     labels: tuple[str, ...] = ()
     """Names of the classes in the order of the logits; empty where there are none."""
@@ -72,7 +76,8 @@ class Task(ABC):
 
     def said(self, out: torch.Tensor, population: Population) -> Scores:
         """What each of K probes says, shape (K, N, …), from one forward of K · N rows."""
-        return population.per_probe(out).float().cpu().numpy().astype(np.float64)
+        exact = out.to(torch.promote_types(out.dtype, torch.float32))
+        return population.per_probe(exact).cpu().numpy().astype(np.float64)
 
     def length(self, example: Example) -> int:
         """How long an example's input is; examples of like length share a forward."""
@@ -90,6 +95,10 @@ class Task(ABC):
                 f"{error.args[0]!r} in column {self.target!r} is none of the labels "
                 f"{', '.join(map(repr, self.labels))}"
             ) from None
+
+    def clusters(self, examples: Sequence[Example]) -> NDArray[Any] | None:
+        """Which examples depend on one another, as numbers from 0, shape (N,); None if none do."""
+        return None
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The examples as rewards see them, with the prompt; only where texts are generated."""
@@ -123,7 +132,7 @@ class Task(ABC):
         columns: dict[int, Scores] = {}
         for start in range(0, len(order), self.batch_size):
             part = order[start : start + self.batch_size]
-            population.declare(len(part) * population.size)
+            population.declare(self.rows * len(part) * population.size)
             with torch.no_grad():
                 out = self.forward(model, [examples[i] for i in part] * population.size)
             said = self.said(out, population).swapaxes(0, 1)

@@ -22,6 +22,7 @@ _PREFERRED: Mapping[str, tuple[str, ...]] = {
     "class scores": ("accuracy", "f1_macro", "cross_entropy"),
     "values": ("mse", "pearson", "spearman"),
     "texts": (),
+    "margins": ("win_rate", "bradley_terry"),
     "numbers": (),
 }
 
@@ -60,7 +61,12 @@ def reported_metrics(task: Task, objective: Metric) -> list[Metric]:
     return [*metrics, *map(get_objective, names)]
 
 
-def compare(metric: Metric, conditions: Mapping[str, Scores], references: Any) -> Comparison:
+def compare(
+    metric: Metric,
+    conditions: Mapping[str, Scores],
+    references: Any,
+    clusters: NDArray[Any] | None = None,
+) -> Comparison:
     """A metric under several conditions on the same examples, and what is gained between them.
 
     Intervals are percentile bootstraps over the examples (Efron 1979), all from the same
@@ -70,6 +76,8 @@ def compare(metric: Metric, conditions: Mapping[str, Scores], references: Any) -
         metric: what is measured.
         conditions: the scores of N examples under each condition.
         references: what the metric compares them with, as :func:`zoopt.tasks.references_for` gives.
+        clusters: which examples depend on one another, as numbers from 0, shape (N,): these are
+            drawn together (Davison and Hinkley 1997, *Bootstrap Methods*, section 3.8).
     """
     names = list(conditions)
     predictions = [as_needed(scores, metric.needs) for scores in conditions.values()]
@@ -80,7 +88,7 @@ def compare(metric: Metric, conditions: Mapping[str, Scores], references: Any) -
         values = [metric(p[index], references[index]) for p in predictions]
         return np.array(values + [sign * (values[b] - values[a]) for a, b in pairs])
 
-    everything = _intervals(statistic, len(references))
+    everything = _intervals(statistic, len(references), clusters)
     values, gains = everything[: len(names)], everything[len(names) :]
     return Comparison(
         dict(zip(names, values, strict=True)),
@@ -88,19 +96,28 @@ def compare(metric: Metric, conditions: Mapping[str, Scores], references: Any) -
     )
 
 
-def _intervals(statistic: Callable[[NDArray[Any]], NDArray[np.float64]], n: int) -> list[Estimate]:
+def _intervals(
+    statistic: Callable[[NDArray[Any]], NDArray[np.float64]], n: int, clusters: NDArray[Any] | None
+) -> list[Estimate]:
     value = statistic(np.arange(n))
-    if n < 2:
+    if clusters is None:
+        members = [np.array([i]) for i in range(n)]
+    else:
+        members = [np.flatnonzero(clusters == c) for c in range(clusters.max() + 1)]
+    if len(members) < 2:
         return [Estimate(float(v), math.nan, math.nan) for v in value]
 
+    def of_drawn(drawn: NDArray[Any]) -> NDArray[np.float64]:
+        return statistic(np.concatenate([members[c] for c in drawn]))
+
     def of_rows(index: NDArray[Any], axis: int) -> NDArray[np.float64]:
-        return np.apply_along_axis(statistic, axis, index).swapaxes(0, -1)
+        return np.apply_along_axis(of_drawn, axis, index).swapaxes(0, -1)
 
     with warnings.catch_warnings():
         # Where all resamples agree the interval is a point, which scipy calls degenerate.
         warnings.simplefilter("ignore", DegenerateDataWarning)
         interval = bootstrap(
-            (np.arange(n),),
+            (np.arange(len(members)),),
             of_rows,
             n_resamples=_RESAMPLES,
             vectorized=True,
@@ -162,6 +179,8 @@ def changed(
     """
     if task.gives == "numbers":
         return []
+    if task.gives == "margins":
+        return _turned(task, before, after, limit)
     examples, references = task.test, task.references(task.test)
     show: Callable[[Any], str] = str
     if task.gives == "class scores":
@@ -196,6 +215,24 @@ def changed(
             "before": show(old[i]),
             "after": show(new[i]),
             "better": bool(gain[i] > 0),
+        }
+        for i in order[:limit]
+    ]
+
+
+def _turned(task: Task, before: Scores, after: Scores, limit: int) -> list[dict[str, Any]]:
+    """Pairs of which the model now prefers the other."""
+    share = task.references(task.test)["share"]
+    moved = np.where(np.sign(before) != np.sign(after), np.abs(after - before), 0.0)
+    order = [i for i in np.argsort(-moved, kind="stable") if moved[i] > 0]
+    says = ("rejected", "chosen")
+    return [
+        {
+            "example": {side: task.test[i][side] for side in ("chosen", "rejected")},
+            "reference": f"chosen by {share[i]:.0%}",
+            "before": says[int(before[i] > 0)],
+            "after": says[int(after[i] > 0)],
+            "better": bool(after[i] > before[i]),
         }
         for i in order[:limit]
     ]

@@ -96,10 +96,11 @@ class Report:
         conditions = {"before": before, "tuned": after}
         if offsets is not None:
             conditions = {"before": before, "calibrated": before + offsets, "tuned": after}
-        rows = [
-            Row.make(metric, compare(metric, conditions, references_for(task, metric, task.test)))
-            for metric in reported_metrics(task, objective)
-        ]
+        clusters = task.clusters(task.test)
+        rows = []
+        for metric in reported_metrics(task, objective):
+            references = references_for(task, metric, task.test)
+            rows.append(Row.make(metric, compare(metric, conditions, references, clusters)))
         changes = changed(task, objective, before, after)
         return cls(tuple(rows), tuple(changes), len(task.test), best_step)
 

@@ -1,0 +1,116 @@
+"""Recorded judgements of people: pairs that they prefer, and how far they agree themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+COLUMNS = ("item", "rater", "score", "group")
+
+
+def preferences(
+    ratings: pd.DataFrame,
+    items: Mapping[Hashable, Any],
+    *,
+    weights: Mapping[Hashable, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Who preferred what, from scores of items: a pair for each two items of a group.
+
+    A person who gave one item a higher score than another prefers it. The judgements of all people
+    on two items become one pair: the item with more of them is chosen, ``share`` is its part of
+    those that are strict, and ``weight`` their number. Two items that nobody tells apart make none.
+
+    Args:
+        ratings: a row for each score, with columns ``item``, ``rater``, ``score`` and ``group``;
+            only items of one group are compared, such as the summaries of one document.
+        items: what each item is, for the task's scorer.
+        weights: how much each rater's judgement counts; 1 where not said.
+
+    Raises:
+        KeyError: a column or an item is missing.
+
+    Example:
+        >>> table = pd.DataFrame(
+        ...     [["a", "Ann", 3, 0], ["b", "Ann", 1, 0], ["a", "Bob", 2, 0], ["b", "Bob", 4, 0]],
+        ...     columns=["item", "rater", "score", "group"],
+        ... )
+        >>> (pair,) = preferences(table, {"a": "text A", "b": "text B"}, weights={"Ann": 3})
+        >>> pair["chosen"], pair["share"], pair["weight"]
+        ('text A', 0.75, 4.0)
+    """
+    pairs = []
+    for group, a, b, votes in _votes(ratings):
+        for item in (a, b):
+            if item not in items:
+                raise KeyError(f"ratings name item {item!r}, which items does not have")
+        counted = [(vote, (weights or {}).get(rater, 1.0)) for rater, vote in votes if vote]
+        total = float(sum(weight for _, weight in counted))
+        if total == 0:
+            continue
+        share = sum(weight for vote, weight in counted if vote > 0) / total
+        chosen, rejected = (a, b) if share >= 0.5 else (b, a)
+        pairs.append(
+            {
+                "chosen": items[chosen],
+                "rejected": items[rejected],
+                "share": max(share, 1 - share),
+                "weight": total,
+                "group": group,
+            }
+        )
+    return pairs
+
+
+def agreement(ratings: pd.DataFrame) -> float:
+    """How often two people who both tell two items apart prefer the same one.
+
+    Over all pairs of items of a group and all pairs of people: what the agreement of a model with
+    people is to be measured against.
+
+    Args:
+        ratings: as for :func:`preferences`.
+
+    Raises:
+        ValueError: no two people compared the same items.
+
+    Example:
+        >>> table = pd.DataFrame(
+        ...     {
+        ...         "item": ["a", "b"] * 3,
+        ...         "rater": ["Ann", "Ann", "Bob", "Bob", "Cy", "Cy"],
+        ...         "score": [3, 1, 2, 4, 4, 1],
+        ...         "group": 0,
+        ...     }
+        ... )
+        >>> round(agreement(table), 3)
+        0.333
+    """
+    same = every = 0
+    for _, _, _, votes in _votes(ratings):
+        up, down = (sum(vote == side for _, vote in votes) for side in (1, -1))
+        same += up * (up - 1) + down * (down - 1)
+        every += (up + down) * (up + down - 1)
+    if not every:
+        raise ValueError("no two people of these ratings told the same two items of a group apart")
+    return same / every
+
+
+def _votes(
+    ratings: pd.DataFrame,
+) -> Iterator[tuple[Hashable, Hashable, Hashable, list[tuple[Hashable, int]]]]:
+    """(group, a, b, votes): for each rater of both items 1 for a, -1 for b, 0 for a tie."""
+    missing = [name for name in COLUMNS if name not in ratings]
+    if missing:
+        raise KeyError(
+            f"the ratings have no column {', '.join(map(repr, missing))}; they have "
+            f"{', '.join(map(repr, ratings.columns))}"
+        )
+    for group, rows in ratings.groupby("group", sort=False):
+        table = rows.pivot_table(index="item", columns="rater", values="score", sort=False)
+        for a, b in combinations(table.index, 2):
+            difference = (table.loc[a] - table.loc[b]).dropna()
+            votes = [(who, int(d > 0) - int(d < 0)) for who, d in difference.items()]
+            yield group, a, b, votes

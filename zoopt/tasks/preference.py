@@ -1,0 +1,104 @@
+"""Preference: of two texts, or images, or anything else, which one do people like better?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zoopt.population import Population
+from zoopt.tasks.base import Example, Task
+
+JUDGED = np.dtype([("share", np.float64), ("weight", np.float64), ("base", np.float64)])
+"""What metrics of margins compare with: the share of judgements for the chosen one, the pair's
+weight, and the margin that the base model gave."""
+
+
+class Preference(Task):
+    """Pairs that people compared; the prediction is the margin score(chosen) − score(rejected).
+
+    An example is ``{"chosen": item, "rejected": item}``, where an item is what ``scorer`` takes,
+    with three things that may be said besides: ``"share"``, of judgements for the chosen one (1 if
+    not said, 0.5 for a tie); ``"weight"``, of the pair (1); and ``"group"``, whose pairs depend on
+    one another, as those about one document do, and are resampled together for intervals.
+    :func:`zoopt.preferences` makes such pairs from ratings.
+
+    Args:
+        scorer: a task whose model output is the score of an item: one value, or the logits of two
+            classes, of which it is the last less the first.
+        train: pairs that tuning draws minibatches from.
+        dev: pairs that choose the best checkpoint.
+        test: pairs that only the report looks at.
+        batch_size: pairs in one forward, of twice as many items.
+
+    Example:
+        >>> import torch, zoopt
+        >>> collate = lambda items: torch.tensor([[item["x"]] for item in items])
+        >>> scorer = zoopt.Regression([{"x": 0.0}], collate=collate, target="")
+        >>> pairs = [{"chosen": {"x": 3.0}, "rejected": {"x": 1.0}}]
+        >>> task = zoopt.Preference(scorer, pairs)
+        >>> task.predict(torch.nn.Linear(1, 1, bias=False).requires_grad_(False), pairs).shape
+        (1,)
+    """
+
+    gives = "margins"
+    rows = 2
+
+    def __init__(
+        self,
+        scorer: Task,
+        train: Sequence[Example],
+        dev: Sequence[Example] = (),
+        test: Sequence[Example] = (),
+        *,
+        batch_size: int = 16,
+    ) -> None:
+        super().__init__(train, dev, test, target="", batch_size=batch_size)
+        for pair in (*train, *dev, *test):
+            if not {"chosen", "rejected"} <= set(pair):
+                raise KeyError(
+                    f"a pair has {', '.join(map(repr, pair))}; expected 'chosen' and 'rejected', "
+                    "each an item as the scorer takes it"
+                )
+        self.scorer = scorer
+        self._base: dict[int, float] = {}
+
+    def length(self, example: Example) -> int:
+        """That of the longer item."""
+        return max(self.scorer.length(example[side]) for side in ("chosen", "rejected"))
+
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """Margins, shape (N,)."""
+        items = [pair[side] for pair in examples for side in ("chosen", "rejected")]
+        out = self.scorer.forward(model, items)
+        if out.ndim == 2:
+            if out.shape[1] != 2:
+                raise ValueError(
+                    f"the scorer gives {out.shape[1]} numbers an item; expected one, or the logits "
+                    "of two classes"
+                )
+            out = out[:, 1] - out[:, 0]
+        return out[0::2] - out[1::2]
+
+    def anchor(self, model: torch.nn.Module) -> None:
+        """Remembers the margins of a model for all pairs: the base that DPO is measured from."""
+        for split in (self.train, self.dev, self.test):
+            margins = self.predict_each(model, split, Population(1))[0] if split else []
+            self._base |= {id(pair): float(m) for pair, m in zip(split, margins, strict=True)}
+
+    def references(self, examples: Sequence[Example]) -> NDArray[Any]:
+        """Share, weight and base margin of each pair, of dtype :data:`JUDGED`, shape (N,)."""
+        rows = [
+            (pair.get("share", 1.0), pair.get("weight", 1.0), self._base.get(id(pair), 0.0))
+            for pair in examples
+        ]
+        return np.array(rows, dtype=JUDGED)
+
+    def clusters(self, examples: Sequence[Mapping[str, Any]]) -> NDArray[Any] | None:
+        """The group of each pair, if they have one."""
+        if not examples or "group" not in examples[0]:
+            return None
+        return np.unique([str(pair["group"]) for pair in examples], return_inverse=True)[1]
