@@ -7,6 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from zoopt.probing import NonFiniteLossError
+
 NEEDS = {
     "labels": "class indices, shape (N,)",
     "probabilities": "class probabilities, shape (N, classes)",
@@ -17,6 +21,9 @@ NEEDS = {
 }
 """What a metric takes as predictions."""
 
+NUMERIC = ("probabilities", "values", "scores")
+"""Predictions that are floating-point numbers, of which any may be NaN."""
+
 
 def check_needs(name: str, needs: str) -> None:
     """Raises ValueError where a metric needs what no task gives."""
@@ -25,6 +32,17 @@ def check_needs(name: str, needs: str) -> None:
             f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}: say what {name!r} takes "
             "as predictions"
         )
+
+
+def first_nan(predictions: Any) -> int | None:
+    """Index of the first example that has a NaN among its predictions.
+
+    >>> first_nan([[0.5, 0.5], [0.2, math.nan]])
+    1
+    """
+    numbers = predictions.detach().cpu() if hasattr(predictions, "detach") else predictions
+    missing = np.argwhere(np.isnan(np.asarray(numbers, dtype=np.float64)))
+    return int(missing[0, 0]) if missing.size else None
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,19 @@ class Metric:
         check_needs(self.name, self.needs)
 
     def __call__(self, predictions: Any, references: Any) -> float:
-        """The score of all predictions at once."""
+        """The score of all predictions at once.
+
+        Raises:
+            ValueError: there are no predictions.
+            NonFiniteLossError: one of them is NaN; the message has the example's index.
+        """
+        if len(predictions) == 0:
+            raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
+        if self.needs in NUMERIC and (example := first_nan(predictions)) is not None:
+            raise NonFiniteLossError(
+                f"{self.name!r} cannot score example {example}: its prediction is NaN. A smaller "
+                "lr or eps is the usual cure where it was a number before."
+            )
         return float(self.function(predictions, references))
 
     @property
