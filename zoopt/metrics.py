@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,6 +85,22 @@ class Metric:
                 "lr or eps is the usual cure where it was a number before."
             )
         return float(self.function(predictions, references))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Its function's keyword-only parameters with their defaults, ``...`` where there is none.
+
+        A name may be followed by them: ``words(target=40)``.
+        """
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except (TypeError, ValueError):
+            return {}
+        return {
+            p.name: ... if p.default is p.empty else p.default
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY
+        }
 
     @property
     def about(self) -> str:

@@ -22,16 +22,21 @@ SAMPLES = {
     "top5_accuracy": {"classes": 8},
     "words": {"good": ["a", "a b", ""], "bad": ["a b c", "a b", "a b c d"]},
     "repetition": {"good": [*TEXTS[:2], "so"], "bad": ["so it is so it is"] * 3},
+    "format_match": {"good": ["1", "2", "33"], "bad": ["1", "two", "3!"]},
+    "keywords": {"good": ["Please sit."] * 3, "bad": ["Sit.", "Please.", ""]},
+    "toxicity": {"good": ["Hello."] * 3, "bad": ["Hello.", "You fool.", ""]},
     "vader": {"good": ["I love it!"] * 3, "bad": ["I hate it!", "It is.", ""]},
 }
 """What the kit cannot make up, by name."""
+ARGUMENTS = {"format_match": {"pattern": r"\d+"}, "keywords": {"words": "please"}}
+"""What an objective cannot do without."""
 
 
 @pytest.mark.parametrize("name", zoopt.list_objectives())
 def test_registered_objectives_pass(name):
-    needs = zoopt.get_objective(name).needs
-    given = {"texts": {"references": TEXTS}, "completions": {"references": PROMPTS}}.get(needs, {})
-    check_objective(name, **given, **SAMPLES.get(name, {}))
+    metric = zoopt.get_objective(name, **ARGUMENTS.get(name, {}))
+    references = {"texts": TEXTS, "completions": PROMPTS}.get(metric.needs)
+    check_objective(metric, references=references, **SAMPLES.get(name, {}))
 
 
 def length(completions):
