@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoopt.probing import NonFiniteLossError
 
@@ -35,14 +36,21 @@ def check_needs(name: str, needs: str) -> None:
         )
 
 
+def as_array(values: Any) -> NDArray[Any]:
+    """Numbers or whatever else as an array, tensors on any device among them."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
 def first_nan(predictions: Any) -> int | None:
     """Index of the first example that has a NaN among its predictions.
 
     >>> first_nan([[0.5, 0.5], [0.2, math.nan]])
     1
     """
-    numbers = predictions.detach().cpu() if hasattr(predictions, "detach") else predictions
-    missing = np.argwhere(np.isnan(np.asarray(numbers, dtype=np.float64)))
+    array = as_array(predictions)
+    if array.dtype.kind != "f" or array.ndim == 0:
+        return None
+    missing = np.argwhere(np.isnan(array))
     return int(missing[0, 0]) if missing.size else None
 
 
@@ -77,7 +85,7 @@ class Metric:
             ValueError: there are no predictions.
             NonFiniteLossError: one of them is NaN; the message has the example's index.
         """
-        if len(predictions) == 0:
+        if hasattr(predictions, "__len__") and len(predictions) == 0:
             raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
         if self.needs in NUMERIC and (example := first_nan(predictions)) is not None:
             raise NonFiniteLossError(
