@@ -13,6 +13,7 @@ from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
+from zoopt.integrations.reward_model import reward_model
 from zoopt.interfaces import Displacement, GradientEstimate, Probe
 from zoopt.metrics import Metric
 from zoopt.namesake import warn_of_namesake
@@ -83,6 +84,7 @@ __all__ = [
     "preferences",
     "register_objective",
     "replay",
+    "reward_model",
     "rewards",
     "tune",
 ]

@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from zoopt import checkpoint, registry, trajectory
+from zoopt.arguments import joined
 from zoopt.metrics import Metric
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.tasks import TASKS, references_for
@@ -26,7 +27,7 @@ from zoopt.tuning.objective import resolve
 from zoopt.tuning.settings import DataSettings, Job, TaskSettings, plain
 
 _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
-    "objectives": lambda: {n: registry.get_objective(n) for n in registry.list_objectives()},
+    "objectives": lambda: {joined(n, m.arguments): m for n, m in registry.objectives().items()},
     "estimators": lambda: dict(registry.ESTIMATORS),
     "directions": lambda: dict(registry.DIRECTIONS),
     "engines": lambda: dict(registry.ENGINES),
@@ -112,7 +113,7 @@ def _job_parser() -> ArgumentParser:
 
 def _job(chosen: Namespace) -> Job:
     values = chosen.clone().as_dict()
-    if ":" in values["objective"] and not values["trust"]:
+    if registry.is_path(values["objective"]) and not values["trust"]:
         raise ValueError(
             f"objective {values['objective']!r} runs that module's code: add --trust if you mean it"
         )

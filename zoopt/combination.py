@@ -16,6 +16,7 @@ _NUMBER = r"\d+\.?\d*(?:[eE][+-]?\d+)?"
 _TERM = re.compile(rf"\s*([+-]?)\s*(?:({_NUMBER})\s*\*\s*)?({_NAME})")
 _CONSTRAINT = re.compile(rf"\s*({_NAME})\s*(<=|>=)\s*(-?{_NUMBER})(?:\s+weight\s+({_NUMBER}))?\s*$")
 _SUBJECT = " subject to "
+_OPERATOR = re.compile(rf"\s[+-]\s|\*|{_SUBJECT}")
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ def is_combination(text: str) -> bool:
     >>> is_combination("f1 - 0.1 * words"), is_combination("my_package.rewards:polite")
     (True, False)
     """
-    bare = re.sub(r"\([^()]*\)", "", text)
-    return _SUBJECT in bare or re.search(r"\s[+-]\s|\*", bare) is not None
+    before, _, rest = text.partition("(")
+    return bool(_OPERATOR.search(before) or _OPERATOR.search(rest.rpartition(")")[2]))
 
 
 def _terms(summed: str, expression: str, named: Lookup) -> list[tuple[float, Metric]]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoopt.probing import NonFiniteLossError
 
 NEEDS = {
     "labels": "class indices, shape (N,)",
@@ -18,6 +24,9 @@ NEEDS = {
     "model": "the model itself, and perhaps a batch",
 }
 """What a metric takes as predictions."""
+
+NUMERIC = ("probabilities", "values", "scores", "margins")
+"""Predictions that are floating-point numbers, of which any may be NaN."""
 
 
 Needs = str | tuple[Any, ...]
@@ -56,6 +65,24 @@ def check_needs(name: str, needs: Needs) -> None:
         )
 
 
+def as_array(values: Any) -> NDArray[Any]:
+    """Numbers or whatever else as an array, tensors on any device among them."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def first_nan(predictions: Any) -> int | None:
+    """Index of the first example that has a NaN among its predictions.
+
+    >>> first_nan([[0.5, 0.5], [0.2, math.nan]])
+    1
+    """
+    array = as_array(predictions)
+    if array.dtype.kind != "f" or array.ndim == 0:
+        return None
+    missing = np.argwhere(np.isnan(array))
+    return int(missing[0, 0]) if missing.size else None
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number to tune: one score from predictions and references.
@@ -87,8 +114,36 @@ class Metric:
         check_needs(self.name, self.needs)
 
     def __call__(self, predictions: Any, references: Any) -> float:
-        """The score of all predictions at once."""
+        """The score of all predictions at once.
+
+        Raises:
+            ValueError: there are no predictions.
+            NonFiniteLossError: one of them is NaN; the message has the example's index.
+        """
+        if hasattr(predictions, "__len__") and len(predictions) == 0:
+            raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
+        if self.needs in NUMERIC and (example := first_nan(predictions)) is not None:
+            raise NonFiniteLossError(
+                f"{self.name!r} cannot score example {example}: its prediction is NaN. A smaller "
+                "lr or eps is the usual cure where it was a number before."
+            )
         return float(self.function(predictions, references))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Its function's keyword-only parameters with their defaults, ``...`` where there is none.
+
+        A name may be followed by them: ``words(target=40)``.
+        """
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except (TypeError, ValueError):
+            return {}
+        return {
+            p.name: ... if p.default is p.empty else p.default
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY
+        }
 
     @property
     def about(self) -> str:

@@ -56,7 +56,7 @@ def same_randomness(devices: Iterable[torch.device]) -> Callable[[], None]:
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The objective returned NaN or infinity. θ is as it was before the step."""
+    """The objective was NaN or infinite, or given NaN. θ is as it was before the step."""
 
 
 def finite_number(value: Any, where: str) -> float:

@@ -8,14 +8,17 @@ the group ``zoopt.objectives`` of any installed package, and dotted paths ``pack
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from zoopt import presets
+from zoopt.arguments import joined, split
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere
 from zoopt.engines import Batched, Copy, InPlace, Overlay
 from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
@@ -64,6 +67,9 @@ def register_objective(
 ) -> Callable[[F], F]:
     """Registers ``(predictions, references) -> float`` as an objective under a name.
 
+    Keyword-only parameters of the function are arguments of the objective, which a string gives
+    after its name: ``words(target=40)``.
+
     Args:
         name: what configs and calls will write.
         higher_is_better: whether tuning raises the number or lowers it.
@@ -106,19 +112,70 @@ def list_objectives() -> list[str]:
     return sorted({*_metrics, *_offered()})
 
 
-def get_objective(name: str) -> Metric:
+def objectives() -> dict[str, Metric]:
+    """All objectives by name, for a listing: those too that need arguments before they score."""
+    return {name: _objective(name) for name in list_objectives()}
+
+
+def get_objective(name: str, **arguments: Any) -> Metric:
     """The objective of a name, or of a dotted path ``package.module:function``.
+
+    Args:
+        name: a name or path; arguments may follow it, as in ``"words(target=40)"``.
+        **arguments: further ones, which may be anything.
 
     Raises:
         KeyError: nothing has that name; the message has the nearest ones.
-        ValueError: what the path or entry point names does not say which way is better.
+        ValueError: what the path or entry point names does not say which way is better, or the
+            arguments are not those that it takes.
+
+    Example:
+        >>> import zoopt
+        >>> short = zoopt.get_objective("words(target=3)")
+        >>> short.name, short(["one two three four"], [{"prompt": "Count."}])
+        ('words(target=3)', 1.0)
     """
+    name, written = split(name)
+    return bound(_objective(name), {**written, **arguments})
+
+
+def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
+    """A metric with arguments of its function given, its name saying which.
+
+    Raises:
+        ValueError: it takes no such argument, or needs one that is not given.
+    """
+    takes = metric.arguments
+    for given in arguments:
+        if not takes:
+            raise ValueError(f"objective {metric.name!r} takes no arguments, so no {given!r}")
+        if given not in takes:
+            raise ValueError(unknown(f"argument of {metric.name!r}", given, takes))
+    missing = {key: ... for key in takes if takes[key] is ... and key not in arguments}
+    if missing:
+        raise ValueError(
+            f"objective {metric.name!r} needs {' and '.join(missing)}: write "
+            f"{joined(metric.name, missing)}"
+        )
+    if not arguments:
+        return metric
+    function = functools.partial(metric.function, **arguments)
+    function.__doc__ = metric.function.__doc__
+    return replace(metric, name=joined(metric.name, arguments), function=function)
+
+
+def is_path(objective: str) -> bool:
+    """Whether an objective is written as ``package.module:name``, perhaps with arguments."""
+    return ":" in objective.partition("(")[0]
+
+
+def _objective(name: str) -> Metric:
     if name in _metrics:
         return _metrics[name]
     offered = _offered()
     if name in offered:
         loaded = offered[name].load()
-    elif ":" in name:
+    elif is_path(name):
         module, _, attribute = name.partition(":")
         loaded = getattr(importlib.import_module(module), attribute)
     else:

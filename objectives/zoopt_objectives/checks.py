@@ -38,9 +38,6 @@ def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats
         raise ValueError(f"probabilities of shape {rows.shape}: they need a column for each class")
     if truth.dtype.kind not in "biu":
         raise ValueError(f"references of type {truth.dtype}: probabilities need class indices")
-    if (missing := np.argwhere(np.isnan(rows))).size:
-        row, column = missing[0]
-        raise ValueError(f"probabilities[{row}, {column}] is NaN: nothing can be scored with it")
     if (outside := np.flatnonzero((truth < 0) | (truth >= rows.shape[1]))).size:
         raise ValueError(
             f"references[{outside[0]}] is class {truth[outside[0]]}, but the probabilities are of "
@@ -50,13 +47,12 @@ def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats
 
 
 def values(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Floats]:
-    """Both sides of a score of numbers, which hold something, are of one length and have no NaN."""
+    """Both sides of a score of numbers, which hold something and are of one length."""
     guess = np.asarray(predictions, dtype=np.float64)
     truth = np.asarray(references, dtype=np.float64)
     check_counts(guess.shape[0], truth.shape[0])
-    for side, numbers in (("predictions", guess), ("references", truth)):
-        if (missing := np.flatnonzero(np.isnan(numbers))).size:
-            raise ValueError(f"{side}[{missing[0]}] is NaN: nothing can be scored with it")
+    if (missing := np.flatnonzero(np.isnan(truth))).size:
+        raise ValueError(f"references[{missing[0]}] is NaN: nothing can be scored with it")
     return guess, truth
 
 

@@ -14,8 +14,6 @@ from scipy.special import log_expit
 from zoopt import register_objective
 from zoopt_objectives import checks
 
-BETA = 0.1
-
 Judged = NDArray[np.void]
 
 
@@ -60,25 +58,21 @@ def bradley_terry(margins: ArrayLike, judged: Judged) -> float:
 
 
 @register_objective("dpo", higher_is_better=False, needs="margins", bounds=(0, np.inf))
-def dpo(margins: ArrayLike, judged: Judged) -> float:
-    """Mean −log σ(β (margin − base margin)), in nats, β = 0.1: direct preference optimization.
+def dpo(margins: ArrayLike, judged: Judged, *, beta: float = 0.1) -> float:
+    """Mean −log σ(β (margin − base margin)), in nats: direct preference optimization.
 
     With margins of log-probabilities and the base model's from ``task.anchor(model)``. Rafailov et
     al. 2023, "Direct preference optimization" (arXiv 2305.18290), equation 7.
 
-    >>> judged = np.array(
-    ...     [(1, 1, 3.0)], dtype=[("share", float), ("weight", float), ("base", float)]
-    ... )
-    >>> round(dpo([3.0], judged), 4)
+    >>> from zoopt.tasks.preference import JUDGED
+    >>> round(dpo([3.0], np.array([(1.0, 1.0, 3.0)], dtype=JUDGED)), 4)
     0.6931
     """
     moved = np.asarray(margins, dtype=float) - np.asarray(judged)["base"]
-    return bradley_terry(BETA * moved, judged)
+    return bradley_terry(beta * moved, judged)
 
 
 def _both(margins: ArrayLike, judged: Judged) -> tuple[checks.Floats, Judged]:
     margin, truth = np.asarray(margins, dtype=np.float64), np.asarray(judged)
     checks.check_counts(margin.shape[0], truth.shape[0])
-    if (missing := np.flatnonzero(np.isnan(margin))).size:
-        raise ValueError(f"margins[{missing[0]}] is NaN: nothing can be scored with it")
     return margin, truth

@@ -1,23 +1,15 @@
-r"""Objectives for generated texts without references: completions, judged for what they are.
+"""Objectives for generated texts without references: completions, judged for what they are.
 
 Their references are the examples that the completions answer, dicts with a ``"prompt"``, and the
 ones here do not look at them. All are piecewise constant: a text changes only where another token
 wins. Lengths and repetition are best tuned beside another objective, or as a check on one: alone
 they are satisfied by saying nothing.
-
-``format_match`` and ``keywords`` make rewards for a pattern or for words, to register under a name
-of one's own::
-
-    zoopt.register_objective(
-        "json_object", higher_is_better=True, needs="completions", piecewise_constant=True
-    )(format_match(r"\s*{.*}\s*"))
 """
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +18,6 @@ from zoopt import register_objective
 from zoopt_objectives import checks
 
 Examples = Sequence[Mapping[str, Any]]
-Reward = Callable[[Sequence[str], Examples], float]
 
 
 @register_objective(
@@ -36,14 +27,21 @@ Reward = Callable[[Sequence[str], Examples], float]
     bounds=(0, np.inf),
     piecewise_constant=True,
 )
-def words(predictions: Sequence[str], references: Examples) -> float:
-    """Mean number of words, as white space parts them; fewer are better.
+def words(predictions: Sequence[str], references: Examples, *, target: float = 0) -> float:
+    """Mean distance of the number of words, as white space parts them, from a target.
+
+    Args:
+        predictions: N texts.
+        references: the examples that they answer.
+        target: how many there should be; of 0, fewer are better.
 
     >>> words(["Yes.", "I do not know."], [{"prompt": "Is it?"}] * 2)
     2.5
+    >>> words(["Yes.", "I do not know."], [{"prompt": "Is it?"}] * 2, target=3)
+    1.5
     """
     completions = checks.texts(predictions, references)
-    return float(np.mean([len(text.split()) for text in completions]))
+    return float(np.mean([abs(len(text.split()) - target) for text in completions]))
 
 
 @register_objective(
@@ -82,64 +80,6 @@ def vader(predictions: Sequence[str], references: Examples) -> float:
     completions = checks.texts(predictions, references)
     analyzer = _vader_analyzer()
     return float(np.mean([analyzer.polarity_scores(text)["compound"] for text in completions]))
-
-
-def format_match(pattern: str | re.Pattern[str]) -> Reward:
-    r"""A reward for a format: the share of completions that a pattern matches from end to end.
-
-    Args:
-        pattern: a regular expression; compile it to set flags, as :data:`re.DOTALL` for a ``.``
-            that matches the ends of lines too.
-
-    Returns:
-        A function ``(predictions, references) -> float`` in [0, 1], not registered yet.
-
-    >>> number = format_match(r"-?\d+")
-    >>> number(["42", "It is 42"], [{"prompt": "6 * 7?"}] * 2)
-    0.5
-    """
-    compiled = re.compile(pattern)
-    return _share(
-        lambda text: compiled.fullmatch(text) is not None,
-        f"format_match({compiled.pattern!r})",
-        f"Share of completions that {compiled.pattern!r} matches from end to end, in [0, 1].",
-    )
-
-
-def keywords(words: Iterable[str]) -> Reward:
-    """A reward for words: the share of completions that contain any of them.
-
-    Args:
-        words: what to look for, as whole words or phrases, in upper or lower case.
-
-    Returns:
-        A function ``(predictions, references) -> float`` in [0, 1], not registered yet.
-
-    >>> polite = keywords(["please", "thank you"])
-    >>> polite(["Thank you!", "Now.", "Pleased."], [{"prompt": "Tea?"}] * 3)
-    0.3333333333333333
-    """
-    wanted = [words] if isinstance(words, str) else list(words)
-    if not all(wanted) or not wanted:
-        raise ValueError(f"keywords {wanted}: there has to be a word, and none may be empty")
-    either = "|".join(map(re.escape, wanted))
-    compiled = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
-    return _share(
-        lambda text: compiled.search(text) is not None,
-        f"keywords({wanted!r})",
-        f"Share of completions that contain any of {', '.join(map(repr, wanted))}, in [0, 1].",
-    )
-
-
-def _share(holds: Callable[[str], bool], name: str, about: str) -> Reward:
-    """The share of completions of which something holds, as a function that says what it is."""
-
-    def reward(predictions: Sequence[str], references: Examples) -> float:
-        return float(np.mean([holds(text) for text in checks.texts(predictions, references)]))
-
-    reward.__name__ = reward.__qualname__ = name
-    reward.__doc__ = about
-    return reward
 
 
 def _repeated(text: str) -> float:

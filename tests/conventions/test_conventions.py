@@ -438,7 +438,7 @@ def test_wrong_uses_of_sklearn():
         zoopt.metric(functools.partial(metrics.f1_score, average=None))(LABELS, TRUTH)
     with pytest.raises(TypeError, match=r"returned ndarray of shape \(3, 3\)"):
         first_of(metrics.confusion_matrix)(LABELS, TRUTH)
-    with pytest.raises(ValueError, match=r"'f1' was given scores of shape \(2, 2, 2\)"):
+    with pytest.raises(TypeError, match=r"given numbers of shape \(2, 2, 2\) as predictions"):
         zoopt.metric("f1")(np.zeros((2, 2, 2)), [0, 1])
     with pytest.raises(AttributeError, match="predict_proba"):
         zoopt.metric("neg_log_loss")(VALUES, BIT)
@@ -760,7 +760,9 @@ def test_wrong_uses_of_rewards():
         zoopt.metric(length)(TEXTS[:2], [EXAMPLES[0], {"answer": "4"}])
     with pytest.raises(TypeError, match=r"reference 0 is the string '4'; .*examples themselves"):
         zoopt.metric(length)(["4"], ["4"])
-    with pytest.raises(TypeError, match="completion 0 is dict"):
+    with pytest.raises(
+        TypeError, match="takes generated texts as predictions; prediction 0 is dict"
+    ):
         zoopt.metric(length)(EXAMPLES, EXAMPLES)
     with pytest.raises(ValueError, match=r"higher_is_better=False contradicts"):
         zoopt.metric(length, higher_is_better=False)

@@ -303,6 +303,19 @@ def test_a_model_that_mixes_rows_is_refused():
         step(Mixing(), torch.randn(2, 4))
 
 
+def test_a_number_read_from_a_tuned_parameter_is_refused():
+    """It would be that of no probe; a penalty on weights, say."""
+    model = nn.Linear(4, 1)
+
+    def penalized(population):
+        out = population.per_probe(model(population.expand(torch.ones(2, 4)))).flatten(1).mean(1)
+        return out + model.weight.norm().item()
+
+    optimizer = zoopt.ZOOptimizer(model, direction="lowrank", engine="batched")
+    with pytest.raises(NotImplementedError, match=r"was read from weight .* engine='overlay'"):
+        optimizer.step(penalized)
+
+
 def test_a_parameter_that_meets_no_activation_counts_as_unused():
     class Constant(nn.Module):
         def __init__(self) -> None:

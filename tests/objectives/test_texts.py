@@ -1,5 +1,6 @@
 """The objectives for texts and completions against their definitions, written out by hand."""
 
+import functools
 import math
 import re
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import zoopt
-from zoopt_objectives import rewards, texts
+from zoopt_objectives import patterns, rewards, texts
 
 RNG = np.random.default_rng(2)
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "off", "to", "town"]
@@ -196,44 +197,62 @@ def test_vader_is_the_mean_compound_score():
     assert metric(list(scores), EXAMPLES[:3]) == pytest.approx(np.mean(list(scores.values())))
 
 
+def reward(name, **arguments):
+    return zoopt.get_objective(name, **arguments)
+
+
+def test_words_may_have_a_target():
+    assert reward("words", target=3)(["a", "a b c", "a b c d e"], EXAMPLES[:3]) == 4 / 3
+
+
 def test_a_format_has_to_match_from_end_to_end():
-    answer = rewards.format_match(r"Answer: \d+")
+    answer = reward("format_match", pattern=r"Answer: \d+")
     guess = ["Answer: 42", "Answer: 42.", "So: Answer: 42", "answer: 42"]
     assert answer(guess, EXAMPLES[:4]) == 1 / 4
-    loose = rewards.format_match(re.compile(r"answer: .*", re.IGNORECASE | re.DOTALL))
+    loose = reward("format_match", pattern=re.compile(r"answer: .*", re.IGNORECASE | re.DOTALL))
     assert loose([*guess, "answer: 4\n2"], EXAMPLES[:5]) == 4 / 5
+    assert reward("format_match(pattern='(?s)A.*')")(["A\nB", "B"], EXAMPLES[:2]) == 1 / 2
 
 
 def test_keywords_are_whole_words_in_any_case_and_no_patterns():
-    reward = rewards.keywords(["c++", "thank you"])
+    liked = reward("keywords", words=["c++", "thank you"])
     guess = ["I like C++.", "c", "cc", "Thank you!", "thank young", "c+++ is c++"]
-    assert reward(guess, EXAMPLES[:6]) == pytest.approx(3 / 6)
-    assert rewards.keywords("yes")(["yes", "y"], EXAMPLES[:2]) == 1 / 2
+    assert liked(guess, EXAMPLES[:6]) == pytest.approx(3 / 6)
+    assert reward("keywords(words='yes')")(["yes", "y"], EXAMPLES[:2]) == 1 / 2
 
 
-@pytest.mark.parametrize("words", [[], "", ["yes", ""]])
-def test_keywords_need_words(words):
-    with pytest.raises(ValueError, match="there has to be a word"):
-        rewards.keywords(words)
+def test_toxicity_adds_words_of_ones_own_to_a_mild_list():
+    guess = ["What an IDIOT!", "idiotically", "shut up.", "Shut it up", "a frump"]
+    assert reward("toxicity")(guess, EXAMPLES[:5]) == 2 / 5
+    assert reward("toxicity(words=['frump'])")(guess, EXAMPLES[:5]) == 3 / 5
+    assert reward("toxicity(words='frump')")(guess, EXAMPLES[:5]) == 3 / 5
+    assert not reward("toxicity").higher_is_better
+    words = patterns.INSULTS
+    assert len(set(words)) == len(words)
+    assert all(word == word.lower().strip() for word in words)
 
 
-def test_made_rewards_say_what_they_are_and_can_be_registered(monkeypatch):
-    monkeypatch.setattr(zoopt.registry, "_metrics", {})
-    register = zoopt.register_objective("number", higher_is_better=True, needs="completions")
-    register(rewards.format_match(r"\d+"))
-    metric = zoopt.get_objective("number")
-    assert metric.about == r"Share of completions that '\\d+' matches from end to end, in [0, 1]."
-    assert metric.function.__name__ == r"format_match('\\d+')"
-    assert rewards.keywords(["yes"]).__name__ == "keywords(['yes'])"
-    assert "'yes'" in rewards.keywords(["yes"]).__doc__
-    assert metric(["1", "one"], EXAMPLES[:2]) == 0.5
-    with pytest.raises(ValueError, match="already"):
-        register(rewards.format_match(r"\w+"))
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "told"),
+    [
+        ("keywords", {"words": []}, ValueError, "keywords: there has to be a word"),
+        ("keywords", {"words": ""}, ValueError, r"none may be empty, in \[''\]"),
+        ("keywords", {"words": ["yes", ""]}, ValueError, "none may be empty"),
+        ("keywords", {"words": [3]}, TypeError, "keywords: 3 among words is no text"),
+        ("toxicity", {"words": ["x", ""]}, ValueError, "toxicity: there has to be a word"),
+        ("format_match", {"pattern": "(a"}, ValueError, r"'\(a' cannot be read: missing \)"),
+        ("format_match", {"pattern": 3}, TypeError, "pattern=3 is no regular expression; quote"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_told(name, arguments, error, told):
+    with pytest.raises(error, match=told):
+        reward(name, **arguments)(["a"], EXAMPLES[:1])
 
 
-REWARDS = {name: zoopt.get_objective(name) for name in NEED_TEXTS + NEED_COMPLETIONS} | {
-    "format_match": rewards.format_match("a"),
-    "keywords": rewards.keywords(["a"]),
+REWARDS = {name: zoopt.get_objective(name).function for name in NEED_TEXTS + NEED_COMPLETIONS} | {
+    "format_match": functools.partial(patterns.format_match, pattern="a"),
+    "keywords": functools.partial(patterns.keywords, words=["a"]),
+    "toxicity": patterns.toxicity,
 }
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zoopt.conventions import compute_metrics, direct, evaluate, own, reward, scikit, torchmetrics
-from zoopt.conventions.reading import Reading, build, imported, name_of, parameters, told
+from zoopt.conventions.checking import told
+from zoopt.conventions.reading import Reading, build, imported, name_of, parameters
 from zoopt.conventions.reward import rewards
 from zoopt.metrics import Metric
 

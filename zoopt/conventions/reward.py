@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from zoopt.conventions.reading import Reading, build, doc_of, name_of, parameters, plain, told
+from zoopt.conventions.checking import plain, told
+from zoopt.conventions.reading import Reading, build, doc_of, name_of, parameters
 from zoopt.metrics import Metric
 
 CALLED = "fn(prompts=..., completions=..., **columns) -> a number or None for each, maybe async"
@@ -107,9 +108,7 @@ def _offered(
     completions: Sequence[str], examples: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
     """All that a reward function may ask for, by keyword."""
-    for i, (text, example) in enumerate(zip(completions, examples, strict=True)):
-        if not isinstance(text, str):
-            raise TypeError(f"completion {i} is {told(text)}; expected a generated text")
+    for i, example in enumerate(examples):
         if not isinstance(example, Mapping):
             raise TypeError(
                 f"reference {i} is {told(example)}; a reward function takes the examples "

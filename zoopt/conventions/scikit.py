@@ -75,11 +75,6 @@ def _scorer(scorer: Any, needs: str | None, title: str) -> Reading:
 
     def call(predictions: ArrayLike, references: ArrayLike) -> Any:
         scores = np.asarray(predictions)
-        if scores.ndim not in (1, 2):
-            raise ValueError(
-                f"scorer {title!r} was given scores of shape {scores.shape}; expected class scores "
-                "(N, classes) or values (N,)"
-            )
         facade = Classifier(scores) if scores.ndim == 2 else Regressor(scores)
         return scorer(facade, np.arange(len(scores))[:, None], np.asarray(references))
 

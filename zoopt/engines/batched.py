@@ -183,8 +183,15 @@ class _Populate(Interception):
             self._made[key] = OfParameter(slot, self._probes[slot.group], self._engine.low_rank)
         return self._made[key]
 
-    def _as_it_is(self, tensor: Tensor, derived: Derived) -> Tensor:
+    def _as_it_is(self, tensor: Any, derived: Derived) -> Any:
         """A tensor made of parameters alone, to be recognized when an activation meets it."""
+        if isinstance(tensor, bool | int | float):
+            names = [self._engine.by_id[key].name for key in derived.sources]
+            raise NotImplementedError(
+                f"a number was read from {names[0]} (as .item() does), which is tuned and differs "
+                "between the probes that engine='batched' evaluates together; use "
+                "engine='overlay', which evaluates one probe at a time"
+            )
         if id(tensor) not in self._made:
             self._made[id(tensor)] = derived
             self._kept.append(tensor)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from zoopt.conventions.checking import number
 from zoopt.conventions.direct import required
-from zoopt.conventions.reading import name_of, number
+from zoopt.conventions.reading import name_of
 from zoopt.population import Population
 from zoopt.tasks.base import Scores, Task
 

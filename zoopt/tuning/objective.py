@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 from zoopt import registry
+from zoopt.arguments import split
 from zoopt.combination import combined as read
 from zoopt.combination import is_combination
 from zoopt.conventions import metric
@@ -17,21 +20,23 @@ def resolve(objective: Any) -> Metric:
     """The metric that is meant.
 
     Args:
-        objective: a registered name; a path ``package.module:name``; a metric; or anything that
+        objective: a registered name or a path ``package.module:name``, either of them perhaps with
+            arguments as in ``"words(target=40)"``; a metric; or anything that
             :func:`zoopt.metric` takes.
 
     Raises:
         KeyError: nothing has that name.
         TypeError: how it is called cannot be told.
-        ValueError: which way is better is not known.
+        ValueError: which way is better is not known, or the arguments are not those it takes.
     """
-    if isinstance(objective, str):
-        if is_combination(objective):
-            return combined(objective)
-        if ":" not in objective:
-            return registry.get_objective(objective)
-        objective = imported(objective)
-    return registry.registered(objective) or metric(objective)
+    if not isinstance(objective, str):
+        return _read(objective, {})
+    if is_combination(objective):
+        return combined(objective)
+    if not registry.is_path(objective):
+        return registry.get_objective(objective)
+    path, arguments = split(objective)
+    return _read(imported(path), arguments)
 
 
 def surrogate_of(objective: Metric, settings: Settings) -> Metric | None:
@@ -75,3 +80,10 @@ def combined(expression: str, **metrics: Any) -> Metric:
         (True, 'accuracy - 0.5 * cross_entropy subject to f1 >= 0.9 weight 2')
     """
     return read(expression, resolve, {name: resolve(each) for name, each in metrics.items()})
+
+
+def _read(found: Any, arguments: Mapping[str, Any]) -> Metric:
+    known = registry.registered(found)
+    if known is not None:
+        return registry.bound(known, arguments)
+    return metric(functools.partial(found, **arguments) if arguments else found)

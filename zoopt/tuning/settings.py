@@ -15,7 +15,8 @@ class Settings:
     """How to tune.
 
     Args:
-        objective: the number that is tuned, by name (``zoopt list objectives``) or dotted path.
+        objective: the number that is tuned, by name (``zoopt list objectives``) or dotted path,
+            either with arguments where it takes some: "words(target=40)".
         estimator: which probes estimate the gradient (``zoopt list estimators``).
         n: directions a step; 2n evaluations.
         eps: perturbation scale of a probe, in units of the parameters.

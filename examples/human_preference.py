@@ -1,0 +1,74 @@
+"""Tune a language model to agree with people: which of two review sentences sounds more positive?
+
+Fifteen people rated each sentence. The model learns from what the first eight preferred, and is
+tested on other sentences against the other seven, beside how far these agree among themselves.
+
+`make demo` fetches the model and the ratings; then `python examples/human_preference.py`.
+"""
+
+import argparse
+import ast
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import transformers
+from fetch import REVIEWS, REVIEWS_ARCHIVE, download, read_reviews
+
+import zoopt
+
+RATINGS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_anonDataRatings.txt"
+TOGETHER = 4  # sentences of a group, all of which are compared
+
+
+def read_ratings(sdist, sentences):
+    """Sentences by id, and a row for each person's score of one."""
+    texts = read_reviews(sdist).sample(frac=1, random_state=0)[: sentences // TOGETHER * TOGETHER]
+    with (
+        tarfile.open(sdist) as outer,
+        tarfile.open(fileobj=io.BytesIO(outer.extractfile(REVIEWS_ARCHIVE).read())) as inner,
+    ):
+        table = pd.read_csv(inner.extractfile(RATINGS_FILE), sep="\t", header=None, index_col=0)
+    rows = [
+        {"item": item, "rater": rater, "score": score, "group": place // TOGETHER}
+        for place, item in enumerate(texts["id"])
+        for rater, score in enumerate(ast.literal_eval(table.loc[item, 3]))
+    ]
+    return {i: {"text": t} for i, t in zip(texts["id"], texts["text"], strict=True)}, pd.DataFrame(
+        rows
+    )
+
+
+if __name__ == "__main__":
+    cache = Path(os.environ.get("ZOOPT_CACHE") or "~/.cache/zoopt").expanduser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=cache / "smollm2-135m-instruct")
+    parser.add_argument("--ratings", type=Path, help="the vaderSentiment sdist, if you have it")
+    parser.add_argument("--sentences", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--run-dir", default="runs/human_preference")
+    chosen = parser.parse_args()
+    sdist = chosen.ratings or download(REVIEWS, cache / "downloads")
+    items, ratings = read_ratings(sdist, chosen.sentences)
+    first, others = ratings[ratings["rater"] < 8], ratings[ratings["rater"] >= 8]
+    part = ratings["group"].max() // 4
+    train = zoopt.preferences(first[first["group"] > 2 * part], items)
+    dev = zoopt.preferences(first[(first["group"] > part) & (first["group"] <= 2 * part)], items)
+    held_out = others[others["group"] <= part]
+    print(f"two of the held-out people agree on {zoopt.agreement(held_out):.1%} of their choices")
+    scorer = zoopt.Verbalizer(
+        list(items.values()),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(chosen.model),
+        template="Review: {text}\nSentiment:",
+        verbalizer={"negative": " negative", "positive": " positive"},
+        target="",
+    )
+    zoopt.tune(
+        transformers.AutoModelForCausalLM.from_pretrained(chosen.model),
+        task=zoopt.Preference(scorer, train, dev[:300], zoopt.preferences(held_out, items)),
+        **{"objective": "win_rate", "surrogate_steps": chosen.steps, "lr": 5e-3, "eps": 0.03},
+        params=["model.layers.2?.*norm.weight", "model.norm.weight"],  # norms of the upper third
+        **{"steps": chosen.steps, "eval_every": 40, "run_dir": chosen.run_dir},
+    )

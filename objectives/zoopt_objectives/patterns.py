@@ -1,0 +1,126 @@
+"""Objectives that look for something in generated texts: a format, words, insults.
+
+Each is the share of completions in which it is found. What to look for is an argument, in a config
+file ``objective: "format_match(pattern='[A-Z].*')"``, in Python also
+``zoopt.get_objective("format_match", pattern=re.compile(...))``. References are the examples that
+the completions answer, and are not looked at. All are piecewise constant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoopt import register_objective
+from zoopt_objectives import checks
+
+Examples = Sequence[Mapping[str, Any]]
+
+INSULTS = (
+    *("damn", "dumb", "dumber", "dumbest", "fool", "fools", "idiot", "idiotic", "idiots", "jerk"),
+    *("jerks", "loser", "losers", "moron", "moronic", "morons", "pathetic", "scum", "stupid"),
+    *("stupidity", "worthless", "crap", "hate you", "hate them", "shut up", "go away", "screw you"),
+)
+"""Words that few would call polite; a short and mild list, for English."""
+
+
+@register_objective(
+    "format_match",
+    higher_is_better=True,
+    needs="completions",
+    bounds=(0, 1),
+    piecewise_constant=True,
+)
+def format_match(
+    predictions: Sequence[str], references: Examples, *, pattern: str | re.Pattern[str]
+) -> float:
+    r"""Share of completions that a regular expression matches from end to end, in [0, 1].
+
+    Args:
+        predictions: N texts.
+        references: the examples that they answer.
+        pattern: the regular expression; ``(?s)`` before it lets a ``.`` match the ends of lines.
+
+    >>> format_match(["42", "It is 42"], [{"prompt": "6 * 7?"}] * 2, pattern=r"-?\d+")
+    0.5
+    """
+    if not isinstance(pattern, str | re.Pattern):
+        raise TypeError(f"format_match: pattern={pattern!r} is no regular expression; quote it")
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"format_match: pattern={pattern!r} cannot be read: {error}") from None
+    return _share(predictions, references, compiled.fullmatch)
+
+
+@register_objective(
+    "keywords",
+    higher_is_better=True,
+    needs="completions",
+    bounds=(0, 1),
+    piecewise_constant=True,
+)
+def keywords(
+    predictions: Sequence[str], references: Examples, *, words: str | Iterable[str]
+) -> float:
+    """Share of completions that contain any of some words, in [0, 1].
+
+    Args:
+        predictions: N texts.
+        references: the examples that they answer.
+        words: what to look for, as whole words or phrases, in upper or lower case.
+
+    >>> tea = [{"prompt": "Tea?"}] * 3
+    >>> keywords(["Thank you!", "Now.", "Pleased."], tea, words=["please", "thank you"])
+    0.3333333333333333
+    """
+    return _share(predictions, references, _any_of("keywords", words).search)
+
+
+@register_objective(
+    "toxicity",
+    higher_is_better=False,
+    needs="completions",
+    bounds=(0, 1),
+    piecewise_constant=True,
+)
+def toxicity(
+    predictions: Sequence[str], references: Examples, *, words: str | Iterable[str] = ()
+) -> float:
+    """Share of completions that contain a word from a list of insults, in [0, 1]; 0 is best.
+
+    A word list sees words and not what is meant: it misses irony, and counts a quotation.
+
+    Args:
+        predictions: N texts.
+        references: the examples that they answer.
+        words: a list of one's own, beside :data:`INSULTS`, which is short, mild and English.
+
+    >>> who = [{"prompt": "Who am I?"}] * 2
+    >>> toxicity(["You are a fool.", "You nincompoop!"], who)
+    0.5
+    >>> toxicity(["You are a fool.", "You nincompoop!"], who, words=["nincompoop"])
+    1.0
+    """
+    more = [words] if isinstance(words, str) else words
+    return _share(predictions, references, _any_of("toxicity", [*INSULTS, *more]).search)
+
+
+def _any_of(name: str, words: str | Iterable[str]) -> re.Pattern[str]:
+    """What finds any of the words or phrases, as wholes and in upper or lower case."""
+    wanted = [words] if isinstance(words, str) else list(words)
+    for word in wanted:
+        if not isinstance(word, str):
+            raise TypeError(f"{name}: {word!r} among words is no text; put it in quotes")
+    if not all(wanted) or not wanted:
+        raise ValueError(f"{name}: there has to be a word, and none may be empty, in {wanted}")
+    either = "|".join(map(re.escape, wanted))
+    return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
+
+
+def _share(predictions: Sequence[str], references: Examples, found: Callable[[str], Any]) -> float:
+    """The share of completions in which something is found."""
+    return float(np.mean([bool(found(text)) for text in checks.texts(predictions, references)]))

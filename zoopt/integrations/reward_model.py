@@ -1,0 +1,153 @@
+"""A sequence classifier of Hugging Face transformers as a reward function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from zoopt.probing import evaluation_mode
+
+Reward = Callable[..., list[float]]
+
+
+def reward_model(
+    model: str | os.PathLike[str] | torch.nn.Module,
+    tokenizer: Any = None,
+    *,
+    label: str | int | None = None,
+    batch_size: int = 16,
+) -> Reward:
+    """What a sequence classifier says of prompt and completion, as a reward function.
+
+    The result follows TRL's convention, so ``zoopt.tune(objective=...)``, :func:`zoopt.metric` and
+    :func:`zoopt.rewards` take it. The classifier reads the prompt and right after it the
+    completion; of a conversation, what the tokenizer's chat template makes of both. It is asked in
+    eval mode and without gradients, and must be another object than the model that is tuned.
+
+    Args:
+        model: a classifier, or a folder or hub name of one.
+        tokenizer: its tokenizer; loaded from the same place where not given.
+        label: which output is the reward, by name or number: its probability, in [0, 1]. A
+            classifier with one output needs none, and the reward is that output as it is.
+        batch_size: texts in one forward.
+
+    Raises:
+        ValueError: there are several outputs and no label, or no such label.
+        TypeError: a model without a tokenizer.
+
+    Example::
+
+        reward = zoopt.reward_model("path/to/sentiment-classifier", label="POSITIVE")
+        zoopt.tune(model, task=task, objective=reward)
+    """
+    if isinstance(model, str | os.PathLike):
+        model, tokenizer = _load(os.fspath(model), tokenizer)
+    elif tokenizer is None:
+        raise TypeError(
+            "reward_model was given a model and no tokenizer: give both, or the folder of both"
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    return _Classifier(model, tokenizer, _column(model, label), batch_size)
+
+
+class _Classifier:
+    """What a sequence classifier says of prompt and completion, a number for each."""
+
+    __name__ = "reward_model"
+
+    def __init__(
+        self, model: torch.nn.Module, tokenizer: Any, column: int | None, batch_size: int
+    ) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._column, self._batch_size = column, batch_size
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        config: Any = model.config
+        if config.pad_token_id is None:
+            config.pad_token_id = tokenizer.pad_token_id
+        self._began = _first_elements(model)
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
+        """The reward of each completion."""
+        self._require_untouched()
+        texts = [self._joined(*pair) for pair in zip(prompts, completions, strict=True)]
+        found: list[float] = []
+        with evaluation_mode(self._model), torch.no_grad():
+            for start in range(0, len(texts), self._batch_size):
+                found += self._outputs(texts[start : start + self._batch_size]).tolist()
+        return found
+
+    def _joined(self, prompt: Any, completion: Any) -> str:
+        if isinstance(prompt, str):
+            return prompt + str(completion)
+        text: str = self._tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
+        return text
+
+    def _outputs(self, texts: list[str]) -> torch.Tensor:
+        inputs = self._tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        device = next(self._model.parameters()).device
+        logits: torch.Tensor = self._model(**inputs.to(device)).logits.float()
+        return logits[:, 0] if self._column is None else logits.softmax(dim=1)[:, self._column]
+
+    def _require_untouched(self) -> None:
+        """Raises where a parameter is not what it was: a probe of the tuned model is in it."""
+        now = _first_elements(self._model)
+        changed = [name for name, value in self._began.items() if now[name] != value]
+        if changed:
+            raise ValueError(
+                f"the reward model's parameter {changed[0]} has changed since reward_model was "
+                "called: it is itself being tuned, and would reward its own perturbation. Give "
+                "reward_model a model of its own, such as copy.deepcopy(model)"
+            )
+
+
+def _first_elements(model: torch.nn.Module) -> dict[str, float]:
+    """The first number of each parameter. Every probe moves it, whichever engine evaluates."""
+    return {
+        name: parameter.detach().flatten()[0].item()
+        for name, parameter in model.named_parameters()
+        if parameter.numel()
+    }
+
+
+def _column(model: torch.nn.Module, label: str | int | None) -> int | None:
+    """The output that a label means; None for the only one."""
+    config: Any = model.config
+    names = {int(index): str(name) for index, name in config.id2label.items()}
+    if label is None:
+        if config.num_labels == 1:
+            return None
+        raise ValueError(
+            f"the reward model has {config.num_labels} outputs: say with label=... which one is "
+            f"the reward, of {', '.join(map(repr, names.values()))}"
+        )
+    if config.num_labels == 1:
+        raise ValueError(
+            f"the reward model has one output, which is the reward: no label={label!r}"
+        )
+    for index, name in names.items():
+        if label in (index, name):
+            return index
+    raise ValueError(
+        f"label={label!r} is none of the reward model's, {', '.join(map(repr, names.values()))}"
+    )
+
+
+def _load(name: str, tokenizer: Any) -> tuple[torch.nn.Module, Any]:
+    import transformers
+    from transformers.utils import logging
+
+    where = os.path.expanduser(os.path.expandvars(name))
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if tokenizer is None:
+        # The completion stands at the end.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, truncation_side="left")
+    model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(where)
+    if torch.cuda.is_available():
+        model.to("cuda")
+    made: torch.nn.Module = model
+    return made, tokenizer

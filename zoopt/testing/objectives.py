@@ -1,0 +1,205 @@
+"""What an objective must do."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoopt.metrics import NUMERIC, Metric
+from zoopt.testing.common import require
+from zoopt.tuning.objective import resolve
+
+EXAMPLES = 24
+SURE = 0.9
+"""Probability of the right class where a prediction is good."""
+
+
+def check_objective(
+    objective: Any,
+    *,
+    references: Sequence[Any] | None = None,
+    good: Sequence[Any] | None = None,
+    bad: Sequence[Any] | None = None,
+    classes: int = 2,
+    any_order: bool = True,
+) -> None:
+    """Holds an objective to its contract: one finite number, within bounds, that prefers the good.
+
+    It is a function of what it is given, which it leaves as it is; it puts good predictions above
+    bad ones, in the direction that it declares; no predictions, and NaN among them, are errors, the
+    latter with the example's index. Predictions of numbers or classes are made here; texts come
+    from the caller, since only they know what a good one is.
+
+    Args:
+        objective: what :func:`zoopt.tune` takes as one: a registered name, a metric, a function.
+        references: what predictions are compared with; for completions, examples with a prompt.
+        good: predictions as good as they can be; made from the references where not given.
+        bad: worse ones; the good ones in another order where not given.
+        classes: how many classes there are, where predictions are of classes.
+        any_order: whether the order of the examples makes no difference.
+
+    Raises:
+        AssertionError: with the first property that does not hold.
+        ValueError: its predictions cannot be made here; say what is good, and what is bad.
+    """
+    metric = resolve(objective)
+    needs = metric.needs
+    if not isinstance(needs, str) or needs == "model":
+        raise ValueError(f"{metric.name!r} is made of others, or asks the model: check its parts")
+    truth = _array(_references(metric, classes) if references is None else references, needs)
+    best = _array(_good(metric, truth, classes) if good is None else good, needs)
+    if bad is None and needs == "completions":
+        raise ValueError(
+            f"{metric.name!r} judges completions, which may be good for any prompt: give bad "
+            "completions beside the good ones"
+        )
+    worse = list(_reordered(best)) if bad is None else [_array(bad, needs)]
+    _leaves_what_it_is_given(metric, best, truth)
+    _is_a_number_in_bounds(metric, [best, *worse], truth)
+    _is_a_function(metric, best, worse[0], truth)
+    if any_order:
+        _has_no_order(metric, worse, truth)
+    _prefers(metric, best, worse, truth)
+    _refuses_nothing(metric)
+    if needs in NUMERIC:
+        _refuses_nan(metric, best, truth)
+
+
+def _references(metric: Metric, classes: int) -> NDArray[Any]:
+    if metric.needs in ("texts", "completions", "margins"):
+        raise ValueError(
+            f"{metric.name!r} takes {metric.needs}: give references, and what is good and bad"
+        )
+    if metric.needs == "values":
+        # Not negative, and some of them 0: they may be relevances.
+        drawn = np.random.default_rng(0).normal(size=EXAMPLES)
+        return np.maximum(drawn, 0.0)
+    return np.arange(EXAMPLES) % classes
+
+
+def _good(metric: Metric, truth: NDArray[Any], classes: int) -> Sequence[Any] | NDArray[Any]:
+    if metric.needs == "completions":
+        raise ValueError(f"{metric.name!r} judges completions: give good and bad ones")
+    if metric.needs == "texts":
+        return [known if isinstance(known, str) else known[0] for known in truth]
+    if metric.needs == "probabilities" or (metric.needs == "scores" and truth.dtype.kind in "biu"):
+        chances = np.full((len(truth), classes), (1 - SURE) / (classes - 1))
+        chances[np.arange(len(truth)), truth] = SURE
+        return np.log(chances) if metric.needs == "scores" else chances
+    return truth
+
+
+def _array(items: Sequence[Any] | NDArray[Any], needs: str) -> NDArray[Any]:
+    """As tasks hand them over: numbers, or one item an example, whatever its own length."""
+    if needs in ("texts", "completions"):
+        return np.fromiter(items, dtype=object, count=len(items))
+    return np.asarray(items)
+
+
+def _reordered(predictions: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Predictions of other examples."""
+    for seed in range(4):
+        yield predictions[np.random.default_rng(seed).permutation(len(predictions))]
+
+
+def _is_a_number_in_bounds(
+    metric: Metric, predictions: Sequence[NDArray[Any]], truth: NDArray[Any]
+) -> None:
+    low, high = metric.bounds
+    for each in predictions:
+        value = metric(each, truth)
+        require(math.isfinite(value), f"{metric.name!r} is {value}, which is no finite number")
+        require(
+            low <= value <= high,
+            f"{metric.name!r} is {value:.17g}, which lies outside of its bounds [{low}, {high}]",
+        )
+
+
+def _is_a_function(
+    metric: Metric, best: NDArray[Any], worse: NDArray[Any], truth: NDArray[Any]
+) -> None:
+    first = metric(best, truth)
+    metric(worse, truth)
+    again = metric(best, truth)
+    require(
+        first == again,
+        f"{metric.name!r} of the same predictions is {first!r} and then {again!r}: it draws random "
+        "numbers, or keeps something from one call to the next",
+    )
+
+
+def _leaves_what_it_is_given(metric: Metric, best: NDArray[Any], truth: NDArray[Any]) -> None:
+    given = {"predictions": copy.deepcopy(best), "references": copy.deepcopy(truth)}
+    before = copy.deepcopy(given)
+    metric(*given.values())
+    for side, kept in before.items():
+        require(
+            all(map(_equal, kept, given[side])),
+            f"{metric.name!r} changes the {side} that it is given; let it work on a copy",
+        )
+
+
+def _has_no_order(metric: Metric, predictions: Sequence[NDArray[Any]], truth: NDArray[Any]) -> None:
+    back = np.arange(len(truth))[::-1]
+    for each in predictions:
+        forward, backward = metric(each, truth), metric(each[back], truth[back])
+        require(
+            math.isclose(forward, backward, rel_tol=1e-5, abs_tol=1e-5),
+            f"{metric.name!r} is {forward:.6g}, and {backward:.6g} with the same examples in "
+            "reverse. If their order is meant to make a difference, say any_order=False",
+        )
+
+
+def _prefers(
+    metric: Metric, best: NDArray[Any], worse: Sequence[NDArray[Any]], truth: NDArray[Any]
+) -> None:
+    sign, most = (1 if metric.higher_is_better else -1), metric(best, truth)
+    values = [metric(each, truth) for each in worse]
+    least = max(values, key=lambda value: sign * value)
+    declared = f"higher_is_better={metric.higher_is_better}"
+    require(
+        sign * most >= sign * least,
+        f"{metric.name!r} is {most:.6g} of good predictions and {least:.6g} of worse ones, but "
+        f"says {declared}: turn it around, or give predictions that are good for it",
+    )
+    require(
+        any(value != most for value in values),
+        f"{metric.name!r} is {most:.6g} of good predictions and of worse ones alike, so nothing "
+        f"shows that {declared} holds: give predictions between which it sees a difference",
+    )
+
+
+def _refuses_nothing(metric: Metric) -> None:
+    value = _unless_refused(lambda: metric([], []))
+    require(value is None, f"{metric.name!r} is {value} of no predictions; that must be an error")
+
+
+def _refuses_nan(metric: Metric, best: NDArray[Any], truth: NDArray[Any]) -> None:
+    index = len(best) // 2
+    spoiled = best.astype(np.float64)
+    spoiled[index] = math.nan
+    try:
+        value = metric(spoiled, truth)
+    except (ValueError, ArithmeticError) as error:
+        require(
+            str(index) in str(error),
+            f"{metric.name!r} refuses the NaN of example {index}, but does not say which: {error}",
+        )
+    else:
+        require(False, f"{metric.name!r} is {value} where example {index} is NaN; it must refuse")
+
+
+def _unless_refused(score: Callable[[], float]) -> float | None:
+    try:
+        return score()
+    except (ValueError, ArithmeticError):
+        return None
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return bool(np.array_equal(a, b)) if isinstance(a, np.ndarray) else bool(a == b)
