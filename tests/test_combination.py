@@ -142,3 +142,38 @@ def test_a_run_that_begins_with_a_surrogate_resumes_to_the_same_weights(tmp_path
 def test_a_surrogate_half_said_is_an_error(task, settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         zoopt.tune(torch.nn.Linear(2, 2), task=task, run_dir=tmp_path, **settings)
+
+
+def test_a_penalty_on_the_distance_from_the_base_model(task):
+    penalised = zoopt.combined("accuracy - 0.5 * kl_to_base")
+    base = torch.nn.Identity()
+    task.anchor(base, task.train)
+    assert value(task, penalised) == alone(task, "accuracy")
+
+    class Doubled(torch.nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    p, q = (torch.tensor(k * LOGITS).log_softmax(-1) for k in (2, 1))
+    divergence = torch.nn.functional.kl_div(q, p, log_target=True, reduction="batchmean").item()
+    found = TaskObjective(task, penalised).value(Doubled(), task.train)
+    assert found == pytest.approx(0.5 - 0.5 * divergence, rel=1e-9)
+
+
+def test_a_run_holds_on_to_the_base_model_by_the_penalty(tmp_path):
+    rows = [{"x": float(x), "label": str(int(x > 3))} for x in range(8)]
+    collate = lambda batch: torch.tensor([[row["x"]] for row in batch])  # noqa: E731
+    moved = []
+    for weight in (0, 100):
+        torch.manual_seed(3)
+        model = torch.nn.Linear(1, 2)
+        before = model.weight.detach().clone()
+        zoopt.tune(
+            model,
+            task=zoopt.HeadClassification(rows, rows, labels=["0", "1"], collate=collate),
+            objective=f"cross_entropy + {weight} * kl_to_base",
+            run_dir=tmp_path / str(weight),
+            **{"lr": 0.003, "eps": 1e-3, "steps": 50, "batch_size": 8, "quiet": True},
+        )
+        moved.append((model.weight - before).norm().item())
+    assert moved[1] < 0.5 * moved[0]

@@ -92,3 +92,42 @@ def test_an_answer_that_is_no_verdict_is_named_and_nothing_moves(said) -> None:
     with pytest.raises(TypeError, match=r"compare\(a, b\) returned"):
         opt.step(lambda: x.clone(), compare=lambda a, b: said)
     assert torch.equal(x.detach(), torch.ones(3))
+
+
+def test_a_run_tunes_on_comparisons_and_reports_how_often_it_is_preferred(tmp_path):
+    """What the function prefers is the number closer to 2x; it never says how close."""
+    rows = [{"x": i / 10, "label": 2 * i / 10} for i in range(40)]
+    task = zoopt.Regression(
+        rows[::2], rows[1::4], rows[3::4], collate=lambda b: torch.tensor([[r["x"]] for r in b])
+    )
+
+    def prefers(a, b, references):
+        return abs(b - references).sum() - abs(a - references).sum()
+
+    ends = []
+    for part in ("whole", "twice", "twice"):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(1, 1)
+        result = zoopt.tune(
+            model,
+            task=task,
+            objective=zoopt.comparison(prefers, needs="values"),
+            lr=0.05,
+            eps=0.05,
+            steps=80,
+            run_dir=tmp_path / part,
+            quiet=True,
+        )
+        ends.append(model.weight.item())
+    assert ends[0] == ends[1] == ends[2]
+    row = result.report.row("prefers")
+    assert row.before.value == 0.5
+    assert row.after.low > 0.5
+    assert "dueling" in (tmp_path / "whole" / "config.yaml").read_text()
+
+
+def test_what_was_not_anchored_is_an_error():
+    task = zoopt.Regression([{"x": 1.0, "label": 0.0}], collate=lambda b: torch.ones(1, 1))
+    metric = zoopt.comparison(lambda a, b: 0, needs="values", name="mine")
+    with pytest.raises(ValueError, match=r"call task\.anchor"):
+        zoopt.tasks.references_for(task, metric, task.train)

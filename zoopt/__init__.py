@@ -9,6 +9,7 @@
 True
 """
 
+from zoopt.comparison import comparison
 from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
@@ -77,6 +78,7 @@ __all__ = [
     "ZOOptimizer",
     "agreement",
     "combined",
+    "comparison",
     "get_objective",
     "kernel_mode",
     "list_objectives",

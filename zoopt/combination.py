@@ -86,6 +86,7 @@ class Combination(Metric):
             higher_is_better=up,
             needs=tuple(metric.needs for metric in metrics),
             piecewise_constant=all(metric.piecewise_constant for metric in metrics),
+            from_base=any(metric.from_base for metric in metrics),
             terms=tuple(terms),
             constraints=tuple(constraints),
         )

@@ -99,6 +99,8 @@ class Metric:
         of_model: where it needs the model itself, what gives the number of a model (and a batch);
             ``function`` then averages over batches.
         smooth: the name of a smooth objective to begin with in its place, if there is one.
+        from_base: whether it measures from what the base model says: its references are
+            :class:`Parts` of that, in the form that it needs, and of the task's references.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Metric:
     piecewise_constant: bool = False
     of_model: Callable[..., Any] | None = None
     smooth: str = ""
+    from_base: bool = False
 
     def __post_init__(self) -> None:
         check_needs(self.name, self.needs)

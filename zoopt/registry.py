@@ -64,6 +64,7 @@ def register_objective(
     bounds: tuple[float, float] = (-math.inf, math.inf),
     piecewise_constant: bool = False,
     smooth: str = "",
+    from_base: bool = False,
 ) -> Callable[[F], F]:
     """Registers ``(predictions, references) -> float`` as an objective under a name.
 
@@ -77,6 +78,7 @@ def register_objective(
         bounds: the smallest and largest value it can have.
         piecewise_constant: whether a small move of θ mostly leaves it as it is.
         smooth: the name of a smooth objective that a run may begin with in its place.
+        from_base: whether it measures from what the base model says; see :class:`zoopt.Metric`.
 
     Raises:
         ValueError: the name belongs to another function already.
@@ -93,7 +95,14 @@ def register_objective(
 
     def register(function: F) -> F:
         metric = Metric(
-            name, function, higher_is_better, needs, bounds, piecewise_constant, smooth=smooth
+            name,
+            function,
+            higher_is_better,
+            needs,
+            bounds,
+            piecewise_constant,
+            smooth=smooth,
+            from_base=from_base,
         )
         held = _metrics.get(name)
         if held is not None and _origin(held.function) != _origin(function):

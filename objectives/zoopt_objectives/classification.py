@@ -8,8 +8,11 @@ its probes come out equal.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import rel_entr
 from sklearn.metrics import (
     accuracy_score,
     cohen_kappa_score,
@@ -289,3 +292,20 @@ def _f1(predictions: ArrayLike, references: ArrayLike, average: str) -> float:
 def _one_class(*sides: ArrayLike) -> bool:
     """Where only one class occurs at all, an agreement beyond chance is undefined."""
     return np.unique(np.concatenate(sides)).size == 1
+
+
+@register_objective(
+    "kl_to_base", higher_is_better=False, needs="probabilities", bounds=(0, np.inf), from_base=True
+)
+def kl_to_base(predictions: ArrayLike, references: Any) -> float:
+    """Mean KL(tuned ‖ base) of the class probabilities, in nats: how far tuning went; a penalty.
+
+    As in ``accuracy - 0.1 * kl_to_base``. Kullback and Leibler 1951, "On information and
+    sufficiency".
+
+    Args:
+        predictions: the tuned model's probabilities, shape (N, classes).
+        references: what the base model's were, first among its ``items``.
+    """
+    base, _ = references.items
+    return float(rel_entr(np.asarray(predictions), base).sum(axis=1).mean())

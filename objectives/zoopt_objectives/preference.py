@@ -61,8 +61,8 @@ def bradley_terry(margins: ArrayLike, judged: Judged) -> float:
 def dpo(margins: ArrayLike, judged: Judged, *, beta: float = 0.1) -> float:
     """Mean −log σ(β (margin − base margin)), in nats: direct preference optimization.
 
-    With margins of log-probabilities and the base model's from ``task.anchor(model)``. Rafailov et
-    al. 2023, "Direct preference optimization" (arXiv 2305.18290), equation 7.
+    With margins of log-probabilities, and the base model's from ``task.anchor(model, …)``.
+    Rafailov et al. 2023, "Direct preference optimization" (arXiv 2305.18290), equation 7.
 
     >>> from zoopt.tasks.preference import JUDGED
     >>> round(dpo([3.0], np.array([(1.0, 1.0, 3.0)], dtype=JUDGED)), 4)

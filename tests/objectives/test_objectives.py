@@ -18,6 +18,7 @@ LOWER_IS_BETTER = {
     "calibration_error",
     "cross_entropy",
     "dpo",
+    "kl_to_base",
     "mae",
     "mse",
     "repetition",
@@ -30,6 +31,7 @@ SMOOTH = {
     "cross_entropy",
     "dpo",
     "expected_accuracy",
+    "kl_to_base",
     "mae",
     "mse",
     "pearson",
@@ -262,7 +264,9 @@ BUILT_IN = {
     if metric.function.__module__.startswith("zoopt_objectives")
 }
 OF_NUMBERS = [
-    name for name in BUILT_IN if BUILT_IN[name].needs in ("labels", "probabilities", "values")
+    name
+    for name, metric in BUILT_IN.items()
+    if metric.needs in ("labels", "probabilities", "values") and not metric.from_base
 ]
 
 

@@ -88,7 +88,7 @@ def test_metrics_count_judgements():
 def test_dpo_is_measured_from_the_anchored_model():
     examples, base, model = pairs(10), linear(), torch.nn.Linear(3, 1, dtype=torch.float64)
     task = make(examples)
-    task.anchor(base)
+    task.anchor(base, examples)
     dpo = TaskObjective(task, zoopt.get_objective("dpo"))
     assert dpo.value(base, examples) == pytest.approx(np.log(2))
     moved = 0.1 * (by_hand(model, examples) - by_hand(base, examples))

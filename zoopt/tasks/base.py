@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from zoopt.metrics import Metric, Needs, for_each
+from zoopt.combination import Combination
+from zoopt.metrics import Metric, Needs, Parts, for_each
 from zoopt.population import Population
 
 Example = Mapping[str, Any]
@@ -69,6 +70,7 @@ class Task(ABC):
         self.train, self.dev, self.test = train, dev, test
         self.target = target
         self.batch_size = batch_size
+        self._anchor: dict[int, Any] = {}
 
     @abstractmethod
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
@@ -99,6 +101,27 @@ class Task(ABC):
     def clusters(self, examples: Sequence[Example]) -> NDArray[Any] | None:
         """Which examples depend on one another, as numbers from 0, shape (N,); None if none do."""
         return None
+
+    def anchor(self, model: torch.nn.Module, *splits: Sequence[Example]) -> None:
+        """Remembers what a model says of examples, for objectives that measure from there."""
+        for split in splits:
+            if split:
+                said = self.predict(model, split)
+                self._anchor |= {id(e): one for e, one in zip(split, said, strict=True)}
+
+    def anchored(self, examples: Sequence[Example]) -> Scores:
+        """What the anchored model said of examples.
+
+        Raises:
+            ValueError: it was not asked about one of them.
+        """
+        try:
+            return np.stack([self._anchor[id(example)] for example in examples])
+        except KeyError:
+            raise ValueError(
+                "the objective measures from what a base model says of these examples, which it "
+                "was not asked: call task.anchor(model, examples) first"
+            ) from None
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The examples as rewards see them, with the prompt; only where texts are generated."""
@@ -193,12 +216,18 @@ class TaskObjective:
 
 
 def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> Any:
-    """What a metric compares a task's predictions with: references, or for rewards examples."""
+    """What a metric compares a task's predictions with: references, or for rewards examples.
 
-    def one(needs: str) -> NDArray[Any]:
-        return task.asked(examples) if needs == "completions" else task.references(examples)
-
-    return for_each(metric.needs, one)
+    Where it measures from the base model, what that said comes before them.
+    """
+    if isinstance(metric, Combination):
+        return Parts(tuple(references_for(task, each, examples) for each in metric.metrics))
+    references = (
+        task.asked(examples) if metric.needs == "completions" else task.references(examples)
+    )
+    if metric.from_base:
+        return Parts((as_needed(task.anchored(examples), metric.needs), references))
+    return references
 
 
 def as_needed(scores: Scores, needs: Needs) -> Any:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoopt.population import Population
 from zoopt.tasks.base import Example, Task
 
 JUDGED = np.dtype([("share", np.float64), ("weight", np.float64), ("base", np.float64)])
@@ -24,7 +23,8 @@ class Preference(Task):
     with three things that may be said besides: ``"share"``, of judgements for the chosen one (1 if
     not said, 0.5 for a tie); ``"weight"``, of the pair (1); and ``"group"``, whose pairs depend on
     one another, as those about one document do, and are resampled together for intervals.
-    :func:`zoopt.preferences` makes such pairs from ratings.
+    :func:`zoopt.preferences` makes such pairs from ratings. For DPO, which measures from a base
+    model, call ``task.anchor(model, task.train, task.dev, task.test)`` first.
 
     Args:
         scorer: a task whose model output is the score of an item: one value, or the logits of two
@@ -64,7 +64,6 @@ class Preference(Task):
                     "each an item as the scorer takes it"
                 )
         self.scorer = scorer
-        self._base: dict[int, float] = {}
 
     def length(self, example: Example) -> int:
         """That of the longer item."""
@@ -83,16 +82,10 @@ class Preference(Task):
             out = out[:, 1] - out[:, 0]
         return out[0::2] - out[1::2]
 
-    def anchor(self, model: torch.nn.Module) -> None:
-        """Remembers the margins of a model for all pairs: the base that DPO is measured from."""
-        for split in (self.train, self.dev, self.test):
-            margins = self.predict_each(model, split, Population(1))[0] if split else []
-            self._base |= {id(pair): float(m) for pair, m in zip(split, margins, strict=True)}
-
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
         """Share, weight and base margin of each pair, of dtype :data:`JUDGED`, shape (N,)."""
         rows = [
-            (pair.get("share", 1.0), pair.get("weight", 1.0), self._base.get(id(pair), 0.0))
+            (pair.get("share", 1.0), pair.get("weight", 1.0), self._anchor.get(id(pair), 0.0))
             for pair in examples
         ]
         return np.array(rows, dtype=JUDGED)

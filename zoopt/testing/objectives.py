@@ -49,8 +49,10 @@ def check_objective(
     """
     metric = resolve(objective)
     needs = metric.needs
-    if not isinstance(needs, str) or needs == "model":
-        raise ValueError(f"{metric.name!r} is made of others, or asks the model: check its parts")
+    if not isinstance(needs, str) or needs == "model" or metric.from_base:
+        raise ValueError(
+            f"{metric.name!r} is made of others or asks a model: check what it is made of"
+        )
     truth = _array(_references(metric, classes) if references is None else references, needs)
     best = _array(_good(metric, truth, classes) if good is None else good, needs)
     if bad is None and needs == "completions":

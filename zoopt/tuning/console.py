@@ -91,13 +91,14 @@ class Console:
         """A step was made."""
         if "compile_seconds" in entry:
             self._out.print(f"compiled kernels in {entry['compile_seconds']:.1f} s")
-        self._smooth = _average(self._smooth, entry["value"])
+        if entry["value"] is not None:
+            self._smooth = _average(self._smooth, entry["value"])
         self._rate = _average(self._rate, 1 / entry["seconds"])
         self._forwards = entry["forwards"]
+        train = "" if self._smooth is None else f"train {self._smooth:.4f}"
         self._advance(
             entry["step"],
-            f"train {self._smooth:.4f}{self._dev}  {self._rate:.2f} steps/s  "
-            f"{self._forwards:,} forwards",
+            f"{train}{self._dev}  {self._rate:.2f} steps/s  {self._forwards:,} forwards",
         )
 
     def evaluated(self, entry: dict[str, Any], metric: Metric) -> None:

@@ -14,13 +14,14 @@ import torch
 
 from zoopt import checkpoint, registry, trajectory
 from zoopt.combination import blend
+from zoopt.comparison import Comparison
 from zoopt.directions import compilation
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.population import Population
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.seeds import fold
-from zoopt.tasks import Direct, Example, Scores, Task, TaskObjective
+from zoopt.tasks import Direct, Example, Scores, Task, TaskObjective, as_needed
 from zoopt.tuning.console import Console
 from zoopt.tuning.data import Batches
 from zoopt.tuning.evaluation import class_offsets
@@ -124,6 +125,8 @@ def tune(
             "give task=zoopt.HeadClassification(...) or another, or an objective called as "
             "(model, batch)"
         )
+    if isinstance(objective, Comparison):
+        settings.setdefault("estimator", "dueling")
     chosen = settings_from({**settings, "objective": objective.name})
     return Tuner(model, task, objective, chosen, Path(run_dir), job or plain(chosen), quiet).run()
 
@@ -178,6 +181,11 @@ class Tuner:
 
     def _before(self) -> dict[str, Scores]:
         """What the base model says of the development, test and some training examples."""
+        if self.metric.from_base:
+            task = self.task
+            asked = [] if isinstance(self.metric, Comparison) else [task.train]
+            with evaluation_mode(self.model), seeded(self.settings.seed):
+                task.anchor(self.model, *asked, task.dev, task.test)
         kept = self.folder.before()
         if kept is None:
             calibrating = self._calibrating()
@@ -213,7 +221,7 @@ class Tuner:
                 group["lr"] = settings.lr_at(step)
             batch = self.batches(step)
             with seeded(fold(settings.seed, step)):
-                value = optimizer.step(functools.partial(self._values, self._at(step), batch))
+                value = self._step(self._at(step), batch)
             compiling = compilation.seconds() - compiling
             entry = {
                 "step": optimizer.steps,
@@ -240,6 +248,19 @@ class Tuner:
             return self.objective
         return TaskObjective(self.task, blend(self.metric, self.surrogate, share))
 
+    def _step(self, objective: TaskObjective, batch: Any) -> float | None:
+        if not isinstance(self.metric, Comparison):
+            return self.optimizer.step(functools.partial(self._values, objective, batch))
+        needs, references = self.metric.needs, self.task.references(batch)
+        prefers = self.metric.prefers
+
+        def outputs(population: Population) -> list[Any]:
+            self.forwards += population.size
+            said = self.task.predict_each(self.model, batch, population)
+            return [as_needed(each, needs) for each in said]
+
+        return self.optimizer.step(outputs, compare=lambda a, b: prefers(a, b, references))
+
     def _values(self, objective: TaskObjective, batch: Any, population: Population) -> list[float]:
         self.forwards += population.size
         said = self.task.predict_each(self.model, batch, population)
@@ -249,7 +270,8 @@ class Tuner:
 
     def _measure_noise(self) -> None:
         """How far the objective differs where nothing does: the same θ, batch and random state."""
-        if self.folder.metrics.noise_floor is not None or self.optimizer.steps:
+        known = self.folder.metrics.noise_floor is not None or self.optimizer.steps
+        if known or isinstance(self.metric, Comparison):
             return
         twice = []
         for _ in range(2):

@@ -180,8 +180,9 @@ def curve(folder: RunFolder, report: Report) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     steps = folder.metrics.steps
-    if steps:
-        x, y = list(steps), [entry["value"] for entry in steps.values()]
+    valued = {step: e["value"] for step, e in steps.items() if e["value"] is not None}
+    if valued:
+        x, y = list(valued), list(valued.values())
         window = max(1, len(y) // 20)
         mean = np.convolve(y, np.ones(window) / window, mode="valid")
         axes.plot(x, y, color="#b8c4d6", linewidth=0.8, label="minibatch")
@@ -201,7 +202,7 @@ def curve(folder: RunFolder, report: Report) -> bytes:
     axes.set_xlabel("step (best checkpoint dotted)")
     axes.set_ylabel(objective + better)
     axes.grid(alpha=0.25)
-    if steps or dev:
+    if valued or dev:
         axes.legend(frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
