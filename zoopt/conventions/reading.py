@@ -58,11 +58,12 @@ def build(
         ValueError: the direction or the predictions are not known, or not as the convention has it.
     """
     title = name or (key or "").removeprefix("eval_") or reading.name
-    if reading.needs not in reading.allowed:
+    needs = reading.needs
+    if needs is None or needs not in reading.allowed:
         problem = (
             "does not say what it takes as predictions"
-            if reading.needs is None
-            else f"cannot take needs={reading.needs!r}"
+            if needs is None
+            else f"cannot take needs={needs!r}"
         )
         raise ValueError(
             f"{title!r} {problem}: state needs=..., one of {', '.join(map(repr, reading.allowed))}"
@@ -80,13 +81,13 @@ def build(
         )
 
     def score(predictions: Any, references: Any) -> float:
-        require_form(title, reading.needs, predictions, references)
+        require_form(title, needs, predictions, references)
         returned = reading.call(predictions, references)
         return number(returned, title, key=key, keyed=reading.keyed)
 
     score.__name__ = score.__qualname__ = title
     score.__doc__ = reading.doc
-    return Metric(title, score, up, reading.needs, piecewise_constant=reading.needs in DISCRETE)
+    return Metric(title, score, up, needs, piecewise_constant=needs in DISCRETE)
 
 
 def inner(fn: Any) -> Any:
