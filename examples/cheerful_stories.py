@@ -41,15 +41,15 @@ def prompts(names):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="", help="a folder; stories15M, fetched, if not given")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--run-dir", default="runs/cheerful_stories")
     chosen = parser.parse_args()
-    folder = stories.fetch(os.environ.get("ZOOPT_CACHE") or "~/.cache/zoopt")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    folder = chosen.model or stories.fetch(os.environ.get("ZOOPT_CACHE") or "~/.cache/zoopt")
     task = zoopt.Generation(
         prompts(NAMES),
         test=prompts(HELD_OUT),
-        tokenizer=tokenizer,
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
         max_new_tokens=32,
         decoding={"do_sample": True},
         batch_size=48,

@@ -1,5 +1,6 @@
 """What the documents show works as they show it."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 import zoopt
 from zoopt import registry
+from zoopt.testing import check_objective
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +51,27 @@ def test_the_readmes_table_lists_what_the_registry_has():
     ):
         for name in table:
             assert name in there[row], f"the README's {row} do not mention {name}"
+
+
+def test_the_page_of_objectives_has_what_the_registry_has(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    publish = importlib.import_module("docs.publish")
+    page = publish.PAGE.read_text(encoding="utf-8")
+    for block, table in publish.tables().items():
+        current = f"<!-- {block} -->\n{table}<!-- /{block} -->"
+        assert current in page, f"{block}: run python -m docs.publish"
+
+
+def test_the_objectives_of_the_page_work(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_metrics", {m.name: m for m in registry.objectives().values()})
+    names = {}
+    for code in blocks("docs/objectives.md"):
+        exec(compile(code, "docs/objectives.md", "exec"), names)
+    check_objective(names["objective"])
+    metric = zoopt.get_objective("polite(word='thanks')")
+    assert metric(["thanks", "please"], [{"prompt": "Tea?"}] * 2) == 0.5
+    assert "objective: cost" in (tmp_path / "runs/run/config.yaml").read_text("utf-8")
 
 
 def test_links_between_documents_lead_somewhere():

@@ -60,11 +60,12 @@ def build(
         ValueError: the direction or the predictions are not known, or not as the convention has it.
     """
     title = name or (key or "").removeprefix("eval_") or reading.name
-    if reading.needs not in reading.allowed:
+    needs = reading.needs
+    if needs is None or needs not in reading.allowed:
         problem = (
             "does not say what it takes as predictions"
-            if reading.needs is None
-            else f"cannot take needs={reading.needs!r}"
+            if needs is None
+            else f"cannot take needs={needs!r}"
         )
         raise ValueError(
             f"{title!r} {problem}: state needs=..., one of {', '.join(map(repr, reading.allowed))}"

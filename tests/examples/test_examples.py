@@ -1,0 +1,87 @@
+"""Every example runs as its user would run it, in few steps, and ends in a report."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from zoopt import registry
+from zoopt.tuning import evaluation
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WORDS = ["<pad>", "<unk>", "good", "bad", "sad", "happy", "dog", '"Hello!"', "said", "Tom", "."]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The folder of a random language model of eleven words."""
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=64
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **{"vocab_size": len(WORDS), "hidden_size": 8, "intermediate_size": 16, "pad_token_id": 0},
+        **{"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1},
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs an example's file with options, and gives what it prints."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr(registry, "_metrics", {m.name: m for m in registry.objectives().values()})
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 20)  # or intervals take most of the time
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(name, *options):
+        folder = tmp_path / "run"
+        file = str(EXAMPLES / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [file, "--run-dir", str(folder), *options])
+        runpy.run_path(file, run_name="__main__")
+        assert (folder / "report.html").exists()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("custom_metric", "cost"),
+        ("sklearn_scorer", "fbeta_score"),
+        ("torchmetrics_metric", "ConcordanceCorrCoef"),
+    ],
+)
+def test_an_example_runs(name, metric, run):
+    assert f"│ {metric} " in run(name, "--steps", "2")
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [("grpo_reward", "speech_reward+length_reward"), ("cheerful_stories", "cheerful")],
+)
+def test_an_example_with_a_language_model_runs_with_another_model(name, metric, tiny, run):
+    assert f"│ {metric} " in run(name, "--steps", "1", "--model", str(tiny))
+
+
+def test_a_scorer_is_chosen_by_name(run):
+    printed = run("sklearn_scorer", "--steps", "1", "--scorer", "matthews_corrcoef")
+    assert "│ matthews_corrcoef " in printed
+
+
+def test_examples_of_metrics_are_short_and_all_are_in_the_readme():
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.yaml")]:
+        assert path.name in readme, path.name
+    for name in ("custom_metric", "sklearn_scorer", "torchmetrics_metric"):
+        assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 60, name
