@@ -66,7 +66,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         eps: perturbation scale ε; overrides the estimator's.
         weight_decay: decoupled decay λ: θ ← (1 − ηλ) θ at each update.
         decay_1d: whether tensors of fewer than two dimensions (biases, norms) decay as well.
-        params: name patterns, or a predicate ``(name, parameter) -> bool``.
+        params: name patterns, a predicate ``(name, parameter) -> bool``, or patterns with options
+            of their own, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}}``.
         maximize: treat the closure's number as higher-is-better.
         seed: what all directions are drawn from.
         share_prefix: compute what comes before the first tuned parameter once a step; see
