@@ -103,7 +103,7 @@ def test_imports_run_one_way():
         "interfaces": 0, "seeds": 0, "namesake": 0, "records": 0,
         "directions": 1, "parameters": 1, "probing": 1,
         "engines": 2, "estimators": 2, "updates": 2,
-        "presets": 3, "registry": 4, "optimizer": 5, "tasks": 5,
+        "presets": 3, "recipes": 4, "registry": 4, "optimizer": 5, "tasks": 5,
         "checkpoint": 6, "trajectory": 7, "tuning": 8, "testing": 8, "cli": 9,
     }  # fmt: skip
     for path in (ROOT / "zoopt").rglob("*.py"):
