@@ -391,21 +391,12 @@ def test_no_autograd_anywhere(encoder, sentences, make_trainer, monkeypatch):
 
 
 def test_callbacks_see_settled_weights(encoder, sentences, make_trainer):
-    looking = Looking("on_step_begin", "on_step_end")
-    before_the_update = type("Before", (TrainerCallback,), {})
-    seen = []
-    before_the_update.on_pre_optimizer_step = lambda self, args, state, control, model, **_: (
-        seen.append(theta(model))
-    )
-    trainer = make_trainer(
-        encoder, sentences, engine="inplace", callbacks=[looking, before_the_update()]
-    )
-    trainer.train()
-    for at_begin, at_update in zip(looking.seen["on_step_begin"], seen, strict=True):
-        assert (at_begin - at_update).abs().max() < 1e-6  # ε|z| is a thousand times that
-    for end, begin in zip(
-        looking.seen["on_step_end"], looking.seen["on_step_begin"][1:], strict=False
-    ):
+    looking = Looking("on_step_begin", "on_pre_optimizer_step", "on_step_end")
+    make_trainer(encoder, sentences, engine="inplace", callbacks=[looking]).train()
+    began, estimated, ended = looking.seen.values()
+    for begin, estimate in zip(began, estimated, strict=True):
+        assert (begin - estimate).abs().max() < 1e-6  # ε|z| is a thousand times that
+    for end, begin in zip(ended, began[1:], strict=False):
         assert torch.equal(end, begin)
 
 

@@ -198,8 +198,10 @@ class ZOTrainer(Trainer):
     def _is_watched(self) -> bool:
         """Whether a callback looks at the model before the update, when a probe is still in θ."""
         own = TrainerCallback.on_pre_optimizer_step
-        callbacks = self.callback_handler.callbacks
-        return any(type(callback).on_pre_optimizer_step is not own for callback in callbacks)
+        return any(
+            getattr(callback.on_pre_optimizer_step, "__func__", None) is not own
+            for callback in self.callback_handler.callbacks
+        )
 
     def _check_given_optimizer(self) -> None:
         """Refuses an optimizer that needs gradients, or contradicts the options."""
