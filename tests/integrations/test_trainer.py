@@ -200,7 +200,9 @@ def test_compute_metrics_is_asked_once_a_probe_and_maximized(encoder, sentences,
     assert "loss" not in training_logs(trainer)[0]
 
 
-@pytest.mark.parametrize("objective", ["accuracy", "cross_entropy", "neg_log_loss"])
+@pytest.mark.parametrize(
+    "objective", ["accuracy", "cross_entropy", "accuracy + 2 * expected_accuracy", "neg_log_loss"]
+)
 def test_an_objective_by_name_has_the_evaluations_predictions(
     encoder, sentences, make_trainer, objective
 ):
@@ -222,6 +224,8 @@ def test_an_objective_by_name_has_the_evaluations_predictions(
         "accuracy": np.mean(scores.argmax(1) == labels),
         "cross_entropy": -np.log(chances[range(16), labels]).mean(),
         "neg_log_loss": np.log(chances[range(16), labels]).mean(),
+        "accuracy + 2 * expected_accuracy": np.mean(scores.argmax(1) == labels)
+        + 2 * chances[range(16), labels].mean(),
     }[objective]
     assert training_logs(trainer)[0][objective] == pytest.approx(expected, rel=1e-5)
 
@@ -500,7 +504,7 @@ def test_one_loss_for_several_probes_is_refused(encoder, sentences, make_trainer
     [
         ({"objective": "compute_metrics"}, "give the function"),
         ({"objective": "compute_metrics", "compute_metrics": correct}, "metric_for_best_model="),
-        ({"objective": "bleu"}, "zoopt.Generation"),
+        ({"objective": "bleu"}, "takes texts, but a Trainer's predictions are scores"),
     ],
 )
 def test_an_objective_that_cannot_be_asked_is_refused(

@@ -20,13 +20,15 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import EvalLoopContainer, find_batch_size
 
 from zoopt.conventions import metric
-from zoopt.metrics import Metric
+from zoopt.metrics import Metric, for_each
 from zoopt.population import Population
 from zoopt.tasks.base import as_needed
 from zoopt.tuning.objective import resolve
 
 MicroBatches = Sequence[Any]
 """What a data collator made: dicts of model inputs, on the model's device."""
+
+_TAKEN = ("labels", "probabilities", "values", "scores")
 
 
 class TrainerObjective(Protocol):
@@ -84,18 +86,22 @@ class PredictionMetric:
         metric: what scores the predictions.
 
     Raises:
-        ValueError: it needs generated texts.
+        ValueError: it needs something else than scores, such as generated texts.
     """
 
     takes_population = True
 
     def __init__(self, metric: Metric) -> None:
-        if metric.needs in ("texts", "completions"):
-            raise ValueError(
-                f"objective {metric.name!r} takes {metric.needs}, but a Trainer's predictions are "
-                "scores: decode them in compute_metrics and write objective='compute_metrics', or "
-                "generate with zoopt.Generation and zoopt.tune"
-            )
+
+        def check(needs: str) -> None:
+            if needs not in _TAKEN:
+                raise ValueError(
+                    f"objective {metric.name!r} takes {needs}, but a Trainer's predictions are "
+                    "scores: work on them in compute_metrics and write "
+                    "objective='compute_metrics', or use a task and zoopt.tune"
+                )
+
+        for_each(metric.needs, check)
         self.metric = metric
         self.name = metric.name
         self.higher_is_better = metric.higher_is_better
@@ -126,13 +132,19 @@ class PredictionMetric:
         return [self._score(container.get_arrays(), compared) for container in said]
 
     def _score(self, scores: Any, references: Any) -> float:
-        needs, shape = self.metric.needs, np.shape(scores) if isinstance(scores, np.ndarray) else ()
-        if 0 < len(shape) < 3:
+        if isinstance(scores, np.ndarray) and scores.ndim in (1, 2):
             scores = scores.astype(np.float64)  # as tasks give them: chances are to sum to one
+        needs = self.metric.needs
+        given = for_each(needs, lambda each: self._form(scores, each))
+        return self.metric(given, for_each(needs, lambda each: references))
+
+    def _form(self, scores: Any, needs: str) -> Any:
+        """Scores in the form that a metric takes."""
         if needs == "scores":
-            return self.metric(scores, references)
+            return scores
+        shape = scores.shape if isinstance(scores, np.ndarray) else ()
         if needs == "values" and shape[1:] == (1,):
-            scores, shape = scores[:, 0], shape[:1]
+            return scores[:, 0]
         dimensions, wanted = (1, "(N,)") if needs == "values" else (2, "(N, classes)")
         if len(shape) != dimensions:
             raise ValueError(
@@ -140,7 +152,7 @@ class PredictionMetric:
                 f"{wanted}, but the model predicts {_shapes(scores)}: bring that into shape with "
                 "preprocess_logits_for_metrics, or write objective='compute_metrics'"
             )
-        return self.metric(as_needed(scores, needs), references)
+        return as_needed(scores, needs)
 
 
 def trainer_objective(objective: Any, trainer: Trainer) -> TrainerObjective:
