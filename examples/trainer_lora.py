@@ -40,12 +40,12 @@ def main(model, reviews=CACHE / "reviews", steps=40, out="runs/trainer_lora"):
     trainer = zoopt.ZOTrainer(
         model=get_peft_model(base, lora),
         args=TrainingArguments(
-            output_dir=out, max_steps=steps, per_device_train_batch_size=16, learning_rate=1e-2
+            output_dir=out, max_steps=steps, per_device_train_batch_size=8, learning_rate=1e-2
         ),
         train_dataset=data["train"],
         eval_dataset=data["dev"].select(range(len(data["dev"]) // 4)),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
-        zo=zoopt.MeZO(eps=1e-2, n=2, direction="rademacher"),
+        zo=zoopt.MeZO(eps=1e-2, direction="rademacher"),
     )
     before = trainer.evaluate()["eval_loss"]
     trainer.train()

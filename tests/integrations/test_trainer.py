@@ -170,6 +170,24 @@ def test_the_last_update_of_an_epoch_takes_the_micro_batches_that_are_left(
     assert [entry["examples"] for entry in training_logs(trainer)] == [8, 4, 8, 4]
 
 
+def test_a_micro_batch_without_labels_counts_nothing(decoder, texts, make_trainer):
+    silent = [{**row, "labels": torch.full((6,), -100)} for row in texts[:4]]
+    whole = make_trainer(
+        decoder, texts, max_steps=1, data_collator=lambda rows: default_data_collator(texts[4:8])
+    )
+    whole.train()
+    turns = iter([silent, texts[4:8]])
+    parts = make_trainer(
+        decoder,
+        texts,
+        max_steps=1,
+        gradient_accumulation_steps=2,
+        data_collator=lambda rows: default_data_collator(next(turns, silent)),
+    )
+    parts.train()
+    assert training_logs(parts)[0]["loss"] == pytest.approx(training_logs(whole)[0]["loss"])
+
+
 # Objectives
 
 
@@ -228,6 +246,23 @@ def test_an_objective_by_name_has_the_evaluations_predictions(
         + 2 * chances[range(16), labels].mean(),
     }[objective]
     assert training_logs(trainer)[0][objective] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_regression_has_values(encoder, sentences, make_trainer):
+    model = type(encoder)(type(encoder.config)(**{**encoder.config.to_dict(), "num_labels": 1}))
+    rows = [{**row, "labels": float(row["labels"])} for row in sentences]
+    trainer = make_trainer(
+        model,
+        rows,
+        objective="mse",
+        zo=zoopt.MeZO(eps=1e-6),
+        learning_rate=0.0,
+        max_steps=1,
+        per_device_train_batch_size=16,
+    )
+    trainer.train()
+    expected = trainer.evaluate(rows)["eval_loss"]
+    assert training_logs(trainer)[0]["mse"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_several_probes_share_a_forward(encoder, sentences, make_trainer):
@@ -360,13 +395,14 @@ def test_floating_point_operations_are_the_forwards(encoder, sentences, make_tra
     assert trainer.state.total_flos == 2 * tokens * size * 6
 
 
-def test_tensorboard_has_them(encoder, sentences, make_trainer, tmp_path):
+def test_tensorboard_has_them(encoder, sentences, make_trainer, tmp_path, monkeypatch):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    trainer = make_trainer(encoder, sentences, report_to="tensorboard", logging_dir=tmp_path / "tb")
-    trainer.train()
-    events = accumulator.EventAccumulator(str(tmp_path / "tb"))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    make_trainer(encoder, sentences, report_to="tensorboard").train()
+    events = accumulator.EventAccumulator(str(tmp_path / "board"))
     events.Reload()
-    assert {"train/loss", "train/projected_gradient"} <= set(events.Tags()["scalars"])
+    told = set(events.Tags()["scalars"])
+    assert {"train/loss", "train/projected_gradient", "train/silent", "train/forwards"} <= told
 
 
 # Nothing but forwards, and θ as it should be whoever looks
