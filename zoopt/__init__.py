@@ -9,6 +9,9 @@
 True
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from zoopt.comparison import comparison
 from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
@@ -23,6 +26,7 @@ from zoopt.population import Population
 from zoopt.presets import MeZO
 from zoopt.probing import NonFiniteLossError
 from zoopt.ratings import agreement, preferences
+from zoopt.recipes import RECIPES, Recipe
 from zoopt.records import StepRecord
 from zoopt.registry import get_objective, list_objectives, register_objective
 from zoopt.tasks import (
@@ -40,10 +44,15 @@ from zoopt.tuning.objective import combined
 from zoopt.tuning.settings import Settings
 from zoopt.updates import SGD, Adam, Momentum
 
+if TYPE_CHECKING:
+    from zoopt.integrations.peft import prefix_from_tokens
+    from zoopt.integrations.trainer import ZOTrainer
+
 __version__ = "0.1.0"
 
 __all__ = [
     "NSPSA",
+    "RECIPES",
     "SGD",
     "SPSA",
     "Adam",
@@ -64,6 +73,7 @@ __all__ = [
     "Probe",
     "Rademacher",
     "Ranking",
+    "Recipe",
     "Regression",
     "Result",
     "Settings",
@@ -76,6 +86,7 @@ __all__ = [
     "Verbalizer",
     "ZOEstimator",
     "ZOOptimizer",
+    "ZOTrainer",
     "agreement",
     "combined",
     "comparison",
@@ -84,11 +95,25 @@ __all__ = [
     "list_objectives",
     "metric",
     "preferences",
+    "prefix_from_tokens",
     "register_objective",
     "replay",
     "reward_model",
     "rewards",
     "tune",
 ]
+
+_LAZY = {
+    "ZOTrainer": "zoopt.integrations.trainer",
+    "prefix_from_tokens": "zoopt.integrations.peft",
+}
+"""Names that need another library's heavier parts, which are imported with them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'zoopt' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
 
 warn_of_namesake()

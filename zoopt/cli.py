@@ -1,4 +1,4 @@
-"""The command line: ``zoopt tune | eval | replay | list``."""
+"""The command line: ``zoopt tune | eval | replay | list | recipes``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from zoopt import checkpoint, registry, trajectory
 from zoopt.arguments import joined
 from zoopt.metrics import Metric
 from zoopt.probing import NonFiniteLossError, evaluation_mode
+from zoopt.recipes import RECIPES
 from zoopt.tasks import TASKS, references_for
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import load_model, make_task
@@ -96,7 +97,15 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     listing = ArgumentParser()
     listing.add_argument("what", choices=list(_LISTS), help="what to list")
     sub.add_subcommand("list", listing, help="what there is by name")
-    return parser, {"tune": _tune, "eval": _eval, "replay": _replay, "list": _list}
+
+    sub.add_subcommand("recipes", ArgumentParser(), help="published settings, and where they stand")
+    return parser, {
+        "tune": _tune,
+        "eval": _eval,
+        "replay": _replay,
+        "list": _list,
+        "recipes": _recipes,
+    }
 
 
 def _job_parser() -> ArgumentParser:
@@ -205,6 +214,21 @@ def _list(chosen: Namespace) -> int:
             table.add_row(name, better, f"{low:g} to {high:g}", str(member.needs), member.about)
         else:
             table.add_row(name, ((member.__doc__ or "").strip().splitlines() or [""])[0])
+    Console().print(table)
+    return 0
+
+
+def _recipes(chosen: Namespace) -> int:
+    table = Table(box=None)
+    table.add_column("recipe", no_wrap=True)
+    for number in ("lr", "eps", "decay", "batch", "steps"):
+        table.add_column(number, justify="right")
+    for text in ("what", "source"):
+        table.add_column(text)
+    for name, recipe in RECIPES.items():
+        rates = " ".join(f"{lr:g}" for lr in recipe.lr)
+        numbers = (recipe.eps, recipe.weight_decay, recipe.batch_size, recipe.steps)
+        table.add_row(name, rates, *(f"{n:g}" for n in numbers), recipe.about, recipe.source)
     Console().print(table)
     return 0
 

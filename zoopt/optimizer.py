@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -66,7 +66,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         eps: perturbation scale ε; overrides the estimator's.
         weight_decay: decoupled decay λ: θ ← (1 − ηλ) θ at each update.
         decay_1d: whether tensors of fewer than two dimensions (biases, norms) decay as well.
-        params: name patterns, or a predicate ``(name, parameter) -> bool``.
+        params: name patterns, a predicate ``(name, parameter) -> bool``, or patterns with options
+            of their own, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}}``.
         maximize: treat the closure's number as higher-is-better.
         seed: what all directions are drawn from.
         share_prefix: compute what comes before the first tuned parameter once a step; see
@@ -164,6 +165,12 @@ class ZOOptimizer(torch.optim.Optimizer):
     def d(self) -> int:
         """How many scalars are tuned."""
         return sum(slot.tensor.numel() for slot in self.slots)
+
+    @overload
+    def estimate(self, closure: Closure) -> float: ...
+
+    @overload
+    def estimate(self, closure: Closure, compare: Compare | None) -> float | None: ...
 
     def estimate(self, closure: Closure, compare: Compare | None = None) -> float | None:
         """Probes the objective and leaves an estimate that a bare :meth:`step` applies.

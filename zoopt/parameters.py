@@ -16,8 +16,17 @@ from torch import Tensor
 
 from zoopt.interfaces import Slot
 
-Select = str | Sequence[str] | Callable[[str, Tensor], bool] | None
-"""Which parameters: name patterns as in a shell (``"*.norm.weight"``), or a predicate."""
+Options = Mapping[str, float | bool]
+"""A group's own ``lr``, ``eps``, ``weight_decay`` and ``decay_1d``."""
+
+Select = str | Sequence[str] | Mapping[str, Options] | Callable[[str, Tensor], bool] | None
+"""Which parameters: name patterns as in a shell (``"*.norm.weight"``), or a predicate.
+
+Patterns may have options, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}, "*norm*": {}}``: each makes a
+group of its own, and a parameter is in the first that it matches.
+"""
+
+_OPTIONS = ("lr", "eps", "weight_decay", "decay_1d")
 
 
 def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[str, Any]]:
@@ -28,13 +37,16 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
     Args:
         source: a module; an iterable of parameters or of (name, parameter) pairs; or an iterable of
             group dicts as ``torch.optim`` takes them.
-        params: patterns or a predicate ``(name, parameter) -> bool`` that choose among them.
+        params: patterns or a predicate ``(name, parameter) -> bool`` that choose among them;
+            patterns with options make groups of a module's parameters.
         start: number given to the first parameter without a name.
 
     Raises:
         ValueError: nothing is left to tune, with the names there are.
         TypeError: the source is none of these.
     """
+    if isinstance(params, Mapping):
+        source, params = _split(source, params), None
     if isinstance(source, torch.nn.Module):
         raw: list[dict[str, Any]] = [{"params": list(source.named_parameters())}]
     elif isinstance(source, Tensor):
@@ -86,6 +98,34 @@ def slots_of(param_groups: Sequence[Mapping[str, Any]]) -> tuple[Slot, ...]:
         for name, tensor in zip(names, group["params"], strict=True):
             slots.append(Slot(len(slots), name or f"param.{len(slots)}", tensor, number))
     return tuple(slots)
+
+
+def _split(source: Any, options: Mapping[str, Options]) -> list[dict[str, Any]]:
+    """A module's trainable parameters in a group for each pattern."""
+    if not isinstance(source, torch.nn.Module):
+        raise TypeError(
+            f"params={dict(options)!r} makes groups by name, so it takes a module; to "
+            f"{type(source).__name__} give group dicts with their own lr and eps instead"
+        )
+    groups: dict[str, dict[str, Any]] = {}
+    for pattern, own in options.items():
+        for name in own:
+            if name not in _OPTIONS:
+                raise ValueError(
+                    f"params[{pattern!r}] has {name!r}, which is none of {', '.join(_OPTIONS)}"
+                )
+        groups[pattern] = {**own, "params": []}
+    for name, tensor in source.named_parameters():
+        matching = (pattern for pattern in options if fnmatch.fnmatchcase(name, pattern))
+        chosen = next(matching, None) if tensor.requires_grad else None
+        if chosen is not None:
+            groups[chosen]["params"].append((name, tensor))
+    for pattern, group in groups.items():
+        if not group["params"]:
+            raise ValueError(
+                f"params[{pattern!r}] chose no trainable parameter that no pattern before it had"
+            )
+    return list(groups.values())
 
 
 def _chooser(params: Select) -> Callable[[str, Tensor], bool]:

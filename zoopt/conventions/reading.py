@@ -82,8 +82,6 @@ def build(
             "better (a scorer of a loss is its negative): leave it out"
         )
 
-    needs = str(reading.needs)
-
     def score(predictions: Any, references: Any) -> float:
         require_form(title, needs, predictions, references)
         returned = reading.call(predictions, references)

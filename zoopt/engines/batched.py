@@ -40,7 +40,8 @@ class Batched(BaseEngine):
         model: where given, searched for modules that the engine cannot see into.
 
     Raises:
-        TypeError: a direction without factors, or a module that the engine cannot see into.
+        TypeError: a direction without factors, a module that the engine cannot see into, or a soft
+            prompt.
     """
 
     name = "batched"
@@ -60,6 +61,7 @@ class Batched(BaseEngine):
                 f"takes a direction of low rank, and {direction.name!r} is not: use "
                 "direction='lowrank', or engine='overlay' or 'inplace' for this direction"
             )
+        _refuse_soft_prompts(model)
         self.low_rank = direction
         self.by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
         self.most: int | None = None
@@ -196,6 +198,18 @@ class _Populate(Interception):
             self._made[id(tensor)] = derived
             self._kept.append(tensor)
         return tensor
+
+
+def _refuse_soft_prompts(model: torch.nn.Module | None) -> None:
+    """PEFT looks a soft prompt up once and repeats it over the batch, with which probes mix."""
+    for name, config in getattr(model, "peft_config", {}).items():
+        kind = str(getattr(config.peft_type, "value", config.peft_type))
+        if config.is_prompt_learning and kind != "PREFIX_TUNING":
+            raise TypeError(
+                f"adapter {name!r} ({kind}) repeats its prompt over the batch, where "
+                "engine='batched' cannot tell the probes apart: use engine='overlay' or 'inplace', "
+                "or prefix tuning"
+            )
 
 
 def _identities(*containers: Iterable[Any]) -> Iterator[int]:

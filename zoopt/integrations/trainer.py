@@ -1,0 +1,252 @@
+"""The Hugging Face Trainer with forward passes alone: ``zoopt.ZOTrainer``.
+
+It overrides where the Trainer computes gradients (``training_step`` estimates instead) and where it
+makes its optimizer. The rest is the Trainer's own, down to the bare ``optimizer.step()`` that
+applies the estimate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from zoopt.estimators import ZOEstimator
+from zoopt.integrations.trainer_objectives import trainer_objective
+from zoopt.interfaces import Direction, GradientEstimate, UpdateRule
+from zoopt.optimizer import ZOOptimizer
+from zoopt.parameters import Select
+from zoopt.population import Population
+from zoopt.recipes import recipe_for
+from zoopt.tuning.learning import silent_share
+
+log = logging.getLogger("zoopt")
+
+_REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (
+        lambda trainer: trainer.args.world_size > 1,
+        "there are several processes, which would draw the same directions for different batches "
+        "and then drift apart: start one process",
+    ),
+    (
+        lambda trainer: trainer.args.n_gpu > 1,
+        "there are several GPUs, over which the Trainer spreads copies of the model: make one "
+        "visible, for example with CUDA_VISIBLE_DEVICES=0",
+    ),
+    (
+        lambda trainer: len({p.device for p in trainer.model.parameters()}) > 1,
+        "the model's parameters are on several devices: load it without device_map='auto', on one",
+    ),
+    (
+        lambda trainer: trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled,
+        "DeepSpeed and FSDP divide gradients and optimizer states, of which there are none: leave "
+        "them out",
+    ),
+    (
+        lambda trainer: trainer.args.fp16,
+        "fp16=True scales gradients, of which there are none: take bf16=True, or load the model "
+        "with dtype=torch.float16, which engine='overlay' tunes without drift",
+    ),
+)
+"""What would go wrong in silence, and what to do instead."""
+
+_WITHOUT_MEANING = ("max_grad_norm", "neftune_noise_alpha", "optim")
+
+
+class ZOTrainer(Trainer):
+    """A ``transformers.Trainer`` that needs no gradients: any model, any number as objective.
+
+    Scripts for the Trainer run unchanged but for the class. Learning rate, its schedule, weight
+    decay and seed are those of ``TrainingArguments``; mind that a learning rate for AdamW is far
+    too large for tuning all parameters (``zoopt recipes`` lists published ones). Several probes are
+    evaluated on each batch; with gradient accumulation each on all micro-batches. Models are
+    probed in eval mode, without dropout.
+
+    The logs have, beside the objective, ``projected_gradient`` (the mean of |c|), ``silent`` (the
+    share of directions whose probes gave the same value) and ``forwards`` (probes so far).
+
+    Args:
+        *trainer_args: as for ``transformers.Trainer``.
+        zo: the estimator, by name or as an object, such as ``zoopt.MeZO(eps=1e-3)``; that of the
+            model's recipe if not given, see :func:`zoopt.recipes.recipe_for`.
+        objective: ``"loss"``, the model's; ``"compute_metrics"``, the entry of its dict that
+            ``metric_for_best_model`` names; or whatever :func:`zoopt.tune` takes.
+        direction: what z looks like; overrides the estimator's.
+        engine: how probes are evaluated; overrides the estimator's.
+        update: the update rule, by name or as an object; SGD if not given.
+        params: which parameters are tuned, as for :class:`zoopt.ZOOptimizer`.
+        **trainer_options: as for ``transformers.Trainer``. ``optimizers`` may have a
+            :class:`zoopt.ZOOptimizer`, in place of the options above.
+
+    Raises:
+        ValueError: several processes or devices, fp16, or options that exclude each other.
+    """
+
+    def __init__(
+        self,
+        *trainer_args: Any,
+        zo: str | ZOEstimator | None = None,
+        objective: Any = "loss",
+        direction: str | Direction | None = None,
+        engine: str | None = None,
+        update: str | UpdateRule | None = None,
+        params: Select = None,
+        **trainer_options: Any,
+    ) -> None:
+        super().__init__(*trainer_args, **trainer_options)
+        _refuse(self)
+        self.zo_objective = trainer_objective(objective, self)
+        self._options: dict[str, Any] = {
+            "zo": zo,
+            "direction": direction,
+            "engine": engine,
+            "update": update,
+            "params": params,
+        }
+        self._micro_batches: list[Any] = []
+        self._said: list[tuple[float, float]] = []
+        self._check_given_optimizer()
+        _warn_of_arguments(self.args)
+
+    @property
+    def zo_optimizer(self) -> ZOOptimizer:
+        """The optimizer, out of what accelerate wraps it in."""
+        made: Any = self.optimizer
+        optimizer: ZOOptimizer = getattr(made, "optimizer", made)
+        return optimizer
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """A :class:`zoopt.ZOOptimizer` over the model, unless one was given."""
+        if self.optimizer is None:
+            tuned: Any = self.model if model is None else model
+            chosen = {name: value for name, value in self._options.items() if value is not None}
+            zo = chosen.pop("zo", None) or recipe_for(tuned).estimator()
+            self.optimizer = ZOOptimizer(
+                tuned,
+                estimator=zo,
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                maximize=self.zo_objective.higher_is_better,
+                seed=self.args.seed,
+                share_prefix=not self.args.torch_compile,
+                **chosen,
+            )
+        engine = self.zo_optimizer.engine
+        if engine.takes_population and not self.zo_objective.takes_population:
+            raise ValueError(
+                f"engine={engine.name!r} evaluates several probes in one forward, whose loss is "
+                "one number for all of them: tune a metric of the predictions, such as "
+                "objective='cross_entropy' for a classifier, or take engine='overlay'"
+            )
+        return self.optimizer
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Estimates, once all micro-batches of the step are there; the Trainer then updates."""
+        self._micro_batches.append(self._prepare_inputs(inputs))
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        batches, self._micro_batches = self._micro_batches, []
+
+        def values(probes: Population) -> list[float]:
+            with self.compute_loss_context_manager():
+                return self.zo_objective.values(self, model, batches, probes)
+
+        value = self.zo_optimizer.estimate(values)
+        if self._is_watched():
+            self.zo_optimizer.settle()
+        coefficients = self._estimated().coefficients
+        self._said.append((sum(map(abs, coefficients)), silent_share(coefficients)))
+        return torch.tensor(value, device=self.args.device)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's; however it ends, no probe is left in the weights."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._micro_batches.clear()
+            self._said.clear()
+            if self.optimizer is not None:
+                self.zo_optimizer.settle()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's, with what the estimates since the last time say."""
+        if "loss" in logs and self._said:
+            logs.pop("grad_norm", None)  # of gradients that there are not
+            if self.zo_objective.name != "loss":
+                logs[self.zo_objective.name] = logs.pop("loss")
+            magnitudes, silent = zip(*self._said, strict=True)
+            logs["projected_gradient"] = sum(magnitudes) / len(magnitudes)
+            logs["silent"] = sum(silent) / len(silent)
+            logs["forwards"] = self.zo_optimizer.steps * len(self._estimated().losses)
+            self._said.clear()
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """A forward for each probe, where the Trainer counts one forward and its backward."""
+        return int(super().floating_point_ops(inputs)) // 3 * len(self._estimated().losses)
+
+    def _estimated(self) -> GradientEstimate:
+        """The last estimate; an empty one before the first."""
+        return self.zo_optimizer.estimated or GradientEstimate((), (), ())
+
+    def _is_watched(self) -> bool:
+        """Whether a callback looks at the model before the update, when a probe is still in θ."""
+        own = TrainerCallback.on_pre_optimizer_step
+        return any(
+            getattr(callback.on_pre_optimizer_step, "__func__", None) is not own
+            for callback in self.callback_handler.callbacks
+        )
+
+    def _check_given_optimizer(self) -> None:
+        """Refuses an optimizer that needs gradients, or contradicts the options."""
+        given = self.optimizer
+        if given is None:
+            return
+        if not isinstance(given, ZOOptimizer):
+            raise ValueError(
+                f"ZOTrainer was given {type(given).__name__}, which needs gradients: leave out "
+                "optimizers=..., or make a zoopt.ZOOptimizer(model, ...)"
+            )
+        beside = [name for name, value in self._options.items() if value is not None]
+        if beside:
+            raise ValueError(
+                f"{', '.join(beside)} would make another optimizer than the one in optimizers=...: "
+                "give it to zoopt.ZOOptimizer instead"
+            )
+        if given.maximize != self.zo_objective.higher_is_better:
+            raise ValueError(
+                f"the given optimizer has maximize={given.maximize}, but the objective "
+                f"{self.zo_objective.name!r} has higher_is_better="
+                f"{self.zo_objective.higher_is_better}"
+            )
+
+
+def _refuse(trainer: Trainer) -> None:
+    """Raises ValueError where a Trainer's setting cannot be kept."""
+    for applies, why in _REFUSED:
+        if applies(trainer):
+            raise ValueError(f"ZOTrainer: {why}")
+
+
+def _warn_of_arguments(args: TrainingArguments) -> None:
+    """Says which arguments have no meaning here, and which default is of another method."""
+    defaults = {field.name: field.default for field in fields(TrainingArguments)}
+    idle = [name for name in _WITHOUT_MEANING if getattr(args, name) != defaults[name]]
+    if idle:
+        log.warning(
+            "%s: about gradients or their optimizers, so without effect in a ZOTrainer (update=... "
+            "chooses the update rule)",
+            ", ".join(idle),
+        )
+    if args.learning_rate == defaults["learning_rate"]:
+        log.warning(
+            "learning_rate=%g is the default for AdamW. Published zeroth-order runs have 1e-7 to "
+            "1e-6 for all parameters and 5e-5 to 1e-4 for LoRA; `zoopt recipes` lists them",
+            args.learning_rate,
+        )

@@ -1,0 +1,92 @@
+"""Published settings: which learning rate and ε go with which part of which kind of model.
+
+>>> RECIPES["opt/lora"].eps
+0.01
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from zoopt.estimators import ZOEstimator
+from zoopt.presets import mezo
+
+PAPER = "MeZO paper (arXiv 2305.17333), appendix D"
+SCRIPT = "MeZO paper's code, medium_models/README.md"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a published run was done with.
+
+    Attributes:
+        about: which parameters of which model.
+        lr: the learning rates that were tried; all are reported to work somewhere.
+        eps: the perturbation scale ε.
+        weight_decay: weight decay.
+        batch_size: examples a step.
+        steps: how many updates.
+        source: where the numbers come from.
+    """
+
+    about: str
+    lr: tuple[float, ...]
+    eps: float
+    weight_decay: float
+    batch_size: int
+    steps: int
+    source: str
+
+    def estimator(self) -> ZOEstimator:
+        """MeZO with the recipe's ε."""
+        return mezo(eps=self.eps)
+
+
+RECIPES: dict[str, Recipe] = {
+    "opt/full": Recipe(
+        "all parameters of OPT, 13 to 66 billion", (1e-6, 1e-7), 1e-3, 0.0, 16, 20_000, PAPER
+    ),
+    "opt/lora": Recipe(
+        "LoRA of q and v, rank 8, alpha 16", (1e-4, 5e-5), 1e-2, 0.0, 16, 20_000, PAPER
+    ),
+    "opt/prefix": Recipe(
+        "5 prefix tokens from real activations", (1e-2, 1e-3), 1e-1, 0.0, 16, 20_000, PAPER
+    ),
+    "opt/full/f1": Recipe(
+        "all parameters, F1 of answers (SQuAD)", (1e-6, 5e-6, 1e-5), 1e-3, 0.0, 16, 20_000, PAPER
+    ),
+    "opt/prefix/f1": Recipe(
+        "5 prefix tokens, F1 of answers (SQuAD)", (1e-1, 5e-2, 1e-2), 1e-1, 0.0, 16, 20_000, PAPER
+    ),
+    "roberta/full": Recipe(
+        "all parameters of RoBERTa-large", (1e-7, 1e-6, 1e-5), 1e-3, 0.0, 64, 100_000, PAPER
+    ),
+    "roberta/lora": Recipe(
+        "LoRA, rank 8, alpha 16", (1e-4,), 1e-3, 0.1, 64, 100_000, f"{SCRIPT}; decay: {PAPER}"
+    ),
+    "roberta/prefix": Recipe(
+        "5 prefix tokens from real activations", (1e-2,), 1e-1, 0.0, 64, 100_000, SCRIPT
+    ),
+}
+"""By model and part, and objective where it is another than the loss."""
+
+
+def recipe_for(model: torch.nn.Module) -> Recipe:
+    """The nearest published recipe of a model, by what it generates and by its PEFT adapter.
+
+    Models that generate text are taken for kin of OPT, others of RoBERTa. Adapters for which
+    nothing was published, such as prompt tuning, get the recipe for all parameters.
+
+    Example:
+        >>> recipe_for(torch.nn.Linear(2, 2)).about
+        'all parameters of RoBERTa-large'
+    """
+    adapters: dict[str, Any] = getattr(model, "peft_config", {})
+    kinds = {str(getattr(config.peft_type, "value", "")) for config in adapters.values()}
+    part = {"LORA": "lora", "PREFIX_TUNING": "prefix"}.get(kinds.pop(), "full") if kinds else "full"
+    can_generate = getattr(model, "can_generate", None)
+    family = "opt" if can_generate is not None and can_generate() else "roberta"
+    return RECIPES[f"{family}/{part}"]
