@@ -22,7 +22,18 @@ from zoopt.presets import MeZO
 from zoopt.probing import NonFiniteLossError
 from zoopt.records import StepRecord
 from zoopt.registry import get_objective, list_objectives, register_objective
-from zoopt.tasks import Generation, HeadClassification, Regression, Task, TaskObjective, Verbalizer
+from zoopt.tasks import (
+    Generation,
+    HeadClassification,
+    MaskedVerbalizer,
+    MultipleChoice,
+    Regression,
+    Similarity,
+    Task,
+    TaskObjective,
+    Verbalizer,
+    paper_task,
+)
 from zoopt.trajectory import TrajectoryError, replay
 from zoopt.tuning.loop import Result, tune
 from zoopt.tuning.settings import Settings
@@ -41,9 +52,11 @@ __all__ = [
     "GradientEstimate",
     "HeadClassification",
     "LowRank",
+    "MaskedVerbalizer",
     "MeZO",
     "Metric",
     "Momentum",
+    "MultipleChoice",
     "NonFiniteLossError",
     "Population",
     "Probe",
@@ -51,6 +64,7 @@ __all__ = [
     "Regression",
     "Result",
     "Settings",
+    "Similarity",
     "Sphere",
     "StepRecord",
     "Task",
@@ -64,6 +78,7 @@ __all__ = [
     "kernel_mode",
     "list_objectives",
     "metric",
+    "paper_task",
     "register_objective",
     "replay",
     "rewards",
