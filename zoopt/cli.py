@@ -18,7 +18,7 @@ from rich.table import Table
 from zoopt import checkpoint, registry, trajectory
 from zoopt.metrics import Metric
 from zoopt.probing import NonFiniteLossError, evaluation_mode
-from zoopt.tasks import TASKS, references_for
+from zoopt.tasks import TASKS, paper_task, references_for
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import load_model, make_task
 from zoopt.tuning.loop import tune
@@ -31,7 +31,7 @@ _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
     "directions": lambda: dict(registry.DIRECTIONS),
     "engines": lambda: dict(registry.ENGINES),
     "updates": lambda: dict(registry.UPDATES),
-    "tasks": lambda: dict(TASKS),
+    "tasks": lambda: {**TASKS, "paper": paper_task},
 }
 
 _MISTAKES = (
