@@ -1,15 +1,23 @@
 """The command line, end to end on a tiny local model."""
 
+import json
+
 import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from zoopt.cli import main
 from zoopt.tuning import evaluation
 
-WORDS = ["<pad>", "<unk>", *"abcdefgh", "good", "bad", "it", "was"]
+WORDS = ["<pad>", "<unk>", *"abcdefgh", "good", "bad", "it", "was", "terrible", "great", "<mask>"]
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +32,11 @@ def config(tmp_path):
     )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=64
+        tokenizer_object=words,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=64,
     )
     torch.manual_seed(0)
     model = LlamaForCausalLM(
@@ -81,6 +93,37 @@ def test_tune_replay_and_eval(config, capsys, tmp_path):
     assert "cross_entropy" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("multiple_choice", {"template": "{text} it was {choice}"}),
+        ("multiple_choice", {"template": "it {choice}", "choices": {"0": "{text}", "1": "a"}}),
+        ("paper", {"name": "sst2"}),
+        ("masked", {"template": "{text} {mask}", "verbalizer": {"0": "bad", "1": "good"}}),
+        ("similarity", {"columns": ["text", "sentence"]}),
+    ],
+)
+def test_kinds_of_task_are_evaluated_from_a_file(kind, options, config, capsys, tmp_path):
+    job = yaml.safe_load(config.read_text())
+    rows = [
+        {"text": text, "sentence": f"{text} a", "choices": ["good", "bad it"], "label": i % 2}
+        for i, text in enumerate(["a b", "c", "d e f", "g"])
+    ]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    if kind == "masked":
+        shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+        model = BertForMaskedLM(BertConfig(vocab_size=len(WORDS), num_attention_heads=2, **shape))
+        model.save_pretrained(tmp_path / "model")
+    job["task"] = {"kind": kind, **options}
+    job["data"] = {"train": str(tmp_path / "data.jsonl"), "dev_size": 1}
+    job["objective"] = "mse" if kind == "similarity" else "accuracy"
+    config.write_text(yaml.safe_dump(job))
+    assert main(["eval", str(config), "--split", "train"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 train examples" in printed
+    assert job["objective"] in printed
+
+
 def test_an_existing_run_with_other_settings_is_not_touched(config, capsys, tmp_path):
     assert main(["tune", str(config), "--quiet"]) == 0
     log = (tmp_path / "run/trajectory.jsonl").read_bytes()
@@ -111,6 +154,8 @@ def test_list(what, capsys):
         (["--data.train", "nowhere.csv"], "no such data file"),
         (["--task.kind", "verbaliser"], "Did you mean 'verbalizer'"),
         (["--task.verbalizer", "{bad: bad}"], "a word for each of two labels"),
+        (["--task.kind", "head"], "task.verbalizer means nothing to a task of kind 'head'"),
+        (["--data.train", ""], "data.train is empty"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(config, capsys, arguments, message):

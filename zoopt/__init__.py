@@ -32,11 +32,15 @@ from zoopt.registry import get_objective, list_objectives, register_objective
 from zoopt.tasks import (
     Generation,
     HeadClassification,
+    MaskedVerbalizer,
+    MultipleChoice,
     Preference,
     Regression,
+    Similarity,
     Task,
     TaskObjective,
     Verbalizer,
+    paper_task,
 )
 from zoopt.trajectory import TrajectoryError, replay
 from zoopt.tuning.loop import Result, tune
@@ -63,9 +67,11 @@ __all__ = [
     "GradientEstimate",
     "HeadClassification",
     "LowRank",
+    "MaskedVerbalizer",
     "MeZO",
     "Metric",
     "Momentum",
+    "MultipleChoice",
     "NonFiniteLossError",
     "OneSided",
     "Population",
@@ -77,6 +83,7 @@ __all__ = [
     "Regression",
     "Result",
     "Settings",
+    "Similarity",
     "Sphere",
     "StepRecord",
     "Task",
@@ -94,6 +101,7 @@ __all__ = [
     "kernel_mode",
     "list_objectives",
     "metric",
+    "paper_task",
     "preferences",
     "prefix_from_tokens",
     "register_objective",

@@ -20,7 +20,7 @@ from zoopt.arguments import joined
 from zoopt.metrics import Metric
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.recipes import RECIPES
-from zoopt.tasks import TASKS, references_for
+from zoopt.tasks import TASKS, paper_task, references_for
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import load_model, make_task
 from zoopt.tuning.loop import tune
@@ -33,7 +33,7 @@ _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
     "directions": lambda: dict(registry.DIRECTIONS),
     "engines": lambda: dict(registry.ENGINES),
     "updates": lambda: dict(registry.UPDATES),
-    "tasks": lambda: dict(TASKS),
+    "tasks": lambda: {**TASKS, "paper": paper_task},
 }
 
 _MISTAKES = (

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -10,6 +11,7 @@ from transformers import (
 
 import zoopt
 from zoopt.tasks import TaskObjective, as_needed
+from zoopt.tuning import evaluation
 
 ROWS = [
     {"text": "a b c", "label": "good"},
@@ -130,3 +132,44 @@ def test_micro_batched_predictions_are_scored_once(tokenizer, config):
     metric = zoopt.Metric("counting", lambda p, r: calls.append(len(p)) or 0.0, True)
     TaskObjective(verbalizer(tokenizer, batch_size=1), metric).value(model, ROWS)
     assert calls == [4]
+
+
+def test_a_convolutional_net_learns_digits_from_images(tmp_path, monkeypatch):
+    """Image classification is a head's: any module, its inputs made by collate."""
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 20)
+    images, digits = load_digits(return_X_y=True)
+    rows = [
+        {"image": image.reshape(1, 8, 8) / 16, "label": str(digit)}
+        for image, digit in zip(images, digits, strict=True)
+        if digit < 2
+    ]
+    task = zoopt.HeadClassification(
+        rows[:200],
+        test=rows[200:],
+        labels=["0", "1"],
+        collate=lambda batch: torch.tensor(np.stack([row["image"] for row in batch])).float(),
+    )
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    )
+    result = zoopt.tune(
+        model,
+        task=task,
+        objective="cross_entropy",
+        estimator="nspsa",
+        n=4,
+        lr=0.05,
+        eps=1e-3,
+        steps=40,
+        batch_size=50,
+        eval_every=40,
+        run_dir=tmp_path,
+        quiet=True,
+    )
+    accuracy = result.report.row("accuracy")
+    assert accuracy.before.value < 0.7
+    assert accuracy.after.value > 0.9
+    with torch.no_grad():
+        logits = model(task.collate(task.test))
+    np.testing.assert_allclose(task.predict(model, task.test), logits.numpy(), rtol=1e-5)

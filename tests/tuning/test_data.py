@@ -36,6 +36,36 @@ def test_a_missing_file_is_named(tmp_path):
         read_examples(tmp_path / "nowhere.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("squad", ("squad", None, "train")),
+        ("rajpurkar/squad:validation", ("rajpurkar/squad", None, "validation")),
+        ("nyu-mll/glue/sst2:test", ("nyu-mll/glue", "sst2", "test")),
+    ],
+)
+def test_data_sets_of_the_hub_have_a_configuration_and_a_split(monkeypatch, name, asked):
+    import datasets
+
+    def load_dataset(path, name, split):
+        assert (path, name, split) == asked
+        return datasets.Dataset.from_pandas(FRAME)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert read_examples(name) == FRAME.to_dict("records")
+
+
+def test_a_data_set_that_cannot_be_loaded_is_told_with_the_alternative(monkeypatch):
+    import datasets
+
+    def load_dataset(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(OSError, match=r"'glue/sst2' is no \.csv.*no network.*local files"):
+        read_examples("glue/sst2")
+
+
 def test_an_example_in_two_splits_is_refused(tmp_path):
     FRAME.to_csv(tmp_path / "train.csv", index=False)
     FRAME[1:].to_csv(tmp_path / "test.csv", index=False)

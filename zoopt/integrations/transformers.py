@@ -9,15 +9,14 @@ from typing import Any
 import torch
 
 
-def load(name: str, kind: str, dtype: str, labels: int) -> tuple[torch.nn.Module, Any]:
-    """A model for a kind of task, and its tokenizer.
+def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Module, Any]:
+    """A model and its tokenizer.
 
     Args:
         name: a folder, in which ``~`` and environment variables are expanded, or a hub name.
-        kind: ``"verbalizer"`` and ``"generation"`` load a causal language model, others a sequence
-            classifier.
+        auto: the class of transformers that loads it, such as ``"AutoModelForCausalLM"``.
         dtype: dtype of the weights, such as ``"float32"``.
-        labels: outputs of a classification head.
+        labels: outputs of the head of a sequence classifier.
     """
     import transformers
     from transformers.utils import logging
@@ -28,11 +27,11 @@ def load(name: str, kind: str, dtype: str, labels: int) -> tuple[torch.nn.Module
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = transformers.AutoTokenizer.from_pretrained(where)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
-    if kind in ("verbalizer", "generation"):
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(where, **options)
-    else:
+    classifies = auto == "AutoModelForSequenceClassification"
+    if classifies:
         options["num_labels"] = labels
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(where, **options)
+    model: Any = getattr(transformers, auto).from_pretrained(where, **options)
+    if classifies:
         model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
     if torch.cuda.is_available():
         model.to("cuda")

@@ -1,17 +1,24 @@
 """Tasks: how examples become predictions, and predictions an objective."""
 
 from zoopt.tasks.base import Example, Scores, Task, TaskObjective, as_needed, references_for
+from zoopt.tasks.choice import MultipleChoice
 from zoopt.tasks.direct import Direct
 from zoopt.tasks.generation import Generation
 from zoopt.tasks.head import HeadClassification, Regression
+from zoopt.tasks.masked import MaskedVerbalizer
+from zoopt.tasks.paper import paper_task
 from zoopt.tasks.preference import Preference
+from zoopt.tasks.similarity import Similarity
 from zoopt.tasks.verbalizer import Verbalizer
 
 TASKS: dict[str, type[Task]] = {
     "verbalizer": Verbalizer,
+    "masked": MaskedVerbalizer,
+    "multiple_choice": MultipleChoice,
+    "generation": Generation,
     "head": HeadClassification,
     "regression": Regression,
-    "generation": Generation,
+    "similarity": Similarity,
 }
 
 __all__ = [
@@ -20,12 +27,16 @@ __all__ = [
     "Example",
     "Generation",
     "HeadClassification",
+    "MaskedVerbalizer",
+    "MultipleChoice",
     "Preference",
     "Regression",
     "Scores",
+    "Similarity",
     "Task",
     "TaskObjective",
     "Verbalizer",
     "as_needed",
+    "paper_task",
     "references_for",
 ]

@@ -38,17 +38,20 @@ class Task(ABC):
         dev: examples that choose the best checkpoint.
         test: examples that only the report looks at.
         target: the column that holds the reference.
-        batch_size: examples in one forward.
+        batch_size: rows in one forward; most tasks have one an example.
     """
 
     gives: str = "values"
     """What it makes predictions of: a key of :data:`TAKEN`."""
 
-    rows: int = 1
-    """How many rows of the model's input an example makes."""
+    loads: str = "AutoModelForSequenceClassification"
+    """The class of transformers that loads a model which can be asked."""
 
     labels: tuple[str, ...] = ()
     """Names of the classes in the order of the logits; empty where there are none."""
+
+    metric: str = ""
+    """The objective that the task is usually reported by; empty where there is none."""
 
     def __init__(
         self,
@@ -72,18 +75,30 @@ class Task(ABC):
         self.batch_size = batch_size
         self._anchor: dict[int, Any] = {}
 
+    def rows(self, example: Example) -> Sequence[Example]:
+        """What the model is given for an example, a row of a forward each: the example itself."""
+        return (example,)
+
     @abstractmethod
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
-        """One forward: a row for each example."""
+        """One forward: a row of output for each example, or for each of its rows."""
 
     def said(self, out: torch.Tensor, population: Population) -> Scores:
-        """What each of K probes says, shape (K, N, …), from one forward of K · N rows."""
+        """What each of K probes says, shape (K, R, …), from one forward of K · R rows."""
         exact = out.to(torch.promote_types(out.dtype, torch.float32))
         return population.per_probe(exact).cpu().numpy().astype(np.float64)
 
+    def joined(self, said: Scores, examples: Sequence[Example]) -> Scores:
+        """What each of K probes says of N examples, (K, N, …), from what it says of their rows."""
+        return said
+
     def length(self, example: Example) -> int:
-        """How long an example's input is; examples of like length share a forward."""
+        """How long a row's input is; rows of like length share a forward."""
         return 0
+
+    def label(self, example: Example, index: int) -> str:
+        """What a class index stands for."""
+        return self.labels[index]
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
         """Class indices or target values, shape (N,)."""
@@ -138,7 +153,7 @@ class Task(ABC):
         Args:
             model: what is asked.
             examples: N of them.
-            advance: told after each forward how many examples it had.
+            advance: told after each forward how many examples' worth of rows it had.
         """
         scores: Scores = self.predict_each(model, examples, Population(1), advance)[0]
         return scores
@@ -151,21 +166,23 @@ class Task(ABC):
         advance: Callable[[int], None] | None = None,
     ) -> Scores:
         """What each of K probes says of the examples, shape (K, N, …); see :meth:`predict`."""
-        order = sorted(range(len(examples)), key=lambda i: self.length(examples[i]))
+        rows = [row for example in examples for row in self.rows(example)]
+        order = sorted(range(len(rows)), key=lambda i: self.length(rows[i]))
         columns: dict[int, Scores] = {}
         for start in range(0, len(order), self.batch_size):
             part = order[start : start + self.batch_size]
-            population.declare(self.rows * len(part) * population.size)
+            population.declare(len(part) * population.size)
             with torch.no_grad():
-                out = self.forward(model, [examples[i] for i in part] * population.size)
+                out = self.forward(model, [rows[i] for i in part] * population.size)
             said = self.said(out, population).swapaxes(0, 1)
             for i, column in zip(part, said, strict=True):
                 columns[i] = column
             if advance is not None:
-                advance(len(part))
+                before, after = (n * len(examples) // len(rows) for n in (start, len(columns)))
+                advance(after - before)
         if not columns:
             return np.zeros((population.size, 0))
-        return np.stack([columns[i] for i in range(len(examples))], axis=1)
+        return self.joined(np.stack([columns[i] for i in range(len(rows))], axis=1), examples)
 
 
 class TaskObjective:
@@ -177,12 +194,14 @@ class TaskObjective:
     """
 
     def __init__(self, task: Task, metric: Metric) -> None:
+        usual = f"{task.metric} is usual here; " if task.metric else ""
 
         def check(needs: str) -> None:
             if needs not in TAKEN[task.gives]:
                 raise ValueError(
                     f"objective {metric.name!r} takes {needs}, but {type(task).__name__} gives "
-                    f"{task.gives}: choose another objective (zoopt list objectives) or task"
+                    f"{task.gives}: choose another objective ({usual}zoopt list objectives) or "
+                    "another task"
                 )
 
         for_each(metric.needs, check)

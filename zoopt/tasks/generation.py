@@ -37,6 +37,7 @@ class Generation(Task):
     """
 
     gives = "texts"
+    loads = "AutoModelForCausalLM"
 
     def __init__(
         self,

@@ -57,23 +57,41 @@ class Head(Task):
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
         """The model's output, shape (N, outputs)."""
-        device = device_of(model)
-        if self.inputs is not None:
-            made: Any = accepted(model, self.inputs.batch(examples, device, "right"))
-        else:
-            assert self.collate is not None
-            made = self.collate(examples)
-        if isinstance(made, dict):
-            out = model(**{name: value.to(device) for name, value in made.items()})
-        else:
-            tensors = made if isinstance(made, tuple) else (made,)
-            out = model(*(tensor.to(device) for tensor in tensors))
+        out = self.output(model, self.model_inputs(model, examples))
         logits: torch.Tensor = getattr(out, "logits", out)
         return logits
+
+    def model_inputs(self, model: torch.nn.Module, examples: Sequence[Example]) -> Any:
+        """What the model is called with: a dict of keyword or a tuple of positional arguments."""
+        device = device_of(model)
+        if self.inputs is not None:
+            return accepted(model, self.inputs.batch(examples, device, "right"))
+        assert self.collate is not None
+        made = self.collate(examples)
+        if isinstance(made, dict):
+            return {name: value.to(device) for name, value in made.items()}
+        return tuple(tensor.to(device) for tensor in (made if isinstance(made, tuple) else (made,)))
+
+    def output(self, model: torch.nn.Module, inputs: Any) -> Any:
+        """What the model returns for them."""
+        return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
 
 class HeadClassification(Head):
     """The outputs are class logits, shape (N, classes).
+
+    Of any module, an image model of timm's for one, whose inputs ``collate`` makes:
+
+        >>> import torch, zoopt
+        >>> photos = [{"pixels": torch.zeros(3, 8, 8), "label": "cat"}] * 2
+        >>> task = zoopt.HeadClassification(
+        ...     photos,
+        ...     labels=["cat", "dog"],
+        ...     collate=lambda batch: torch.stack([row["pixels"] for row in batch]),
+        ... )
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+        >>> task.predict(model, photos).shape
+        (2, 2)
 
     Args:
         labels: names of the classes in the order of the outputs.
@@ -85,6 +103,11 @@ class HeadClassification(Head):
 
     def __init__(self, *args: Any, labels: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if len(labels) < 2:
+            raise ValueError(
+                "classification by a head needs labels, two or more, for example "
+                '["negative", "positive"]'
+            )
         self.labels = tuple(map(str, labels))
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoopt.tasks.base import Example, Task
+from zoopt.tasks.base import Example, Scores, Task
 
 JUDGED = np.dtype([("share", np.float64), ("weight", np.float64), ("base", np.float64)])
 """What metrics of margins compare with: the share of judgements for the chosen one, the pair's
@@ -32,7 +32,7 @@ class Preference(Task):
         train: pairs that tuning draws minibatches from.
         dev: pairs that choose the best checkpoint.
         test: pairs that only the report looks at.
-        batch_size: pairs in one forward, of twice as many items.
+        batch_size: items in one forward.
 
     Example:
         >>> import torch, zoopt
@@ -45,7 +45,7 @@ class Preference(Task):
     """
 
     gives = "margins"
-    rows = 2
+    metric = "win_rate"
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Preference(Task):
         dev: Sequence[Example] = (),
         test: Sequence[Example] = (),
         *,
-        batch_size: int = 16,
+        batch_size: int = 32,
     ) -> None:
         super().__init__(train, dev, test, target="", batch_size=batch_size)
         for pair in (*train, *dev, *test):
@@ -65,14 +65,17 @@ class Preference(Task):
                 )
         self.scorer = scorer
 
+    def rows(self, example: Example) -> Sequence[Example]:
+        """The chosen item and the rejected one."""
+        return example["chosen"], example["rejected"]
+
     def length(self, example: Example) -> int:
-        """That of the longer item."""
-        return max(self.scorer.length(example[side]) for side in ("chosen", "rejected"))
+        """An item's, for the scorer."""
+        return self.scorer.length(example)
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
-        """Margins, shape (N,)."""
-        items = [pair[side] for pair in examples for side in ("chosen", "rejected")]
-        out = self.scorer.forward(model, items)
+        """Scores of items, shape (R,)."""
+        out = self.scorer.forward(model, examples)
         if out.ndim == 2:
             if out.shape[1] != 2:
                 raise ValueError(
@@ -80,7 +83,12 @@ class Preference(Task):
                     "of two classes"
                 )
             out = out[:, 1] - out[:, 0]
-        return out[0::2] - out[1::2]
+        return out
+
+    def joined(self, said: Scores, examples: Sequence[Example]) -> Scores:
+        """Margins, shape (K, N)."""
+        margins: Scores = said[:, 0::2] - said[:, 1::2]
+        return margins
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
         """Share, weight and base margin of each pair, of dtype :data:`JUDGED`, shape (N,)."""

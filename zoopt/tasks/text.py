@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,18 +13,17 @@ from zoopt.tasks.base import Example
 
 
 class TextInputs:
-    """Model inputs from a template and a tokenizer. Token ids of each example are kept.
+    """Model inputs from a template and a tokenizer. Token ids of each text are kept.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
         template: text with the examples' columns in braces, such as ``"{text} It was"``.
-        max_length: longest input in tokens; longer ones lose their beginning, so that the end of
-            the template stays. The tokenizer's own limit if None.
+        max_length: longest input in tokens; longer ones lose the beginning of their text, so that
+            the end of the template stays. The tokenizer's own limit if None.
     """
 
     def __init__(self, tokenizer: Any, template: str, max_length: int | None = None) -> None:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field]
-        if not fields:
+        if not columns_of(template):
             raise ValueError(
                 f"template {template!r} names no column: put one in braces, as in '{{text}}'"
             )
@@ -36,30 +35,40 @@ class TextInputs:
 
     def render(self, example: Example) -> str:
         """The template filled with an example."""
-        try:
-            return self.template.format_map(example)
-        except KeyError as error:
-            raise KeyError(
-                f"template {self.template!r} wants column {error}, but the example has "
-                f"{', '.join(map(repr, example))}"
-            ) from None
+        return filled(self.template, example)
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, however many."""
+        if text not in self._kept:
+            self._kept[text] = list(self.tokenizer(text)["input_ids"])
+        return self._kept[text]
 
     def ids(self, example: Example) -> list[int]:
-        """Token ids of the rendered example."""
-        text = self.render(example)
-        if text not in self._kept:
-            self._kept[text] = list(self.tokenizer(text)["input_ids"])[-self.max_length :]
-        return self._kept[text]
+        """Token ids of the rendered example, of which there are at most ``max_length``."""
+        tokens = self.tokens(self.render(example))
+        if len(tokens) <= self.max_length:
+            return tokens
+        opening = self.opening(tokens)
+        return tokens[:opening] + tokens[len(tokens) - self.max_length + opening :]
+
+    def opening(self, tokens: Sequence[int]) -> int:
+        """How many tokens any text begins with: of a model that has one, the BOS or CLS token."""
+        return common_beginning(tokens, self.tokens(""))
 
     def batch(
         self, examples: Sequence[Example], device: torch.device, side: str
     ) -> dict[str, torch.Tensor]:
-        """``input_ids``, ``attention_mask`` and ``position_ids``, shape (N, longest).
+        """Inputs of a model, shape (N, longest).
 
         Args:
             examples: what to encode.
             device: where to put the tensors.
             side: ``"left"`` or ``"right"``, where the padding goes.
+
+        Returns:
+            ``input_ids`` and ``attention_mask``. Where the padding is on the left also
+            ``position_ids``, which count the tokens that are there; where it is on the right
+            models count right by themselves, some of them (RoBERTa) from another number than 0.
         """
         rows = [self.ids(example) for example in examples]
         width = max(map(len, rows))
@@ -69,10 +78,44 @@ class TextInputs:
             where = slice(width - len(row), width) if side == "left" else slice(0, len(row))
             ids[i, where] = torch.tensor(row)
             mask[i, where] = 1
-        # Positions count the tokens that are there, so padding on the left shifts nothing.
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if side == "left":
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def columns_of(template: str) -> list[str]:
+    """The columns that a template names.
+
+    >>> columns_of("{premise}? {mask}, {hypothesis}")
+    ['premise', 'mask', 'hypothesis']
+    """
+    return [field for _, field, _, _ in string.Formatter().parse(template) if field]
+
+
+def filled(template: str, example: Mapping[str, Any]) -> str:
+    """A template with the columns of an example put in.
+
+    Raises:
+        KeyError: it names a column that the example does not have.
+    """
+    try:
+        return template.format_map(example)
+    except KeyError as error:
+        raise KeyError(
+            f"template {template!r} wants column {error}, but the example has "
+            f"{', '.join(map(repr, example))}"
+        ) from None
+
+
+def common_beginning(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many items two sequences begin with alike.
+
+    >>> common_beginning([1, 5, 5], [1, 5, 6, 7])
+    2
+    """
+    unlike = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(unlike, min(len(a), len(b)))
 
 
 def accepted(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Verbalizer(Task):
     """
 
     gives = "class scores"
+    loads = "AutoModelForCausalLM"
 
     def __init__(
         self,
@@ -49,6 +50,11 @@ class Verbalizer(Task):
         batch_size: int = 32,
     ) -> None:
         super().__init__(train, dev, test, target=target, batch_size=batch_size)
+        if len(verbalizer) < 2:
+            raise ValueError(
+                "a verbalizer needs a word for each of two labels or more, for example "
+                '{"negative": " terrible", "positive": " great"}'
+            )
         self.inputs = TextInputs(tokenizer, template, max_length)
         self.labels = tuple(map(str, verbalizer))
         self.word_ids = [_single_token(tokenizer, label, w) for label, w in verbalizer.items()]
@@ -74,6 +80,7 @@ def _single_token(tokenizer: Any, label: str, word: str) -> int:
         spaced = "" if word.startswith(" ") else f" (perhaps {' ' + word!r}, with a leading space)"
         raise ValueError(
             f"the word {word!r} for label {label!r} is {len(ids)} tokens {pieces}; a verbalizer "
-            f"takes words of one token{spaced}"
+            f"takes words of one token{spaced}. With a causal model MultipleChoice takes words of "
+            "any length"
         )
     return ids[0]

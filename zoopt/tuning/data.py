@@ -21,8 +21,12 @@ def read_examples(source: Any) -> list[dict[str, Any]]:
 
     Args:
         source: a path ending in .csv, .tsv, .jsonl, .json or .parquet; a ``datasets.Dataset``; a
-            pandas frame; a list of dicts; or ``"name:split"`` of a hub dataset, for which the
-            package ``datasets`` is needed.
+            pandas frame; a list of dicts; or a data set of the hub as ``"owner/name:split"`` or
+            ``"owner/name/configuration:split"``, for which the package ``datasets`` is needed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the hub has no such data set, or cannot be reached.
     """
     if isinstance(source, pd.DataFrame):
         rows: list[dict[str, Any]] = source.to_dict("records")
@@ -53,15 +57,28 @@ def _from_hub(name: str) -> list[dict[str, Any]]:
             "dataset it needs: pip install 'zoopt-torch[data]'"
         ) from None
     path, _, split = name.partition(":")
-    return [dict(row) for row in datasets.load_dataset(path, split=split or "train")]
+    owner, _, rest = path.partition("/")
+    title, _, configuration = rest.partition("/")
+    where = "/".join(filter(None, (owner, title)))
+    try:
+        rows = datasets.load_dataset(where, configuration or None, split=split or "train")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OSError(
+            f"{name!r} is no .csv, .tsv, .jsonl, .json or .parquet file, and as a data set of the "
+            f"hub it could not be loaded: {error}. Without a network, name local files in "
+            "data.train and data.test"
+        ) from error
+    return [dict(row) for row in rows]
 
 
 def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
     """The train, dev and test examples, with nothing in two of them.
 
     Raises:
-        ValueError: an example occurs in two splits.
+        ValueError: an example occurs in two splits, or no training examples are named.
     """
+    if not data.train:
+        raise ValueError("data.train is empty: name a file or data set with training examples")
     splits = {
         name: read_examples(source) if source else []
         for name, source in (("train", data.train), ("dev", data.dev), ("test", data.test))
@@ -97,7 +114,7 @@ class Batches:
 
     def __init__(self, task: Task, size: int, seed: int) -> None:
         self._train: Sequence[Example] = task.train
-        self._length = task.length
+        self._task = task
         self._size = min(size, len(task.train))
         self._seed = seed
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
@@ -116,6 +133,9 @@ class Batches:
         batches: list[list[int]] = []
         for start in range(0, len(order), self._size * _BUCKET):
             part = order[start : start + self._size * _BUCKET]
-            part.sort(key=lambda i: self._length(self._train[i]))
+            part.sort(key=self._length)
             batches += [part[i : i + self._size] for i in range(0, len(part), self._size)]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _length(self, i: int) -> int:
+        return max(map(self._task.length, self._task.rows(self._train[i])))

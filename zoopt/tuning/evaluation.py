@@ -55,10 +55,9 @@ class Comparison:
 def reported_metrics(task: Task, objective: Metric) -> list[Metric]:
     """The objective first, its parts, then what people usually want to see beside them."""
     metrics = [objective, *(objective.metrics if isinstance(objective, Combination) else ())]
-    shown = {metric.name for metric in metrics}
-    available = set(list_objectives()) - shown
-    names = [name for name in _PREFERRED[task.gives] if name in available]
-    return [*metrics, *map(get_objective, names)]
+    available = {*list_objectives()} - {metric.name for metric in metrics}
+    names = dict.fromkeys((task.metric, *_PREFERRED[task.gives]))
+    return [*metrics, *(get_objective(name) for name in names if name in available)]
 
 
 def compare(
@@ -182,18 +181,19 @@ def changed(
     if task.gives == "margins":
         return _turned(task, before, after, limit)
     examples, references = task.test, task.references(task.test)
-    show: Callable[[Any], str] = str
+    show: Callable[[int, Any], str]
     if task.gives == "class scores":
         old, new = before.argmax(axis=1), after.argmax(axis=1)
         rows = np.arange(len(new))
         gain = (new == references) * 1.0 - (old == references)
-        size = (after - before)[rows, new] - (after - before)[rows, old]
-        show = lambda value: task.labels[int(value)]  # noqa: E731
+        # Scores of choices that an example has not are -inf, and no class to compare.
+        size = after[rows, new] - before[rows, new] - (after[rows, old] - before[rows, old])
+        show = lambda i, value: task.label(examples[i], int(value))  # noqa: E731
     elif task.gives == "values":
         old, new = before, after
         gain = np.abs(references - old) - np.abs(references - new)
         size = np.abs(new - old)
-        show = lambda value: f"{float(value):.3f}"  # noqa: E731
+        show = lambda i, value: f"{float(value):.3f}"  # noqa: E731
     else:
         old, new = before, after
         compared = references_for(task, objective, examples)
@@ -207,13 +207,14 @@ def changed(
             ]
         )
         size = np.abs(gain)
+        show = lambda i, value: str(value)  # noqa: E731
     order = [i for i in np.argsort(-size, kind="stable") if old[i] != new[i]]
     return [
         {
             "example": {k: v for k, v in examples[i].items() if k != task.target},
-            "reference": show(references[i]),
-            "before": show(old[i]),
-            "after": show(new[i]),
+            "reference": show(i, references[i]),
+            "before": show(i, old[i]),
+            "after": show(i, new[i]),
             "better": bool(gain[i] > 0),
         }
         for i in order[:limit]

@@ -2,53 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 
 from zoopt.integrations import transformers
 from zoopt.registry import unknown
-from zoopt.tasks import TASKS, Generation, HeadClassification, Regression, Task, Verbalizer
+from zoopt.tasks import TASKS, Task, paper
 from zoopt.tuning.data import read_splits
-from zoopt.tuning.settings import Job
+from zoopt.tuning.settings import DataSettings, Job, TaskSettings
+
+_ANY = ("kind", "max_length", "forward_size")
+"""What all kinds of task take."""
+
+_TAKEN: dict[str, tuple[str, ...]] = {
+    "verbalizer": ("template", "target", "verbalizer"),
+    "masked": ("template", "target", "verbalizer"),
+    "multiple_choice": ("template", "target", "choices"),
+    "generation": ("template", "target", "max_new_tokens", "decoding", "stop"),
+    "head": ("template", "target", "labels"),
+    "regression": ("template", "target"),
+    "similarity": ("template", "target", "columns"),
+    "paper": ("name", "masked"),
+}
+"""What else each kind takes, called as its arguments are."""
 
 
 def load_model(job: Job, name: str | None = None) -> tuple[torch.nn.Module, Any]:
     """The job's model, or another folder's, and its tokenizer."""
-    labels = len(job.task.labels) if job.task.kind == "head" else 1
-    return transformers.load(name or job.model, job.task.kind, job.dtype, labels)
+    _check(job.task)
+    asked = TASKS.get(job.task.kind) or paper.prompt(job.task.name, job.task.masked).task
+    return transformers.load(name or job.model, asked.loads, job.dtype, len(job.task.labels) or 1)
 
 
 def make_task(job: Job, tokenizer: Any) -> Task:
     """The job's task over the job's data."""
     settings = job.task
-    if settings.kind not in TASKS:
-        raise ValueError(unknown("task", settings.kind, TASKS))
-    splits = read_splits(job.data)
-    generating = settings.kind == "generation"
-    target = settings.target
-    if generating and target not in splits["train"][0]:
-        target = ""
-    common: dict[str, Any] = {
+    _check(settings)
+    splits = read_splits(_data(job))
+    options = {name: getattr(settings, name) for name in _TAKEN[settings.kind]}
+    if settings.kind == "generation" and settings.target not in splits["train"][0]:
+        options["target"] = ""
+    make: Any = TASKS.get(settings.kind, paper.paper_task)
+    task: Task = make(
         **splits,
-        "tokenizer": tokenizer,
-        "template": settings.template,
-        "target": target,
-        "max_length": settings.max_length or None,
-        "batch_size": settings.forward_size,
-    }
-    if generating:
-        options = {name: getattr(settings, name) for name in ("max_new_tokens", "decoding", "stop")}
-        return Generation(**common, **options)
-    if settings.kind == "verbalizer":
-        if len(settings.verbalizer) < 2:
+        **options,
+        tokenizer=tokenizer,
+        max_length=settings.max_length or None,
+        batch_size=settings.forward_size,
+    )
+    return task
+
+
+def _check(settings: TaskSettings) -> None:
+    """Raises where there is no such kind, or a setting would do nothing."""
+    if settings.kind not in _TAKEN:
+        raise KeyError(unknown("task", settings.kind, _TAKEN))
+    taken = (*_ANY, *_TAKEN[settings.kind])
+    for name in (field.name for field in fields(TaskSettings) if field.name not in taken):
+        if getattr(settings, name) != getattr(TaskSettings(), name):
             raise ValueError(
-                "a verbalizer task needs a word for each of two labels or more, for example "
-                'verbalizer: {negative: " terrible", positive: " great"}'
+                f"task.{name} means nothing to a task of kind {settings.kind!r}, which takes "
+                f"{', '.join(taken[1:])}"
             )
-        return Verbalizer(**common, verbalizer=settings.verbalizer)
-    if settings.kind == "head":
-        if len(settings.labels) < 2:
-            raise ValueError("a head task needs labels, for example labels: [negative, positive]")
-        return HeadClassification(**common, labels=settings.labels)
-    return Regression(**common)
+
+
+def _data(job: Job) -> DataSettings:
+    """Where the examples are: of the paper's tasks the hub knows, where nothing else is said."""
+    if job.task.kind != "paper" or job.data.train:
+        return job.data
+    source = paper.SOURCES[job.task.name]
+    test = job.data.test or f"{source.hub}:{source.held_out}"
+    return replace(job.data, train=f"{source.hub}:train", test=test)

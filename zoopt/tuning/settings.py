@@ -95,24 +95,38 @@ class TaskSettings:
     """What the model is asked.
 
     Args:
-        kind: "verbalizer" (a causal LM says a word), "head" (a classification head),
-            "regression" (one output) or "generation" (a causal LM writes a text).
-        template: text with the data's columns in braces.
-        verbalizer: for "verbalizer", the word of each label, in the order of the classes.
+        kind: "verbalizer" (a causal LM says a word), "masked" (a masked LM does), "multiple_choice"
+            (a causal LM finds a choice likeliest), "generation" (a causal LM writes a text), "head"
+            (a classification head), "regression" (one output), "similarity" (cosine of two
+            embeddings), or "paper" (a task of MeZO's paper by name).
+        name: for "paper", which one, as sst2; its data come from the hub if data.train is empty.
+        masked: for "paper", whether the model is a masked LM.
+        template: text with the data's columns in braces; for "masked" {mask} and for
+            "multiple_choice" {choice} stand where the word or choice comes, and for "similarity"
+            {text} is each of the two columns.
+        verbalizer: for "verbalizer" and "masked", the word of each label, in the order of the
+            classes.
+        choices: for "multiple_choice", the column with the list of choices, or a template for each
+            label, as {"0": "{choice1}", "1": "{choice2}"}.
         labels: for "head", the labels in the order of the outputs.
+        columns: for "similarity", the two columns that are compared.
         target: column that holds the label, value or reference text; for "generation" there may
             be none.
         max_length: longest input in tokens, 0 for the model's; longer ones lose their start.
-        forward_size: examples in one forward.
+        forward_size: rows in one forward: examples, or their choices or pairs' halves.
         max_new_tokens: for "generation", the longest completion in tokens.
         decoding: for "generation", further arguments of generate(), as {do_sample: true}.
         stop: for "generation", text before which completions are cut off.
     """
 
     kind: str = "verbalizer"
+    name: str = ""
+    masked: bool = False
     template: str = "{text}"
     verbalizer: Mapping[str, str] = field(default_factory=dict)
+    choices: str | Mapping[str, str] = "choices"
     labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ("sentence1", "sentence2")
     target: str = "label"
     max_length: int = 0
     forward_size: int = 32
@@ -123,17 +137,19 @@ class TaskSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Where the examples are: CSV, JSONL or Parquet files, or names for ``datasets``.
+    """Where the examples are: CSV, JSONL or Parquet files, or data sets of the hub.
+
+    A data set of the hub is owner/name:split, or owner/name/configuration:split.
 
     Args:
-        train: training examples.
+        train: training examples; may be empty where the task names its data.
         dev: development examples; those cut from the end of train if empty.
         test: test examples, for the report only.
         dev_size: use so many of the development examples; all if 0. Cut from train if dev is empty.
         test_size: use so many of the test examples; all if 0.
     """
 
-    train: str
+    train: str = ""
     dev: str = ""
     test: str = ""
     dev_size: int = 0
@@ -154,7 +170,7 @@ class Job(Settings):
 
     model: str
     task: TaskSettings
-    data: DataSettings
+    data: DataSettings = field(default_factory=DataSettings)
     dtype: str = "float32"
     run_dir: str = "runs/run"
 

@@ -1,0 +1,71 @@
+"""Classification by verbalizer, of a masked language model: a word in the place of the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from zoopt.tasks.base import Example
+from zoopt.tasks.text import accepted, columns_of, device_of
+from zoopt.tasks.verbalizer import Verbalizer
+
+
+class MaskedVerbalizer(Verbalizer):
+    """Class logits are the logits of each class's word at the template's mask.
+
+    As in LM-BFF's prompts for RoBERTa (Gao et al. 2021, arXiv 2012.15723), which MeZO takes over.
+
+    Args:
+        *args: as for :class:`Verbalizer`.
+        tokenizer: a Hugging Face tokenizer with a mask token.
+        template: text with columns in braces and one ``{mask}``, as ``"{text} It was {mask}."``
+        **kwargs: as for :class:`Verbalizer`.
+
+    Raises:
+        ValueError: the tokenizer has no mask token, or the template does not have one ``{mask}``.
+    """
+
+    loads = "AutoModelForMaskedLM"
+
+    def __init__(self, *args: Any, tokenizer: Any, template: str, **kwargs: Any) -> None:
+        if tokenizer.mask_token_id is None:
+            raise ValueError(
+                "the tokenizer has no mask token, so its model is no masked language model: use "
+                "Verbalizer, for causal ones"
+            )
+        if columns_of(template).count("mask") != 1:
+            raise ValueError(
+                f"template {template!r} needs one {{mask}}, where the word is to stand, as in "
+                "'{text} It was {mask}.'"
+            )
+        super().__init__(*args, tokenizer=tokenizer, template=template, **kwargs)
+
+    def rows(self, example: Example) -> Sequence[Example]:
+        """The example with the mask token as ``"mask"``."""
+        return ({**example, "mask": self.inputs.tokenizer.mask_token},)
+
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+        """Logits of the words at the mask, shape (N, classes)."""
+        inputs = self.inputs.batch(examples, device_of(model), "right")
+        masks = inputs["input_ids"] == self.inputs.tokenizer.mask_token_id
+        for row, count in zip(examples, masks.sum(1).tolist(), strict=True):
+            if count != 1:
+                self._refuse(row, count)
+        place = masks.int().argmax(1)
+        logits: torch.Tensor = model(**accepted(model, inputs)).logits
+        return logits[torch.arange(len(examples), device=place.device), place][:, self.word_ids]
+
+    def _refuse(self, row: Example, count: int) -> None:
+        text, longest = self.inputs.render(row), self.inputs.max_length
+        if count:
+            raise ValueError(
+                f"{text!r} has {count} masks, one of them the template's: take "
+                f"{row['mask']!r} out of the data"
+            )
+        raise ValueError(
+            f"the mask of {text[:80]!r} … is cut off: the text is {len(self.inputs.tokens(text))} "
+            f"tokens and max_length={longest}, of which the last are kept. Raise max_length, or "
+            "move {mask} towards the end of the template"
+        )
