@@ -25,20 +25,17 @@ TOGETHER = 4  # sentences of a group, all of which are compared
 
 def read_ratings(sdist, sentences):
     """Sentences by id, and a row for each person's score of one."""
-    texts = read_reviews(sdist).sample(frac=1, random_state=0)[: sentences // TOGETHER * TOGETHER]
-    with (
-        tarfile.open(sdist) as outer,
-        tarfile.open(fileobj=io.BytesIO(outer.extractfile(REVIEWS_ARCHIVE).read())) as inner,
-    ):
+    texts = read_reviews(sdist).sample(sentences // TOGETHER * TOGETHER, random_state=0)
+    with tarfile.open(sdist) as outer:
+        archive = io.BytesIO(outer.extractfile(REVIEWS_ARCHIVE).read())
+    with tarfile.open(fileobj=archive) as inner:
         table = pd.read_csv(inner.extractfile(RATINGS_FILE), sep="\t", header=None, index_col=0)
     rows = [
         {"item": item, "rater": rater, "score": score, "group": place // TOGETHER}
         for place, item in enumerate(texts["id"])
         for rater, score in enumerate(ast.literal_eval(table.loc[item, 3]))
     ]
-    return {i: {"text": t} for i, t in zip(texts["id"], texts["text"], strict=True)}, pd.DataFrame(
-        rows
-    )
+    return {row.id: {"text": row.text} for row in texts.itertuples()}, pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
@@ -46,7 +43,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=cache / "smollm2-135m-instruct")
     parser.add_argument("--ratings", type=Path, help="the vaderSentiment sdist, if you have it")
-    parser.add_argument("--sentences", type=int, default=1600)
+    parser.add_argument("--sentences", type=int, default=900)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--run-dir", default="runs/human_preference")
     chosen = parser.parse_args()
@@ -67,8 +64,8 @@ if __name__ == "__main__":
     )
     zoopt.tune(
         transformers.AutoModelForCausalLM.from_pretrained(chosen.model),
-        task=zoopt.Preference(scorer, train, dev[:300], zoopt.preferences(held_out, items)),
+        task=zoopt.Preference(scorer, train, dev[:100], zoopt.preferences(held_out, items)),
         **{"objective": "win_rate", "surrogate_steps": chosen.steps, "lr": 5e-3, "eps": 0.03},
         params=["model.layers.2?.*norm.weight", "model.norm.weight"],  # norms of the upper third
-        **{"steps": chosen.steps, "eval_every": 40, "run_dir": chosen.run_dir},
+        **{"steps": chosen.steps, "batch_size": 8, "eval_every": 40, "run_dir": chosen.run_dir},
     )

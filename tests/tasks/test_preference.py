@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
+from transformers import LlamaForCausalLM
 
 import zoopt
 from zoopt.tasks import TaskObjective
@@ -163,3 +164,23 @@ def test_wrong_uses_say_what_is_expected():
         TaskObjective(make(examples), zoopt.get_objective("accuracy"))
     with pytest.raises(zoopt.NonFiniteLossError, match="example 1"):
         zoopt.get_objective("win_rate")([0.0, np.nan], make(examples).references(examples))
+
+
+def test_a_language_model_prefers_by_log_probability(tokenizer, config):
+    """Each text of a pair is scored as a choice after its prompt is."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    items = [{"prompt": "it was", "choice": text} for text in ("a good b", "bad", "fine c")]
+    scorer = zoopt.MultipleChoice(
+        items, tokenizer=tokenizer, template="{prompt} {choice}", target=""
+    )
+    judged = [{"chosen": items[a], "rejected": items[b]} for a, b in ((0, 1), (1, 2), (2, 0))]
+    scores = []
+    for item in items:
+        ids = tokenizer(f"{item['prompt']} {item['choice']}", return_tensors="pt")["input_ids"]
+        said = model(ids).logits[0].log_softmax(-1)
+        told = [said[i - 1, ids[0, i]].item() for i in range(2, ids.shape[1])]
+        scores.append(sum(told) / len(told))
+    expected = [scores[0] - scores[1], scores[1] - scores[2], scores[2] - scores[0]]
+    margins = zoopt.Preference(scorer, judged).predict(model, judged)
+    np.testing.assert_allclose(margins, expected, rtol=1e-4, atol=1e-6)

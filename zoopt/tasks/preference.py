@@ -28,7 +28,8 @@ class Preference(Task):
 
     Args:
         scorer: a task whose model output is the score of an item: one value, or the logits of two
-            classes, of which it is the last less the first.
+            classes, of which it is the last less the first. :class:`zoopt.MultipleChoice` with
+            items as its rows scores by a language model's log-probability.
         train: pairs that tuning draws minibatches from.
         dev: pairs that choose the best checkpoint.
         test: pairs that only the report looks at.
