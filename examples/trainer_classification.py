@@ -49,9 +49,7 @@ def main(model, reviews=CACHE / "reviews", steps=400, out="runs/trainer_classifi
         update="adam",
         params="classifier.*",
     )
-    before = trainer.evaluate()
-    trainer.train()
-    after = trainer.evaluate()
+    before, _, after = trainer.evaluate(), trainer.train(), trainer.evaluate()
     for name in ("eval_loss", "eval_accuracy"):
         print(f"{name}: {before[name]:.3f} before, {after[name]:.3f} after")
 
