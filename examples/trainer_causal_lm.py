@@ -24,7 +24,7 @@ import zoopt
 CACHE = Path(os.environ.get("ZOOPT_CACHE") or "~/.cache/zoopt").expanduser()
 
 
-def main(model, reviews=CACHE / "reviews", steps=300, out="runs/trainer_causal_lm"):
+def main(model, reviews=CACHE / "reviews", steps=200, out="runs/trainer_causal_lm"):
     tokenizer = AutoTokenizer.from_pretrained(model)
     files = {split: str(reviews / f"{split}.csv") for split in ("train", "dev")}
     data = load_dataset("csv", data_files=files, cache_dir=Path(out) / "data")
@@ -49,5 +49,5 @@ def main(model, reviews=CACHE / "reviews", steps=300, out="runs/trainer_causal_l
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=CACHE / "stories15m", help="a model's folder")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     main(**vars(parser.parse_args()))

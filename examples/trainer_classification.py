@@ -28,10 +28,7 @@ def main(model, reviews=CACHE / "reviews", steps=400, out="runs/trainer_classifi
     tokenizer = AutoTokenizer.from_pretrained(model)
 
     def prepare(row):
-        return {
-            **tokenizer(row["text"], truncation=True),
-            "labels": int(row["label"] == "positive"),
-        }
+        return {**tokenizer(row["text"]), "labels": int(row["label"] == "positive")}
 
     files = {split: str(reviews / f"{split}.csv") for split in ("train", "dev")}
     data = load_dataset("csv", data_files=files, cache_dir=Path(out) / "data")
@@ -51,13 +48,13 @@ def main(model, reviews=CACHE / "reviews", steps=400, out="runs/trainer_classifi
     )
     before = trainer.evaluate()
     trainer.train()
-    after = trainer.evaluate()
-    for name in ("eval_loss", "eval_accuracy"):
-        print(f"{name}: {before[name]:.3f} before, {after[name]:.3f} after")
+    for name, value in trainer.evaluate().items():
+        if name in ("eval_loss", "eval_accuracy"):
+            print(f"{name}: {before[name]:.3f} before, {value:.3f} after")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=CACHE / "all-minilm-l6-v2", help="a model's folder")
     parser.add_argument("--steps", type=int, default=400)
     main(**vars(parser.parse_args()))

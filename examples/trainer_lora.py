@@ -40,7 +40,7 @@ def main(model, reviews=CACHE / "reviews", steps=40, out="runs/trainer_lora"):
     trainer = zoopt.ZOTrainer(
         model=get_peft_model(base, lora),
         args=TrainingArguments(
-            output_dir=out, max_steps=steps, per_device_train_batch_size=8, learning_rate=1e-2
+            output_dir=out, max_steps=steps, per_device_train_batch_size=8, learning_rate=3e-3
         ),
         train_dataset=data["train"],
         eval_dataset=data["dev"].select(range(len(data["dev"]) // 4)),
