@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
 )
 
 import zoopt
@@ -65,6 +67,23 @@ def test_long_inputs_keep_the_end_of_the_template(tokenizer):
 
 def test_references_are_class_indices_in_the_verbalizers_order(tokenizer):
     assert verbalizer(tokenizer).references(ROWS).tolist() == [1, 0, 1, 0]
+
+
+def test_words_are_the_tokens_that_come_after_the_template():
+    """A tokenizer that marks beginnings of words gives one after a line break another token."""
+    words = ["<pad>", "▁a", "▁No", "▁Yes", "No", "Yes", "\n", "▁"]
+    pieces = Tokenizer(models.Unigram([(word, -1.0) for word in words], unk_id=0))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    spm = PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token="<pad>")
+
+    def tokens(template, *spoken):
+        named = dict(zip(["bad", "good"], spoken, strict=True))
+        task = verbalizer(spm, template=template, verbalizer=named)
+        return spm.convert_ids_to_tokens(task.word_ids)
+
+    assert tokens("{text} a\n", "No", "Yes") == ["No", "Yes"]
+    assert tokens("{text} a", " No", " Yes") == ["▁No", "▁Yes"]
+    assert tokens("{text}", "No", "Yes") == ["▁No", "▁Yes"], "of the words alone"
 
 
 @pytest.mark.parametrize(

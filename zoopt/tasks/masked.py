@@ -42,6 +42,10 @@ class MaskedVerbalizer(Verbalizer):
             )
         super().__init__(*args, tokenizer=tokenizer, template=template, **kwargs)
 
+    def before_word(self, template: str) -> str:
+        """Nothing: a word's token in place of a mask is the word's own."""
+        return ""
+
     def rows(self, example: Example) -> Sequence[Example]:
         """The example with the mask token as ``"mask"``."""
         return ({**example, "mask": self.inputs.tokenizer.mask_token},)

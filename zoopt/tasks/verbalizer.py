@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,9 +58,15 @@ class Verbalizer(Task):
             )
         self.inputs = TextInputs(tokenizer, template, max_length)
         self.labels = tuple(map(str, verbalizer))
-        self.word_ids = [_single_token(tokenizer, label, w) for label, w in verbalizer.items()]
+        before = self.before_word(template)
+        self.word_ids = [_token(tokenizer, before, label, w) for label, w in verbalizer.items()]
         if len(set(self.word_ids)) < len(self.word_ids):
             raise ValueError(f"two labels share a word: {dict(verbalizer)}")
+
+    def before_word(self, template: str) -> str:
+        """The text that words come right after, as far as it is the same for all examples."""
+        *_, (literal, field, _, _) = string.Formatter().parse(template)
+        return literal if field is None else ""
 
     def length(self, example: Example) -> int:
         """Tokens of the rendered example."""
@@ -73,8 +80,17 @@ class Verbalizer(Task):
         return logits[:, -1, self.word_ids]
 
 
-def _single_token(tokenizer: Any, label: str, word: str) -> int:
-    ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
+def _token(tokenizer: Any, before: str, label: str, word: str) -> int:
+    """The token of a word after a text; of the word alone where it would change the text's tokens.
+
+    Some tokenizers (Llama 2's) give a word another token at the beginning of a text than after one.
+    """
+    kept, after, ids = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (before, before + word, word)
+    )
+    if after[:-1] == kept:
+        ids = after[-1:]
     if len(ids) != 1:
         pieces = tokenizer.convert_ids_to_tokens(ids)
         spaced = "" if word.startswith(" ") else f" (perhaps {' ' + word!r}, with a leading space)"
@@ -83,4 +99,5 @@ def _single_token(tokenizer: Any, label: str, word: str) -> int:
             f"takes words of one token{spaced}. With a causal model MultipleChoice takes words of "
             "any length"
         )
-    return ids[0]
+    token: int = ids[0]
+    return token
