@@ -1,0 +1,49 @@
+"""Other libraries' optimizers on a torch model, stepped with the closures that zoopt's are.
+
+>>> import torch, zoopt.baselines
+>>> x = torch.nn.Parameter(torch.zeros(4))
+>>> opt = zoopt.baselines.nevergrad("OnePlusOne", [x], budget=300, sigma=1.0)
+>>> for _ in range(300):
+...     value = opt.step(lambda: ((x - 1) ** 2).sum())
+>>> opt.settle()
+>>> bool(((x - 1) ** 2).sum() < 1e-2)
+True
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zoopt.baselines.blackbox import BlackBox, Search
+from zoopt.baselines.searches import Nevergrad, PyCMA
+
+__all__ = ["BlackBox", "Search", "nevergrad", "pycma"]
+
+
+def nevergrad(
+    name: str, source: Any, *, budget: int | None = None, seed: int = 0, **options: Any
+) -> BlackBox:
+    """An optimizer of nevergrad's on the parameters of a model, or on a subspace of them.
+
+    Args:
+        name: a name in ``nevergrad.optimizers.registry``. ``.search.algorithm`` says what it
+            resolves to: NGOpt and its like choose by d, budget and workers.
+        source: a module, parameters or (name, parameter) pairs.
+        budget: evaluations there will be.
+        seed: what candidates and subspace are drawn from.
+        options: ``params``, ``dimension``, ``direction``, ``sigma`` and ``maximize`` of
+            :class:`BlackBox`.
+    """
+    return BlackBox(source, lambda d: Nevergrad(name, d, budget, seed), seed=seed, **options)
+
+
+def pycma(source: Any, *, diagonal: bool = False, seed: int = 0, **options: Any) -> BlackBox:
+    """CMA-ES of pycma on the parameters of a model, or on a subspace of them.
+
+    Args:
+        source: a module, parameters or (name, parameter) pairs.
+        diagonal: separable CMA-ES, for more than a few thousand dimensions.
+        seed: what candidates and subspace are drawn from.
+        options: as of :func:`nevergrad`.
+    """
+    return BlackBox(source, lambda d: PyCMA(d, diagonal, seed), seed=seed, **options)

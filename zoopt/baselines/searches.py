@@ -1,0 +1,134 @@
+"""The searches: nevergrad's optimizers and pycma's, set up as their authors would have them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from zoopt import registry
+from zoopt.baselines.coordinates import Vector
+
+ARCHIVE_BYTES = 1 << 30
+"""What nevergrad's archive of candidates may take before it is pruned harder than by default."""
+
+CMA_LIMIT = 5000
+"""Coordinates up to which pycma is given its full covariance: three d × d matrices."""
+
+
+class Nevergrad:
+    """An optimizer of nevergrad's registry.
+
+    Its archive keeps 300 candidates and more, twice each: 48 GB at d = 10⁷. Where they would not
+    fit into ``ARCHIVE_BYTES`` fewer are kept, in the optimizers that it delegates to as well.
+
+    Args:
+        name: a name in ``nevergrad.optimizers.registry``.
+        d: number of coordinates.
+        budget: evaluations there will be; several optimizers plan with it. None is not known.
+        seed: what its random numbers are drawn from.
+    """
+
+    def __init__(self, name: str, d: int, budget: int | None = None, seed: int = 0) -> None:
+        import nevergrad as ng
+        from nevergrad.optimization import metamodel
+
+        import zoopt.integrations.nevergrad  # noqa: F401, registers zoopt's own
+
+        if name not in ng.optimizers.registry:
+            raise KeyError(registry.unknown("nevergrad optimizer", name, ng.optimizers.registry))
+        metamodel.float = _scalar
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.optimizer = ng.optimizers.registry[name](
+                ng.p.Array(shape=(d,)), budget=budget, num_workers=1
+            )
+        # A numpy integer is refused by Python's random from 3.11 on.
+        self.optimizer.parametrization.random_state.seed(int(seed) % 2**32)
+        self._candidate: Any = None
+        kept = ARCHIVE_BYTES // (16 * d)
+        if kept < 300:
+            most = max(4, int(kept))
+            for part in _parts(self.optimizer):
+                part.pruning = ng.optimization.utils.Pruning(min_len=most // 4, max_len=most)
+
+    @property
+    def algorithm(self) -> str:
+        """The names from the chosen optimizer to what it delegates to, as far as it has decided."""
+        names = [part.name for part in _parts(self.optimizer)]
+        return " > ".join(dict.fromkeys(names))
+
+    def ask(self) -> Vector:
+        """The next candidate."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._candidate = self.optimizer.ask()
+        return np.asarray(self._candidate.value, dtype=np.float64)
+
+    def tell(self, loss: float) -> None:
+        """The loss of the candidate asked last."""
+        self.optimizer.tell(self._candidate, loss)
+
+    def recommend(self) -> Vector:
+        """What nevergrad recommends."""
+        return np.asarray(self.optimizer.recommend().value, dtype=np.float64)
+
+
+def _scalar(prediction: Any) -> float:
+    """What nevergrad 1.0.12's metamodels take ``float`` for, of arrays of one element.
+
+    numpy refuses that from 2.4 on, and NGOpt, which uses a metamodel, stops there without this.
+    """
+    return float(np.asarray(prediction).item())
+
+
+def _parts(optimizer: Any) -> Iterator[Any]:
+    """An optimizer, and those that it delegates to."""
+    yield optimizer
+    inner = [getattr(optimizer, "optim", None), *(getattr(optimizer, "optims", None) or ())]
+    for part in inner:
+        if part is not None and hasattr(part, "pruning"):
+            yield from _parts(part)
+
+
+class PyCMA:
+    """CMA-ES as pycma has it (Hansen, Akimoto and Baudis), with its own defaults.
+
+    Args:
+        d: number of coordinates.
+        diagonal: separable CMA-ES: a diagonal covariance, of d numbers.
+        seed: what its random numbers are drawn from.
+    """
+
+    def __init__(self, d: int, diagonal: bool = False, seed: int = 0) -> None:
+        import cma
+
+        if d > CMA_LIMIT and not diagonal:
+            raise ValueError(
+                f"CMA-ES in {d:,} dimensions keeps matrices of {d * d * 8 / 1e9:,.1f} GB each: "
+                f"give dimension=… of at most {CMA_LIMIT} to search a subspace, or diagonal=True"
+            )
+        options = {"seed": int(seed) % 2**31 + 1, "verbose": -9, "CMA_diagonal": diagonal}
+        self.strategy = cma.CMAEvolutionStrategy(np.zeros(d), 1.0, options)
+        self.algorithm = f"pycma {'separable ' if diagonal else ''}CMA-ES"
+        self._points: list[Vector] = []
+        self._losses: list[float] = []
+
+    def ask(self) -> Vector:
+        """The next point of the population."""
+        if not self._points:
+            self._points = self.strategy.ask()
+        return self._points[len(self._losses)]
+
+    def tell(self, loss: float) -> None:
+        """The loss of the point asked last; the last of a population moves the distribution."""
+        self._losses.append(loss)
+        if len(self._losses) == len(self._points):
+            self.strategy.tell(self._points, self._losses)
+            self._points, self._losses = [], []
+
+    def recommend(self) -> Vector:
+        """The mean of the distribution: what pycma estimates the optimum to be."""
+        return np.asarray(self.strategy.mean, dtype=np.float64)
