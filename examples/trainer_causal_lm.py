@@ -4,7 +4,7 @@ All parameters of stories15M, which has read nothing but children's stories, are
 passes alone and in the memory of inference.
 
 `pip install "zoopt-torch[trainer,data]"`, then `fetch.py` (reviews), `stories.py` (the model) and
-this file, all in `examples/`: about 5 minutes.
+this file, all in `examples/`: under 10 minutes.
 """
 
 import argparse
