@@ -43,9 +43,10 @@ from zoopt.tasks import (
     paper_task,
 )
 from zoopt.trajectory import TrajectoryError, replay
-from zoopt.tuning.loop import Result, tune
+from zoopt.tuning.loop import Result
 from zoopt.tuning.objective import combined
 from zoopt.tuning.settings import Settings
+from zoopt.tuning.tune import tune
 from zoopt.updates import SGD, Adam, Momentum
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from zoopt.recipes import RECIPES
 from zoopt.tasks import TASKS, paper_task, references_for
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import load_model, make_task
-from zoopt.tuning.loop import tune
 from zoopt.tuning.objective import resolve
 from zoopt.tuning.settings import DataSettings, Job, TaskSettings, plain
+from zoopt.tuning.tune import tune
 
 _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
     "objectives": lambda: {joined(n, m.arguments): m for n, m in registry.objectives().items()},
