@@ -1,0 +1,91 @@
+"""``zoopt.tune``: a model, a task and an objective in; a tuned model and a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoopt.comparison import Comparison
+from zoopt.tasks import Direct, Task
+from zoopt.tuning.loop import Result, Tuner
+from zoopt.tuning.objective import resolve
+from zoopt.tuning.settings import Settings, plain, settings_from
+
+
+def tune(
+    model: torch.nn.Module,
+    *,
+    task: Task | None = None,
+    train: Sequence[Any] | None = None,
+    dev: Sequence[Any] = (),
+    test: Sequence[Any] = (),
+    run_dir: str | Path = "runs/run",
+    job: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Result:
+    """Tunes a model on a task's objective, with forward passes alone.
+
+    The model is left with the weights that scored best on the development examples (with the last
+    ones where there are none). A run that was interrupted or killed goes on when called again with
+    the same settings, and ends with the weights it would have had. Ctrl-C ends it early, report
+    included.
+
+    Args:
+        model: any torch module that the task can ask.
+        task: examples and how the model is asked.
+        train: without a task, batches for an objective called as ``(model, batch)``.
+        dev: as train, to choose the best checkpoint.
+        test: as train, for the report.
+        run_dir: folder for everything that the run writes.
+        job: what else the run's configuration should record; the CLI gives the whole file.
+        quiet: no progress display.
+        **settings: the fields of :class:`zoopt.Settings`: objective, estimator, steps, lr, …
+            The objective may be a name, or anything that :func:`zoopt.metric` takes.
+
+    Raises:
+        TypeError: an unknown setting, or no task for an objective that needs one.
+        ValueError: a setting out of range, or a run with other settings in ``run_dir``.
+
+    Example:
+        >>> import tempfile, torch, zoopt
+        >>> rows = [{"x": float(x), "label": "big" if x > 3 else "small"} for x in range(8)]
+        >>> task = zoopt.HeadClassification(
+        ...     rows,
+        ...     rows,
+        ...     rows,
+        ...     labels=["small", "big"],
+        ...     collate=lambda batch: torch.tensor([[row["x"]] for row in batch]),
+        ... )
+        >>> model = torch.nn.Linear(1, 2)
+        >>> result = zoopt.tune(
+        ...     model,
+        ...     task=task,
+        ...     objective="cross_entropy",
+        ...     lr=0.2,
+        ...     eps=0.01,
+        ...     steps=200,
+        ...     batch_size=8,
+        ...     run_dir=tempfile.mkdtemp(),
+        ...     quiet=True,
+        ... )
+        >>> result.report.row("accuracy").after.value >= 0.75
+        True
+    """
+    objective = resolve(settings.pop("objective", Settings.objective))
+    if objective.of_model is not None and task is None:
+        task = Direct(objective.of_model, train, dev, test)
+        settings.setdefault("batch_size", 1)
+    if task is None:
+        raise TypeError(
+            f"objective {objective.name!r} scores predictions, and there is no task to make them: "
+            "give task=zoopt.HeadClassification(...) or another, or an objective called as "
+            "(model, batch)"
+        )
+    if isinstance(objective, Comparison):
+        settings.setdefault("estimator", "dueling")
+    chosen = settings_from({**settings, "objective": objective.name})
+    return Tuner(model, task, objective, chosen, Path(run_dir), job or plain(chosen), quiet).run()
