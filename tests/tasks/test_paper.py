@@ -6,7 +6,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM
 
 import zoopt
-from zoopt.tasks import paper
+from zoopt.tasks import paper, prompts
 
 WORDS = ["<pad>", "<unk>", "<mask>", "a", "b", "c", "It", "was", "This", "is", "so", "because"]
 WORDS += ["terrible", "bad", "okay", "good", "great", "No", "Maybe", "Yes", "incorrect", "correct"]
@@ -128,9 +128,9 @@ def make(name, tokenizer, masked=False, **options):
 
 
 def test_every_task_is_tested():
-    assert set(CAUSAL) == set(paper.CAUSAL)
-    assert set(MASKED) == set(paper.MASKED)
-    assert set(ROWS) == set(paper.SOURCES)
+    assert set(CAUSAL) == set(prompts.CAUSAL)
+    assert set(MASKED) == set(prompts.MASKED)
+    assert set(ROWS) == set(prompts.SOURCES)
 
 
 @pytest.mark.parametrize("name", CAUSAL)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from zoopt.tasks import TASKS, paper, paper_task
+from zoopt.tasks import TASKS, paper_task, prompts
 from zoopt.tuning import job as jobs
 from zoopt.tuning.settings import DataSettings, Job, TaskSettings
 
@@ -56,6 +56,6 @@ def test_models_are_loaded_by_what_the_task_asks(monkeypatch):
         jobs.load_model(Job(model="m", task=TaskSettings(kind="paper", name="sst")))
 
 
-@pytest.mark.parametrize("name", paper.SOURCES)
+@pytest.mark.parametrize("name", prompts.SOURCES)
 def test_data_sets_are_named_by_owner_name_and_perhaps_configuration(name):
-    assert 1 <= paper.SOURCES[name].hub.count("/") <= 2
+    assert 1 <= prompts.SOURCES[name].hub.count("/") <= 2

@@ -105,7 +105,11 @@ class MultipleChoice(Task):
                 "JSONL or Parquet file. Choices with a column each are named by templates: "
                 'choices={"0": "{choice1}", "1": "{choice2}"}'
             )
-        return [(choice,) if isinstance(choice, str) else tuple(choice) for choice in held]
+        several = (list, tuple, np.ndarray)
+        return [
+            tuple(map(str, choice)) if isinstance(choice, several) else (str(choice),)
+            for choice in held
+        ]
 
     def rows(self, example: Example) -> Sequence[Example]:
         """The example with each wording of each choice as ``"choice"``."""

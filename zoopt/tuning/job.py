@@ -9,7 +9,7 @@ import torch
 
 from zoopt.integrations import transformers
 from zoopt.registry import unknown
-from zoopt.tasks import TASKS, Task, paper
+from zoopt.tasks import TASKS, Task, paper, prompts
 from zoopt.tuning.data import read_splits
 from zoopt.tuning.settings import DataSettings, Job, TaskSettings
 
@@ -72,6 +72,6 @@ def _data(job: Job) -> DataSettings:
     """Where the examples are: of the paper's tasks the hub knows, where nothing else is said."""
     if job.task.kind != "paper" or job.data.train:
         return job.data
-    source = paper.SOURCES[job.task.name]
+    source = prompts.SOURCES[job.task.name]
     test = job.data.test or f"{source.hub}:{source.held_out}"
     return replace(job.data, train=f"{source.hub}:train", test=test)
