@@ -9,6 +9,7 @@
 True
 """
 
+from zoopt.bench import benchmark
 from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
@@ -60,6 +61,7 @@ __all__ = [
     "Verbalizer",
     "ZOEstimator",
     "ZOOptimizer",
+    "benchmark",
     "get_objective",
     "kernel_mode",
     "list_objectives",
