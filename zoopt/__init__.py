@@ -12,6 +12,7 @@ True
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from zoopt.bench import benchmark
 from zoopt.comparison import comparison
 from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
@@ -96,6 +97,7 @@ __all__ = [
     "ZOOptimizer",
     "ZOTrainer",
     "agreement",
+    "benchmark",
     "combined",
     "comparison",
     "get_objective",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoopt import registry
+from zoopt.closures import Asked, Closure
 from zoopt.comparison import Compare, ranks
 from zoopt.directions.kernel import KERNEL_VERSION
 from zoopt.engines.base import deferred_signals
@@ -28,16 +29,12 @@ from zoopt.interfaces import (
     UpdateStep,
 )
 from zoopt.parameters import Select, groups_of, slots_of
-from zoopt.population import Population, takes_population
 from zoopt.prefix import SharedPrefix
-from zoopt.probing import evaluation_mode, finite_number, same_randomness
+from zoopt.probing import evaluation_mode, same_randomness
 from zoopt.records import StepRecord
 from zoopt.seeds import direction_seeds
 
 log = logging.getLogger("zoopt")
-
-Closure = Callable[..., Any]
-"""``() -> number``, or ``(population) -> K numbers``; see :class:`zoopt.Population`."""
 
 
 class ZOOptimizer(torch.optim.Optimizer):
@@ -203,26 +200,15 @@ class ZOOptimizer(torch.optim.Optimizer):
             self._pending = None
             self.engine.settle()
         chained = self.engine.waiting
-        rewind = same_randomness({slot.tensor.device for slot in self.slots})
-        sign = -1.0 if self.maximize else 1.0
-
-        populated = takes_population(closure)
-        if self.engine.takes_population and not populated:
-            raise TypeError(
-                f"engine={self.engine.name!r} evaluates K probes in one call, so its closure takes "
-                "a population: opt.step(lambda population: ...), where population.expand(inputs) "
-                "goes into the model and K numbers come back; see zoopt.Population. For a closure "
-                "without argument use engine='overlay' or 'inplace'."
-            )
-
-        def values(population: Population) -> list[Any]:
-            rewind()
-            torch.clear_autocast_cache()
-            with self._prefix.probe():
-                returned = population.numbers(closure(population)) if populated else [closure()]
-            if compare is not None:
-                return list(returned)
-            return [sign * finite_number(value, self._where()) for value in returned]
+        values = Asked(
+            closure,
+            self.engine,
+            rewind=same_randomness({slot.tensor.device for slot in self.slots}),
+            probe=self._prefix.probe,
+            maximize=self.maximize,
+            compared=compare is not None,
+            where=self._where(),
+        )
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
             said = self.engine.evaluate([self._displace(probe) for probe in probes], values)
@@ -239,7 +225,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.estimated = estimate
         if compare is not None:
             return None
-        return sign * sum(estimate.losses) / len(estimate.losses)
+        mean = sum(estimate.losses) / len(estimate.losses)
+        return -mean if self.maximize else mean
 
     def step(  # type: ignore[override]
         self, closure: Closure | None = None, compare: Compare | None = None

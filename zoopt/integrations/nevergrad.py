@@ -172,9 +172,8 @@ class Zoopt(base.ConfiguredOptimizer):  # type: ignore[misc]
     the coefficients c_i of the estimates so far. The first step moves every coordinate by about lr,
     whatever the function is multiplied with; near a minimum η stays, under noise it falls as 1/√k.
 
-    The defaults were chosen among lr 0.1, 0.3, 1 and eps 0.01, 0.1 on five functions of 20
-    variables in 2,000 evaluations: a sphere with and without noise, an ellipsoid, Rosenbrock's,
-    and Σ|x|.
+    The defaults come from some trials by hand on functions of 20 variables (a sphere with and
+    without noise, an ellipsoid, Rosenbrock's, Σ|x|), so figures on these say little.
 
     Args:
         estimator: which probes, by name. ``"nspsa"`` uses as many workers as there are.

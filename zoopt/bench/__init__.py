@@ -1,0 +1,54 @@
+"""Optimizers against each other on your problem, at matched budgets.
+
+A problem is a function from a seed to a :class:`Case`; contestants are names
+(:mod:`zoopt.bench.contestants`) or :class:`Contestant` objects::
+
+    def case(seed):
+        model = make_model(seed)
+        return zoopt.bench.Case(model, lambda: loss(model, batch()), lambda: loss(model, held_out))
+
+
+    table = zoopt.benchmark(case, ["mezo", "nspsa:8", "nevergrad:NGOpt", "pycma"], budget=2000)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from zoopt.bench.contestants import contestant
+from zoopt.bench.study import Study, rows, standings
+from zoopt.bench.trial import Case, Contestant, Problem
+
+__all__ = ["Case", "Contestant", "Problem", "Study", "benchmark", "contestant", "rows", "standings"]
+
+
+def benchmark(
+    case: Callable[[int], Case],
+    contestants: Sequence[str | Contestant] = ("spsa", "nspsa:4", "mezo"),
+    *,
+    budget: int,
+    seeds: int = 3,
+    folder: str | Path = "bench",
+    name: str = "problem",
+    workers: int = 1,
+) -> pd.DataFrame:
+    """Tunes every contestant equally, runs it on some seeds, and returns the standings.
+
+    Args:
+        case: makes the problem for a seed.
+        contestants: who takes part.
+        budget: evaluations of the objective a trial.
+        seeds: trials that count, for each contestant.
+        folder: where ``trials.jsonl`` is kept; the same call goes on from there.
+        name: what the problem is called in tables and in the file.
+        workers: trials at a time, each with one thread and in a process of its own.
+
+    Returns:
+        See :func:`standings`.
+    """
+    made = [contestant(who) if isinstance(who, str) else who for who in contestants]
+    study = Study([Problem(name, case)], made, budget, seeds, Path(folder) / "trials.jsonl")
+    return standings(study.run(workers))

@@ -1,0 +1,67 @@
+"""Closures: what a user's function says at each probe, as an engine asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from zoopt.interfaces import Engine
+from zoopt.population import Population, takes_population
+from zoopt.probing import finite_number
+
+Closure = Callable[..., Any]
+"""``() -> number``, or ``(population) -> K numbers``; see :class:`zoopt.Population`."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A closure as an engine calls it: with a population, for losses to be minimized.
+
+    Attributes:
+        closure: the user's function.
+        engine: what will call it.
+        rewind: sets the random state that all probes of a step see.
+        probe: the surroundings of one call.
+        maximize: whether its numbers are higher-is-better.
+        compared: whether it returns outputs that are only compared, and no numbers.
+        where: where the run stands, for messages.
+
+    Raises:
+        TypeError: the engine evaluates probes together, and the closure takes no population.
+    """
+
+    closure: Closure
+    engine: Engine
+    rewind: Callable[[], None]
+    probe: Callable[[], AbstractContextManager[None]]
+    maximize: bool
+    compared: bool
+    where: str
+
+    def __post_init__(self) -> None:
+        if self.engine.takes_population and not takes_population(self.closure):
+            raise TypeError(
+                f"engine={self.engine.name!r} evaluates K probes in one call, so its closure takes "
+                "a population: opt.step(lambda population: ...), where population.expand(inputs) "
+                "goes into the model and K numbers come back; see zoopt.Population. For a closure "
+                "without argument use engine='overlay' or 'inplace'."
+            )
+
+    def __call__(self, population: Population) -> list[Any]:
+        """The losses of K probes, or their outputs where those are compared."""
+        self.rewind()
+        torch.clear_autocast_cache()
+        with self.probe():
+            said = (
+                population.numbers(self.closure(population))
+                if takes_population(self.closure)
+                else [self.closure()]
+            )
+        if self.compared:
+            return list(said)
+        sign = -1.0 if self.maximize else 1.0
+        return [sign * finite_number(value, self.where) for value in said]
