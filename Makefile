@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint bench-step bench-memory clean
+.PHONY: help venv demo test test-slow lint bench-step bench-memory bench-functions bench-smoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ bench-step: $(VENV)/bench.stamp ## time a tuning step against forward passes and
 bench-memory: $(VENV)/bench.stamp ## measure the memory of a tuning step against a forward pass
 	$(BIN)/python examples/fetch.py
 	$(BIN)/python -m benchmarks.memory.run
+
+bench-functions: $(VENV)/bench.stamp ## compare optimizers on functions and small models, half an hour
+	$(BIN)/python -m benchmarks.functions.run
+
+bench-smoke: $(VENV)/bench.stamp ## run the comparison of optimizers at toy size
+	$(BIN)/python -m benchmarks.functions.run --smoke
 
 clean: ## remove .venv and what builds and tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -44,7 +44,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default=cache / "smollm2-135m-instruct")
     parser.add_argument("--ratings", type=Path, help="the vaderSentiment sdist, if you have it")
     parser.add_argument("--sentences", type=int, default=900)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--run-dir", default="runs/human_preference")
     chosen = parser.parse_args()
     sdist = chosen.ratings or download(REVIEWS, cache / "downloads")
@@ -65,7 +65,8 @@ if __name__ == "__main__":
     zoopt.tune(
         transformers.AutoModelForCausalLM.from_pretrained(chosen.model),
         task=zoopt.Preference(scorer, train, dev[:100], zoopt.preferences(held_out, items)),
-        **{"objective": "win_rate", "surrogate_steps": chosen.steps, "lr": 5e-3, "eps": 0.03},
-        params=["model.layers.2?.*norm.weight", "model.norm.weight"],  # norms of the upper third
-        **{"steps": chosen.steps, "batch_size": 8, "eval_every": 40, "run_dir": chosen.run_dir},
+        **{"objective": "win_rate", "surrogate_steps": chosen.steps, "steps": chosen.steps},
+        # All below the last norm runs once a step and serves all 32 probes.
+        **{"params": "model.norm.weight", "estimator": "nspsa", "n": 16, "eps": 0.05, "lr": 0.03},
+        **{"batch_size": 16, "eval_every": 20, "run_dir": chosen.run_dir},
     )
