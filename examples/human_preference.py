@@ -2,7 +2,6 @@
 
 Fifteen people rated each sentence. The model learns from what the first eight preferred, and is
 tested on other sentences against the other seven, beside how far these agree among themselves.
-
 `make demo` fetches the model and the ratings; then `python examples/human_preference.py`.
 """
 
@@ -19,19 +18,18 @@ from fetch import REVIEWS, REVIEWS_ARCHIVE, download, read_reviews
 
 import zoopt
 
-RATINGS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_anonDataRatings.txt"
-TOGETHER = 4  # sentences of a group, all of which are compared
+RATINGS = "hutto_ICWSM_2014/movieReviewSnippets_anonDataRatings.txt"
 
 
 def read_ratings(sdist, sentences):
-    """Sentences by id, and a row for each person's score of one."""
-    texts = read_reviews(sdist).sample(sentences // TOGETHER * TOGETHER, random_state=0)
+    """Sentences by id, and a row for each person's score of one; groups of four are compared."""
+    texts = read_reviews(sdist).sample(sentences // 4 * 4, random_state=0)
     with tarfile.open(sdist) as outer:
         archive = io.BytesIO(outer.extractfile(REVIEWS_ARCHIVE).read())
     with tarfile.open(fileobj=archive) as inner:
-        table = pd.read_csv(inner.extractfile(RATINGS_FILE), sep="\t", header=None, index_col=0)
+        table = pd.read_csv(inner.extractfile(RATINGS), sep="\t", header=None, index_col=0)
     rows = [
-        {"item": item, "rater": rater, "score": score, "group": place // TOGETHER}
+        {"item": item, "rater": rater, "score": score, "group": place // 4}
         for place, item in enumerate(texts["id"])
         for rater, score in enumerate(ast.literal_eval(table.loc[item, 3]))
     ]
@@ -42,18 +40,17 @@ if __name__ == "__main__":
     cache = Path(os.environ.get("ZOOPT_CACHE") or "~/.cache/zoopt").expanduser()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=cache / "smollm2-135m-instruct")
-    parser.add_argument("--ratings", type=Path, help="the vaderSentiment sdist, if you have it")
+    parser.add_argument("--ratings", help="the vaderSentiment sdist, if you have it")
     parser.add_argument("--sentences", type=int, default=900)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--run-dir", default="runs/human_preference")
     chosen = parser.parse_args()
-    sdist = chosen.ratings or download(REVIEWS, cache / "downloads")
-    items, ratings = read_ratings(sdist, chosen.sentences)
-    first, others = ratings[ratings["rater"] < 8], ratings[ratings["rater"] >= 8]
-    part = ratings["group"].max() // 4
-    train = zoopt.preferences(first[first["group"] > 2 * part], items)
-    dev = zoopt.preferences(first[(first["group"] > part) & (first["group"] <= 2 * part)], items)
-    held_out = others[others["group"] <= part]
+    items, ratings = read_ratings(
+        chosen.ratings or download(REVIEWS, cache / "downloads"), chosen.sentences
+    )
+    quarter = ratings["group"] * 4 // (ratings["group"].max() + 1)
+    first, held_out = ratings["rater"] < 8, ratings[(ratings["rater"] >= 8) & (quarter == 0)]
+    train, dev = (zoopt.preferences(ratings[first & q], items) for q in (quarter > 1, quarter == 1))
     print(f"two of the held-out people agree on {zoopt.agreement(held_out):.1%} of their choices")
     scorer = zoopt.Verbalizer(
         list(items.values()),

@@ -1,9 +1,12 @@
 """Every example runs as its user would run it, in few steps, and ends in a report."""
 
+import io
 import runpy
 import sys
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -14,11 +17,12 @@ from zoopt.tuning import evaluation
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDS = ["<pad>", "<unk>", "good", "bad", "sad", "happy", "dog", '"Hello!"', "said", "Tom", "."]
+WORDS += ["positive", "negative"]
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The folder of a random language model of eleven words."""
+    """The folder of a random language model of thirteen words."""
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -85,3 +89,35 @@ def test_examples_of_metrics_are_short_and_all_are_in_the_readme():
         assert path.name in readme, path.name
     for name in ("custom_metric", "sklearn_scorer", "torchmetrics_metric"):
         assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 60, name
+
+
+def test_the_preference_example_runs_on_ratings_of_another_archive(tiny, run, tmp_path):
+    rng = np.random.default_rng(0)
+    names = ("movieReviewSnippets_GroundTruth", "movieReviewSnippets_anonDataRatings")
+    lines = ["", ""]
+    for item in range(1, 49):
+        scores = rng.integers(-4, 5, size=15).tolist()
+        lines[0] += f"{item}\t{np.mean(scores)}\t{' '.join(rng.choice(WORDS[2:], 5))}\n"
+        lines[1] += f"{item}\t{np.mean(scores)}\t{np.std(scores)}\t{scores}\n"
+    inner = archive(
+        {f"hutto_ICWSM_2014/{n}.txt": t.encode() for n, t in zip(names, lines, strict=True)}
+    )
+    name = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+    (tmp_path / "sdist.tar.gz").write_bytes(archive({name: inner}))
+    printed = run(
+        *("human_preference", "--model", str(tiny), "--steps", "2", "--sentences", "48"),
+        *("--ratings", str(tmp_path / "sdist.tar.gz")),
+    )
+    assert "two of the held-out people agree on" in printed
+    assert "│ win_rate " in printed
+
+
+def archive(files):
+    """A compressed tar of files, as bytes."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return made.getvalue()
