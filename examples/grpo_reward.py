@@ -26,12 +26,6 @@ def length_reward(prompts, completions, **kwargs):
 
 
 SPEAKERS = ["cat", "dog", "bird", "frog", "tree", "fish"]
-NAMES = ["Lily", "Tom", "Mia", "Ben", "Sara", "Max", "Anna", "Tim", "Lucy", "Sam", "Amy", "Jack"]
-HELD_OUT = ["Zoe", "Leo", "Nina", "Paul", "Ella", "Fred", "Rose", "Bob", "Kim", "Dan", "Eva", "Joe"]
-
-
-def prompts(names):
-    return [{"prompt": f"{name} met a talking {kind}."} for name in names for kind in SPEAKERS]
 
 
 if __name__ == "__main__":
@@ -42,8 +36,8 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     folder = chosen.model or stories.fetch(os.environ.get("ZOOPT_CACHE") or "~/.cache/zoopt")
     task = zoopt.Generation(
-        prompts(NAMES),
-        test=prompts(HELD_OUT),
+        stories.prompts(BEGINNINGS, stories.NAMES),
+        test=stories.prompts(BEGINNINGS, stories.HELD_OUT),
         tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
         max_new_tokens=24,
         decoding={"do_sample": True},

@@ -1,39 +1,29 @@
-"""Tune a language model to agree with people: which of two review sentences sounds more positive?
+"""Tune a reward model on human preference: which of two review sentences is more positive?
 
-Fifteen people rated each sentence. The model learns from what the first eight preferred, and is
-tested on other sentences against the other seven, beside how far these agree among themselves.
+Fifteen people or more rated each sentence. A new scoring head on SmolLM2 learns from what the first
+eight preferred, and is tested on other sentences against the others, beside their own agreement.
 `make demo` fetches the model and the ratings; then `python examples/human_preference.py`.
 """
 
 import argparse
-import ast
-import io
 import os
-import tarfile
 from pathlib import Path
 
-import pandas as pd
+import torch
 import transformers
-from fetch import REVIEWS, REVIEWS_ARCHIVE, download, read_reviews
+from fetch import REVIEWS, download, read_ratings, read_reviews
 
 import zoopt
 
-RATINGS = "hutto_ICWSM_2014/movieReviewSnippets_anonDataRatings.txt"
 
-
-def read_ratings(sdist, sentences):
-    """Sentences by id, and a row for each person's score of one; groups of four are compared."""
-    texts = read_reviews(sdist).sample(sentences // 4 * 4, random_state=0)
-    with tarfile.open(sdist) as outer:
-        archive = io.BytesIO(outer.extractfile(REVIEWS_ARCHIVE).read())
-    with tarfile.open(fileobj=archive) as inner:
-        table = pd.read_csv(inner.extractfile(RATINGS), sep="\t", header=None, index_col=0)
-    rows = [
-        {"item": item, "rater": rater, "score": score, "group": place // 4}
-        for place, item in enumerate(texts["id"])
-        for rater, score in enumerate(ast.literal_eval(table.loc[item, 3]))
-    ]
-    return {row.id: {"text": row.text} for row in texts.itertuples()}, pd.DataFrame(rows)
+def judged(sdist, count):
+    """Sentences by id, and everybody's scores of them; groups of four are compared."""
+    chosen = read_reviews(sdist).sample(count // 4 * 4, random_state=0).set_index("id")
+    ratings = read_ratings(sdist).rename(columns={"id": "item"})
+    ratings = ratings[ratings["item"].isin(chosen.index)]
+    group = ratings["item"].map({item: place // 4 for place, item in enumerate(chosen.index)})
+    items = {item: {"text": text} for item, text in chosen["text"].items()}
+    return items, ratings.assign(group=group)
 
 
 if __name__ == "__main__":
@@ -45,25 +35,24 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--run-dir", default="runs/human_preference")
     chosen = parser.parse_args()
-    items, ratings = read_ratings(
-        chosen.ratings or download(REVIEWS, cache / "downloads"), chosen.sentences
-    )
+    sdist = chosen.ratings or download(REVIEWS, cache / "downloads")
+    items, ratings = judged(sdist, chosen.sentences)
     quarter = ratings["group"] * 4 // (ratings["group"].max() + 1)
     first, held_out = ratings["rater"] < 8, ratings[(ratings["rater"] >= 8) & (quarter == 0)]
     train, dev = (zoopt.preferences(ratings[first & q], items) for q in (quarter > 1, quarter == 1))
     print(f"two of the held-out people agree on {zoopt.agreement(held_out):.1%} of their choices")
-    scorer = zoopt.Verbalizer(
-        list(items.values()),
-        tokenizer=transformers.AutoTokenizer.from_pretrained(chosen.model),
-        template="Review: {text}\nSentiment:",
-        verbalizer={"negative": " negative", "positive": " positive"},
-        target="",
+    tokenizer = transformers.AutoTokenizer.from_pretrained(chosen.model)
+    torch.manual_seed(0)  # of the new head's weights
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        chosen.model, num_labels=1, pad_token_id=tokenizer.pad_token_id
     )
+    template = "Review: {text}\nSentiment:"
+    scorer = zoopt.Regression([*items.values()], tokenizer=tokenizer, template=template, target="")
     zoopt.tune(
-        transformers.AutoModelForCausalLM.from_pretrained(chosen.model),
+        model,
         task=zoopt.Preference(scorer, train, dev[:100], zoopt.preferences(held_out, items)),
         **{"objective": "win_rate", "surrogate_steps": chosen.steps, "steps": chosen.steps},
-        # All below the last norm runs once a step and serves all 32 probes.
-        **{"params": "model.norm.weight", "estimator": "nspsa", "n": 16, "eps": 0.05, "lr": 0.03},
+        # All below the head runs once a step and serves all 32 probes.
+        **{"params": "score.weight", "estimator": "nspsa", "n": 16, "eps": 0.01, "lr": 0.03},
         **{"batch_size": 16, "eval_every": 20, "run_dir": chosen.run_dir},
     )

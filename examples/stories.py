@@ -24,6 +24,15 @@ FILE = "package/src/llama2.data"
 MODEL_BYTES = 60_816_028  # llama2.c's model.bin; its tokenizer.bin follows
 BEGINNING = "Once upon a time, there was a little girl named Lily."
 
+# Whom stories are told of: those that tuning sees, and those that only the report does.
+NAMES = ["Lily", "Tom", "Mia", "Ben", "Sara", "Max", "Anna", "Tim", "Lucy", "Sam", "Amy", "Jack"]
+HELD_OUT = ["Zoe", "Leo", "Nina", "Paul", "Ella", "Fred", "Rose", "Bob", "Kim", "Dan", "Eva", "Joe"]
+
+
+def prompts(beginnings, names):
+    """Each beginning with each name in it, as examples."""
+    return [{"prompt": beginning.format(name)} for name in names for beginning in beginnings]
+
 
 def fetch(cache):
     """The folder with model and tokenizer, made if it is not there."""

@@ -83,12 +83,13 @@ def test_a_scorer_is_chosen_by_name(run):
     assert "│ matthews_corrcoef " in printed
 
 
-def test_examples_of_metrics_are_short_and_all_are_in_the_readme():
+def test_examples_are_short_and_all_are_in_the_readme():
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for path in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.yaml")]:
         assert path.name in readme, path.name
-    for name in ("custom_metric", "sklearn_scorer", "torchmetrics_metric", "grpo_reward"):
-        assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 60, name
+    for path in EXAMPLES.glob("*.py"):
+        if path.stem not in ("fetch", "stories"):  # which bring models and data
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, path.name
 
 
 def test_the_preference_example_runs_on_ratings_of_another_archive(tiny, run, tmp_path):
