@@ -26,7 +26,7 @@ def length_reward(prompts, completions, **kwargs):
 
 
 SPEAKERS = ["cat", "dog", "bird", "frog", "tree", "fish"]
-
+BEGINNINGS = [f"{{}} met a talking {speaker}." for speaker in SPEAKERS]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
