@@ -66,7 +66,6 @@ def linear():
 PROBLEMS = [
     function("ellipsoid, d = 20", ellipsoid, 20),
     function("ellipsoid, d = 20, noise 1", ellipsoid, 20, noise=1.0),
-    function("Rosenbrock, d = 20", rosenbrock, 20),
     digits("digits, linear, cross-entropy, d = 650", linear),
     digits("digits, linear, error rate, d = 650", linear, accuracy=True),
 ]

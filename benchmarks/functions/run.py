@@ -15,7 +15,7 @@ from zoopt.bench import Study, contestant, standings
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
-BUDGET, SEEDS, TUNING = 500, 3, 4
+BUDGET, SEEDS, TUNING = 500, 3, 3
 CONTESTANTS = (
     "spsa/rademacher",
     "nspsa:4/rademacher",
@@ -23,8 +23,6 @@ CONTESTANTS = (
     "nevergrad:OnePlusOne",
     "nevergrad:DiagonalCMA",
     "nevergrad:NGOpt",
-    "nevergrad:TwoPointsDE",
-    "nevergrad:RandomSearch",
     "nevergrad:SPSA",
     "pycma-diagonal",
 )

@@ -76,6 +76,11 @@ def tune(
         True
     """
     objective = resolve(settings.pop("objective", Settings.objective))
+    if task is not None and (train is not None or dev or test):
+        raise TypeError(
+            "the task has its own examples: give train, dev and test to it, or leave the task out "
+            "for an objective called as (model, batch)"
+        )
     if objective.of_model is not None and task is None:
         task = Direct(objective.of_model, train, dev, test)
         settings.setdefault("batch_size", 1)
