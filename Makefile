@@ -36,6 +36,7 @@ bench-memory: $(VENV)/bench.stamp ## measure the memory of a tuning step against
 
 bench-functions: $(VENV)/bench.stamp ## compare optimizers on functions and small models, half an hour
 	$(BIN)/python -m benchmarks.functions.run
+	$(BIN)/python -m benchmarks.functions.rank
 
 bench-smoke: $(VENV)/bench.stamp ## run the comparison of optimizers at toy size
 	$(BIN)/python -m benchmarks.functions.run --smoke

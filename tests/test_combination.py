@@ -108,28 +108,30 @@ def test_a_blend_goes_from_the_surrogate_to_what_is_meant(task):
 def test_a_run_that_begins_with_a_surrogate_resumes_to_the_same_weights(tmp_path):
     """Accuracy alone is silent here; with cross-entropy first it is learned."""
     rows = [{"x": float(x), "label": str(int(x > 3))} for x in range(8)]
-    splits = dict.fromkeys(("train", "dev", "test"), rows)
+    splits = dict.fromkeys(("train", "dev"), rows)
     collate = lambda batch: torch.tensor([[row["x"]] for row in batch])  # noqa: E731
     task = zoopt.HeadClassification(**splits, labels=["0", "1"], collate=collate)
     options = {"eps": 1e-3, "lr": 0.2, "batch_size": 8, "eval_every": 100, "quiet": True}
     ends = []
-    for part, steps in (("whole", [200]), ("twice", [100, 200])):
-        for _ in steps:
-            torch.manual_seed(3)
+    for part, times in (("whole", 1), ("twice", 2)):
+        for _ in range(times):
             model = torch.nn.Linear(1, 2)
+            with torch.no_grad():  # says 0 up to x = 6
+                model.weight.copy_(torch.tensor([[-0.5], [0.5]]))
+                model.bias.copy_(torch.tensor([3.0, -3.0]))
             result = zoopt.tune(
                 model,
                 task=task,
                 objective="accuracy",
-                steps=200,
-                surrogate_steps=150,
+                steps=120,
+                surrogate_steps=100,
                 surrogate="cross_entropy",
                 run_dir=tmp_path / part,
                 **options,
             )
         ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*ends)
-    assert result.report.row("accuracy").after.value > result.report.row("accuracy").before.value
+    assert result.best_step > 0
 
 
 @pytest.mark.parametrize(

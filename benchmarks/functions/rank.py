@@ -3,12 +3,19 @@
 f(x) = ½ Σ_{i ≤ r} x_i² over d variables has effective rank tr H / ‖H‖ = r. With Gaussian z, a step
 of SPSA with lr η multiplies E[f] by 1 − 2η + (r + 2) η², whatever d is; at the best η = 1/(r + 2)
 that is 1 − 1/(r + 2). This is the claim of the MeZO paper (arXiv 2305.17333, section 4).
+
+`python -m benchmarks.functions.rank` prints the table and writes results/rank.md.
 """
+
+from pathlib import Path
 
 import pandas as pd
 import torch
 
 import zoopt
+from benchmarks import pages
+
+HERE = Path(__file__).parent
 
 RANKS = (10, 100)
 DIMENSIONS = (10**3, 10**4, 10**5, 10**6, 10**7)
@@ -29,7 +36,7 @@ def measured(rank, d, steps, seeds):
             for _ in range(steps):
                 optimizer.step(value)
             optimizer.settle()
-        rates.append(float((first / value()).log()) / steps * (rank + 2))
+        rates.append(float((first / value()).detach().log()) / steps * (rank + 2))
     return rates
 
 
@@ -43,3 +50,10 @@ def table(dimensions=DIMENSIONS, seeds=5):
             row[f"r = {rank}"] = f"{rates.median():.2f} ({rates.min():.2f} to {rates.max():.2f})"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    found = pages.markdown(table())
+    print(found)
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / "rank.md").write_text(found, encoding="utf-8")

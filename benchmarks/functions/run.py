@@ -1,7 +1,7 @@
 """Optimizers on functions and small models at a matched budget; see README.md.
 
-`python -m benchmarks.functions.run` goes on with results/trials.jsonl and writes tables, pictures
-and docs/benchmarks.md. `--smoke` runs everything at toy size and writes nothing.
+`python -m benchmarks.functions.run` goes on with results/trials.jsonl and writes tables and curves
+beside it. `--smoke` runs everything at toy size and writes nothing.
 """
 
 import argparse
@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import pages
-from benchmarks.functions import plots, rank
+from benchmarks.functions import plots
 from benchmarks.functions.problems import PROBLEMS
 from zoopt.bench import Study, contestant, standings
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 BUDGET, SEEDS, TUNING = 500, 3, 3
 CONTESTANTS = (
     "spsa/rademacher",
@@ -49,18 +48,13 @@ def main():
             who = [contestant(name, trials=2) for name in CONTESTANTS]
             study = Study(PROBLEMS, who, 20, 1, Path(folder) / "trials.jsonl")
             print(tables(study.run(chosen.workers)))
-            print(pages.markdown(rank.table((10**3,), seeds=1)))
         return
     who = [contestant(name, trials=TUNING) for name in CONTESTANTS]
     trials = Study(PROBLEMS, who, BUDGET, SEEDS, HERE / "results" / "trials.jsonl").run(
         chosen.workers
     )
     plots.curves(trials, HERE / "results" / "curves.png")
-    ranks = pages.markdown(rank.table())
     (HERE / "results" / "functions.md").write_text(tables(trials), encoding="utf-8")
-    (HERE / "results" / "rank.md").write_text(ranks, encoding="utf-8")
-    pages.replace(PAGE, "functions", tables(trials))
-    pages.replace(PAGE, "rank", ranks)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from zoopt.interfaces import Probe
 from zoopt.seeds import direction_seeds
 from zoopt.testing.estimators import Quadratic
 
-STEPS = 3000
+STEPS = 600
 
 
 def linear() -> Quadratic:
