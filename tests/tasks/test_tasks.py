@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
@@ -192,3 +193,29 @@ def test_a_convolutional_net_learns_digits_from_images(tmp_path, monkeypatch):
     with torch.no_grad():
         logits = model(task.collate(task.test))
     np.testing.assert_allclose(task.predict(model, task.test), logits.numpy(), rtol=1e-5)
+
+
+def test_what_is_below_a_decoders_head_runs_once_for_all_probes(tokenizer, config, monkeypatch):
+    """Keys and values that a decoder kept would be written by every probe, and end the sharing."""
+    torch.manual_seed(0)
+    model = LlamaForSequenceClassification(
+        LlamaConfig(**{**config.to_dict(), "num_labels": 1, "pad_token_id": 0})
+    )
+    rows = [{"text": "a good b", "label": 1.0}, {"text": "bad", "label": 0.0}]
+    objective = TaskObjective(
+        zoopt.Regression(rows, tokenizer=tokenizer), zoopt.get_objective("mse")
+    )
+    calls = []
+    below = model.model.layers[0].mlp.act_fn
+    monkeypatch.setattr(type(below), "forward", counted(type(below).forward, calls))
+    opt = zoopt.ZOOptimizer(model, estimator=zoopt.NSPSA(n=4), params="score.weight")
+    opt.step(lambda: objective.value(model, rows))
+    assert len(calls) == config.num_hidden_layers
+
+
+def counted(forward, calls):
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        return forward(*args, **kwargs)
+
+    return wrapped

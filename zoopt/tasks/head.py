@@ -65,7 +65,9 @@ class Head(Task):
         """What the model is called with: a dict of keyword or a tuple of positional arguments."""
         device = device_of(model)
         if self.inputs is not None:
-            return accepted(model, self.inputs.batch(examples, device, "right"))
+            # Decoders that keep keys and values would write them anew for every probe.
+            inputs: dict[str, Any] = dict(self.inputs.batch(examples, device, "right"))
+            return accepted(model, inputs | {"use_cache": False})
         assert self.collate is not None
         made = self.collate(examples)
         if isinstance(made, dict):
