@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import zoopt
 from zoopt import registry
+from zoopt.groups import each
 from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import NonFiniteLossError
 from zoopt.records import StepRecord
@@ -68,8 +69,8 @@ def test_groups_have_their_own_lr_eps_and_decay(engine_name: str) -> None:
     x, y = vector(1.0, 2.0), vector(3.0)
     groups = [{"params": [x], "lr": 0.0}, {"params": y, "lr": 0.1, "eps": 0.5, "weight_decay": 0.1}]
     optimizer = ZOOptimizer(groups, lr=7.0, eps=0.1, engine=engine_name)
-    assert optimizer._of_groups("eps") == (0.1, 0.5)
-    assert optimizer._of_groups("weight_decay") == (0.0, 0.1)
+    assert each(optimizer.param_groups, "eps") == (0.1, 0.5)
+    assert each(optimizer.param_groups, "weight_decay") == (0.0, 0.1)
     optimizer.step(lambda: x.sum() + y.sum())
     torch.testing.assert_close(x.detach(), torch.tensor([1.0, 2.0]))
     assert y.item() != 3.0
@@ -445,7 +446,7 @@ def test_settings_of_groups_are_restored() -> None:
     optimizer = ZOOptimizer(mlp(), lr=0.25, eps=0.5, weight_decay=0.125)
     other = ZOOptimizer(mlp(), lr=1.0)
     other.load_state_dict(optimizer.state_dict())
-    assert [other._of_groups(n) for n in ("lr", "eps", "weight_decay")] == [
+    assert [each(other.param_groups, n) for n in ("lr", "eps", "weight_decay")] == [
         (0.25,),
         (0.5,),
         (0.125,),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -53,6 +53,17 @@ class GradientEstimate:
     def terms(self) -> Terms:
         """The estimate as (seed, coefficient) pairs."""
         return tuple(zip(self.seeds, self.coefficients, strict=True))
+
+    def clipped(self, bound: float | None) -> GradientEstimate:
+        """The estimate with every coefficient between −bound and bound; itself without one.
+
+        >>> GradientEstimate((1, 2), (0.5, -9.0), (1.0, 2.0)).clipped(2.0).coefficients
+        (0.5, -2.0)
+        """
+        if bound is None:
+            return self
+        kept = tuple(min(max(c, -bound), bound) for c in self.coefficients)
+        return replace(self, coefficients=kept)
 
 
 Evaluate = Callable[[Sequence[Probe]], list[float]]

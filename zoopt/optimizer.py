@@ -11,7 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from zoopt import registry
+from zoopt import groups, registry
 from zoopt.closures import Asked, Closure
 from zoopt.comparison import Compare, ranks
 from zoopt.directions.kernel import KERNEL_VERSION
@@ -111,6 +111,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.seed = int(seed)
         self.steps = 0
         self.recorder: Callable[[StepRecord], None] | None = None
+        self.clip: float | None = None
+        """Bound on the estimate's coefficients; where it is set, larger ones are cut to it."""
         self._share_prefix = share_prefix
         self._wanted_engine = engine or self.estimator.engine
         self._pending: tuple[GradientEstimate, StepRecord] | None = None
@@ -123,8 +125,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "weight_decay": weight_decay,
             "decay_1d": decay_1d,
         }
-        groups = [group for group in groups_of(source, params) if group["params"]]
-        super().__init__(groups, defaults)
+        super().__init__([g for g in groups_of(source, params) if g["params"]], defaults)
         self._ready = True
         self._assemble()
 
@@ -265,6 +266,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         """
         if record.step != self.steps:
             raise ValueError(f"the record is of step {record.step}, the optimizer at {self.steps}")
+        self.clip, self.estimator.n = record.clip, record.n or self.estimator.n
         seeds = direction_seeds(self.seed, self.steps, self.estimator.n)
         if not set(record.seeds) <= set(seeds):
             raise ValueError(
@@ -284,7 +286,8 @@ class ZOOptimizer(torch.optim.Optimizer):
                 self.engine.revisit(self._displace(probe))
             return [next(losses) for _ in probes]
 
-        self._apply(self._run_estimator(evaluate))
+        self.estimated = self._run_estimator(evaluate)
+        self._apply(self.estimated)
 
     def chain(self) -> AbstractContextManager[None]:
         """Within it, an update may wait and share a pass over θ with the next step's first probe.
@@ -340,20 +343,16 @@ class ZOOptimizer(torch.optim.Optimizer):
 
     def _run_estimator(self, evaluate: Evaluate) -> GradientEstimate:
         seeds = direction_seeds(self.seed, self.steps, self.estimator.n)
-        return self.estimator.estimate(evaluate, seeds, self.param_groups[0]["eps"])
+        eps = float(self.param_groups[0]["eps"])
+        return self.estimator.estimate(evaluate, seeds, eps).clipped(self.clip)
 
     def _apply(self, estimate: GradientEstimate) -> None:
-        scales = self._scales()
-        gradient = Displacement(
-            tuple(tuple((s, c / scale) for s, c in estimate.terms) for scale in scales)
-        )
-        lr = self._of_groups("lr")
         self.update.apply(
             UpdateStep(
                 slots=self.slots,
-                gradient=gradient,
-                lr=lr,
-                decay={slot.index: self._decay(slot) for slot in self.slots},
+                gradient=groups.estimated(self.param_groups, estimate.terms),
+                lr=groups.each(self.param_groups, "lr"),
+                decay=groups.decays(self.param_groups, self.slots),
                 engine=self.engine,
                 direction=self.direction,
                 state=lambda slot: self.state[slot.tensor],
@@ -362,26 +361,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.steps += 1
 
     def _displace(self, probe: Probe) -> Displacement:
-        return Displacement(
-            tuple(tuple((s, a * scale) for s, a in probe.terms) for scale in self._scales())
-        )
-
-    def _scales(self) -> tuple[float, ...]:
-        """Each group's eps in units of the first one's, at which the estimator works.
-
-        A group probed at scale · z has its part of the gradient estimated by c/scale · z.
-        """
-        eps = self._of_groups("eps")
-        return tuple(value / eps[0] for value in eps)
-
-    def _of_groups(self, name: str) -> tuple[float, ...]:
-        return tuple(float(group[name]) for group in self.param_groups)
-
-    def _decay(self, slot: Slot) -> float:
-        group = self.param_groups[slot.group]
-        if slot.tensor.ndim < 2 and not group["decay_1d"]:
-            return 1.0
-        return 1.0 - float(group["lr"]) * float(group["weight_decay"])
+        return groups.probed(self.param_groups, probe.terms)
 
     def _where(self) -> str:
         return f"step {self.steps} (lr {self.param_groups[0]['lr']:g})"
@@ -391,8 +371,10 @@ class ZOOptimizer(torch.optim.Optimizer):
             step=self.steps,
             seeds=estimate.seeds,
             losses=estimate.losses,
-            lr=self._of_groups("lr"),
-            eps=self._of_groups("eps"),
-            weight_decay=self._of_groups("weight_decay"),
+            lr=groups.each(self.param_groups, "lr"),
+            eps=groups.each(self.param_groups, "eps"),
+            weight_decay=groups.each(self.param_groups, "weight_decay"),
             chained=chained,
+            n=self.estimator.n,
+            clip=self.clip,
         )

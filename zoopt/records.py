@@ -18,6 +18,8 @@ class StepRecord:
         weight_decay: weight decay of each parameter group.
         chained: whether its first probe shared a pass over θ with the update before it, which
             rounds differently from restoring first.
+        n: how many directions were drawn; None in logs of format 1, where it never changes.
+        clip: bound on the coefficients; None where there was none.
     """
 
     step: int
@@ -27,3 +29,5 @@ class StepRecord:
     eps: tuple[float, ...]
     weight_decay: tuple[float, ...]
     chained: bool
+    n: int | None = None
+    clip: float | None = None

@@ -1,7 +1,8 @@
 """The trajectory: every update in a few bytes, written before it is applied, and repeated at will.
 
 A run's log is a JSON-lines file. Its first line is a header that says what the run started from;
-each further line is one :class:`~zoopt.records.StepRecord`. Losses are logged, and coefficients
+each further line is one :class:`~zoopt.records.StepRecord`, or says that the run was rolled back and
+the steps since then do not count. Losses are logged, and coefficients
 follow from them, so a replay runs the same estimator, engine and update rule on the same numbers
 and gives the same θ bit for bit, without a single forward pass.
 """
@@ -24,8 +25,11 @@ from zoopt.interfaces import Slot
 from zoopt.optimizer import ZOOptimizer
 from zoopt.records import StepRecord
 
-FORMAT = 1
-"""Version of the log. A reader of a later format reads earlier ones; an earlier one refuses."""
+FORMAT = 2
+"""Version of the log. A reader of a later format reads earlier ones; an earlier one refuses.
+
+2: steps have ``n`` and ``clip``, and there are lines of rollbacks.
+"""
 
 FILENAME = "trajectory.jsonl"
 
@@ -64,17 +68,34 @@ def header_of(optimizer: ZOOptimizer) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Rollback:
+    """A run went back to an earlier step.
+
+    Attributes:
+        to: the number of updates that still count.
+        at: the number of updates when it went back.
+        why: what had happened.
+    """
+
+    to: int
+    at: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Log:
     """A log's content.
 
     Attributes:
         header: the first line.
-        records: the steps, in order.
+        records: the steps that count, in order.
+        rollbacks: the times that the run was rolled back, in order.
         size: bytes of the whole lines; anything after them is a torn last line.
     """
 
     header: dict[str, Any]
     records: tuple[StepRecord, ...]
+    rollbacks: tuple[Rollback, ...]
     size: int
 
 
@@ -102,7 +123,15 @@ def read(path: Path) -> Log | None:
     if not entries:
         return None
     header = _checked(entries[0], path)
-    return Log(header, tuple(map(_record, entries[1:])), size)
+    records: list[StepRecord] = []
+    rollbacks: list[Rollback] = []
+    for entry in entries[1:]:
+        if "rollback" in entry:
+            rollbacks.append(Rollback(**entry["rollback"]))
+            del records[rollbacks[-1].to :]
+        else:
+            records.append(_record(entry))
+    return Log(header, tuple(records), tuple(rollbacks), size)
 
 
 class Trajectory:
@@ -125,6 +154,11 @@ class Trajectory:
     def append(self, record: StepRecord) -> None:
         """Writes one step and hands it to the operating system, where a kill cannot lose it."""
         self._write(asdict(record))
+
+    def roll_back(self, rollback: Rollback) -> None:
+        """Writes that the steps since ``rollback.to`` do not count."""
+        self._write({"rollback": asdict(rollback)})
+        self.sync()
 
     def sync(self) -> None:
         """Forces the log to disk, where a power cut cannot lose it."""

@@ -1,0 +1,47 @@
+"""What parameter groups say of a step: their learning rates, their scales of ε, their decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoopt.interfaces import Displacement, Slot, Terms
+
+Groups = Sequence[Mapping[str, Any]]
+"""A torch optimizer's ``param_groups``."""
+
+
+def each(groups: Groups, name: str) -> tuple[float, ...]:
+    """An option of every group."""
+    return tuple(float(group[name]) for group in groups)
+
+
+def probed(groups: Groups, terms: Terms) -> Displacement:
+    """A probe over all groups: each is moved along z in proportion to its own ε.
+
+    The estimator works at the first group's ε; a group with another is probed at scale · z, where
+    scale is its ε in units of the first one's.
+    """
+    return Displacement(tuple(tuple((s, a * x) for s, a in terms) for x in _scales(groups)))
+
+
+def estimated(groups: Groups, terms: Terms) -> Displacement:
+    """An estimate over all groups: one probed at scale · z has its part of ĝ as c/scale · z."""
+    return Displacement(tuple(tuple((s, c / x) for s, c in terms) for x in _scales(groups)))
+
+
+def decays(groups: Groups, slots: Sequence[Slot]) -> dict[int, float]:
+    """What each tensor is multiplied with at an update, by the slot's index: 1 − ηλ, or 1."""
+    factors = {}
+    for slot in slots:
+        group = groups[slot.group]
+        spared = slot.tensor.ndim < 2 and not group["decay_1d"]
+        decay = float(group["lr"]) * float(group["weight_decay"])
+        factors[slot.index] = 1.0 if spared else 1.0 - decay
+    return factors
+
+
+def _scales(groups: Groups) -> tuple[float, ...]:
+    eps = each(groups, "eps")
+    return tuple(value / eps[0] for value in eps)
+
