@@ -44,4 +44,3 @@ def decays(groups: Groups, slots: Sequence[Slot]) -> dict[int, float]:
 def _scales(groups: Groups) -> tuple[float, ...]:
     eps = each(groups, "eps")
     return tuple(value / eps[0] for value in eps)
-

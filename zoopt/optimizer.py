@@ -24,7 +24,6 @@ from zoopt.interfaces import (
     Evaluate,
     GradientEstimate,
     Probe,
-    Slot,
     UpdateRule,
     UpdateStep,
 )

@@ -1,10 +1,10 @@
 """The trajectory: every update in a few bytes, written before it is applied, and repeated at will.
 
 A run's log is a JSON-lines file. Its first line is a header that says what the run started from;
-each further line is one :class:`~zoopt.records.StepRecord`, or says that the run was rolled back and
-the steps since then do not count. Losses are logged, and coefficients
-follow from them, so a replay runs the same estimator, engine and update rule on the same numbers
-and gives the same θ bit for bit, without a single forward pass.
+each further line is one :class:`~zoopt.records.StepRecord`, or says that the run was rolled back
+and the steps since do not count. Losses are logged, and coefficients follow from them, so a replay
+runs the same estimator, engine and update rule on the same numbers and gives the same θ bit for
+bit, without a single forward pass.
 """
 
 from __future__ import annotations
