@@ -44,6 +44,7 @@ from zoopt.tasks import (
     paper_task,
 )
 from zoopt.trajectory import TrajectoryError, replay
+from zoopt.tuning.callbacks import Callback
 from zoopt.tuning.loop import Result
 from zoopt.tuning.objective import combined
 from zoopt.tuning.settings import Settings
@@ -62,6 +63,7 @@ __all__ = [
     "SGD",
     "SPSA",
     "Adam",
+    "Callback",
     "Displacement",
     "Dueling",
     "Gaussian",

@@ -5,6 +5,7 @@ A file appears whole or not at all: it is written beside its place, forced to di
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file, save_model
 
 from zoopt.optimizer import ZOOptimizer
 
 BEST = "best.safetensors"
 """Where a run keeps the θ that scored best."""
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint file that is not whole."""
 
 
 def save(path: Path, optimizer: ZOOptimizer, facts: dict[str, Any], state: bool = True) -> None:
@@ -41,17 +46,54 @@ def save(path: Path, optimizer: ZOOptimizer, facts: dict[str, Any], state: bool 
                 numbers.setdefault(name, {})[slot.name] = value
     about = {**facts, "step": optimizer.steps, "state": numbers}
     beside = path.with_name(path.name + ".partial")
-    save_file(tensors, beside, metadata={"zoopt": json.dumps(about)})
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        save_file(tensors, beside, metadata={"zoopt": json.dumps(about)})
+        into_place(beside, path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, SafetensorError) and "os error 28" in str(error).lower():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
+def into_place(beside: Path, path: Path) -> None:
+    """Gives a file that was written beside its place its name, once it is on the disk."""
+    for what in (beside, path.parent):
+        if what == path.parent:
+            os.replace(beside, path)
+        held = os.open(what, os.O_RDONLY)
+        try:
+            os.fsync(held)
+        finally:
+            os.close(held)
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """The facts in a checkpoint, and its ``"step"``, without reading the weights."""
-    with safe_open(path, framework="pt") as file:
-        about: dict[str, Any] = json.loads(file.metadata()["zoopt"])
+    """The facts in a checkpoint, and its ``"step"``, without reading the weights.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedCheckpointError: it is cut off, or of something else.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads(file.metadata()["zoopt"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpointError(
+            f"{path} is damaged ({error}). Start the run again with the base model: it is made "
+            "again from the log"
+        ) from error
     return about
+
+
+def step_of(path: Path, default: int) -> int:
+    """The number of updates in a checkpoint; the default where there is no whole one."""
+    try:
+        return int(facts(path)["step"])
+    except (FileNotFoundError, DamagedCheckpointError):
+        return default
 
 
 @torch.no_grad()
@@ -59,6 +101,7 @@ def load(path: Path, optimizer: ZOOptimizer) -> dict[str, Any]:
     """Puts θ, the state and the step count of a checkpoint into an optimizer; returns the facts."""
     optimizer.settle()
     about = facts(path)
+    optimizer.state.clear()
     with safe_open(path, framework="pt") as file:
         for slot in optimizer.slots:
             slot.tensor.copy_(file.get_tensor(f"theta.{slot.name}"))

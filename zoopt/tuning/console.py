@@ -26,6 +26,7 @@ from zoopt.tuning.report import Report
 from zoopt.tuning.settings import Settings
 
 _SMOOTH = 0.9
+_NOTES = {"forward_size": "out of memory, going on with smaller forwards"}
 
 
 class Console:
@@ -100,6 +101,11 @@ class Console:
             entry["step"],
             f"{train}{self._dev}  {self._rate:.2f} steps/s  {self._forwards:,} forwards",
         )
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Something befell the run, and it goes on."""
+        said = ", ".join(f"{name} {value}" for name, value in entry.items())
+        self._out.print(f"[yellow]{_NOTES.get(next(iter(entry)), 'note')}: {said}[/]")
 
     def evaluated(self, entry: dict[str, Any], metric: Metric) -> None:
         """The development examples were scored."""

@@ -58,11 +58,15 @@ class Halves:
         except ValueError:  # a metric that half a batch is too little for, such as ROC-AUC
             self._seen = None
 
+    def forget(self) -> None:
+        """Lets go of what it saw of a step."""
+        if self._seen is not None:
+            self._seen = []
+
     def of(self, optimizer: ZOOptimizer) -> dict[str, float]:
         """Σ c₁c₂ and Σ (c₁² + c₂²)/2 of the step just made, as entries of its line."""
         estimate, seen = optimizer.estimated, self._seen
-        if seen is not None:
-            self._seen = []
+        self.forget()
         if not seen or estimate is None or len(seen) != len(estimate.losses):
             return {}
         sign = -1.0 if optimizer.maximize else 1.0

@@ -22,12 +22,17 @@ from zoopt.population import Population
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.seeds import fold
 from zoopt.tasks import Example, Scores, Task, TaskObjective, as_needed
+from zoopt.tuning.callbacks import Callbacks
 from zoopt.tuning.console import Console
 from zoopt.tuning.data import Batches
+from zoopt.tuning.endings import disk_named, terminable
 from zoopt.tuning.evaluation import class_offsets
+from zoopt.tuning.fitting import Fitting
 from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.learning import Halves, Learning, silent_share
 from zoopt.tuning.objective import surrogate_of
+from zoopt.tuning.patience import Patience
+from zoopt.tuning.recovery import rebuild
 from zoopt.tuning.report import Report, write_report
 from zoopt.tuning.settings import Settings
 
@@ -67,6 +72,7 @@ class Tuner:
         run_dir: Path,
         job: Mapping[str, Any],
         quiet: bool,
+        callbacks: Sequence[Any] = (),
     ) -> None:
         self.model, self.task, self.settings = model, task, settings
         self.metric = objective
@@ -74,13 +80,29 @@ class Tuner:
         self.surrogate = surrogate_of(self.metric, settings)
         self.optimizer = make_optimizer(model, settings, self.metric.higher_is_better)
         self.batches = Batches(task, settings.batch_size, settings.seed)
+        self.callbacks = Callbacks(callbacks)
         self.folder = RunFolder(run_dir, job)
         self.console = Console(quiet)
+        self.fitting = Fitting(task, self._note)
+        self.callbacks.add(
+            Patience(
+                lambda: self.folder.metrics.evaluations,
+                settings.patience,
+                objective.higher_is_better,
+            )
+        )
         self.halves = Halves()
         self.forwards = 0
 
     def run(self) -> Result:
         """Runs to the end, or to whatever ends it earlier."""
+        with terminable(), disk_named(self.folder.path):
+            try:
+                return self._run()
+            finally:
+                self.callbacks.close()
+
+    def _run(self) -> Result:
         resumed = self.folder.log is not None
         self.console.start(self.optimizer, self.settings, self.task, resumed)
         header = None if resumed else trajectory.header_of(self.optimizer)
@@ -139,13 +161,12 @@ class Tuner:
         self._measure_noise()
         self._evaluate_if_due()
         while optimizer.steps < settings.steps:
+            stop = self.callbacks.stop()
+            if stop:
+                return stop
             step, started = optimizer.steps, time.perf_counter()
             compiling = compilation.seconds()
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr_at(step)
-            batch = self.batches(step)
-            with seeded(fold(settings.seed, step)):
-                value = self._step(self._at(step), batch)
+            value = self.fitting(functools.partial(self._update, step), self._rebuild)
             compiling = compilation.seconds() - compiling
             entry = {
                 "step": optimizer.steps,
@@ -162,6 +183,7 @@ class Tuner:
                 entry["compile_seconds"] = compiling
             self.folder.metrics.append(entry)
             self.console.step(entry)
+            self.callbacks.on_step(entry, optimizer.steps)
             self._evaluate_if_due()
         return {"steps": settings.steps}
 
@@ -171,6 +193,22 @@ class Tuner:
         if self.surrogate is None or share == 0.0:
             return self.objective
         return TaskObjective(self.task, blend(self.metric, self.surrogate, share))
+
+    def _update(self, step: int) -> float | None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr_at(step)
+        with seeded(fold(self.settings.seed, step)):
+            return self._step(self._at(step), self.batches(step))
+
+    def _rebuild(self) -> None:
+        """Makes θ again as the log has it, after a step that failed."""
+        rebuild(self.folder, self.optimizer)
+        self.halves.forget()
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        """Something befell the run, and it goes on."""
+        self.folder.metrics.append({"step": self.optimizer.steps, **entry})
+        self.console.note(entry)
 
     def _step(self, objective: TaskObjective, batch: Any) -> float | None:
         if not isinstance(self.metric, Comparison):
@@ -206,8 +244,11 @@ class Tuner:
 
     def _predict(self, examples: Sequence[Example], advance: Advance | None = None) -> Scores:
         # Where texts are sampled, every evaluation samples alike.
-        with evaluation_mode(self.model), seeded(self.settings.seed):
-            return self.task.predict(self.model, examples, advance)
+        def predict() -> Scores:
+            with evaluation_mode(self.model), seeded(self.settings.seed):
+                return self.task.predict(self.model, examples, advance)
+
+        return self.fitting(predict)
 
     def _calibrating(self) -> Sequence[Example]:
         """The training examples that choose the calibrated baseline's class offsets."""
@@ -235,6 +276,7 @@ class Tuner:
             checkpoint.save(self.folder.snapshot, self.optimizer, {})
         self.folder.metrics.append(entry)
         self.console.evaluated(entry, self.metric)
+        self.callbacks.on_evaluation(entry, step)
 
     def _is_best(self, dev: float | None) -> bool:
         """Whether a development score beats all before it; without one the last is the best."""

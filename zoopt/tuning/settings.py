@@ -35,6 +35,9 @@ class Settings:
         seed: what directions, batches and sampling are drawn from.
         surrogate: a smooth objective to begin with; the objective's own one if empty.
         surrogate_steps: steps over which its share falls linearly from 1 to 0; none if 0.
+        patience: evaluations in a row without a better development score after which the run ends;
+            never if 0.
+        sinks: where the metrics go besides metrics.jsonl: tensorboard, wandb, mlflow, csv.
     """
 
     objective: str = "accuracy"
@@ -56,6 +59,8 @@ class Settings:
     seed: int = 0
     surrogate: str = ""
     surrogate_steps: int = 0
+    patience: int = 0
+    sinks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("n", "steps", "batch_size", "eval_every"):
@@ -69,6 +74,8 @@ class Settings:
                 f"surrogate={self.surrogate!r} stands in for the objective for no steps: say for "
                 f"how many, as in surrogate_steps={max(1, self.steps // 2)}"
             )
+        if self.patience < 0:
+            raise ValueError(f"patience={self.patience} must be 0 (never) or more")
         if self.schedule not in SCHEDULES:
             raise ValueError(registry.unknown("schedule", self.schedule, SCHEDULES))
 

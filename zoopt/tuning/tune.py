@@ -25,6 +25,7 @@ def tune(
     run_dir: str | Path = "runs/run",
     job: Mapping[str, Any] | None = None,
     quiet: bool = False,
+    callbacks: Sequence[Any] = (),
     **settings: Any,
 ) -> Result:
     """Tunes a model on a task's objective, with forward passes alone.
@@ -43,6 +44,8 @@ def tune(
         run_dir: folder for everything that the run writes.
         job: what else the run's configuration should record; the CLI gives the whole file.
         quiet: no progress display.
+        callbacks: told of each step and evaluation; functions ``on_step(metrics, step)``, or
+            objects as :class:`zoopt.Callback` describes them.
         **settings: the fields of :class:`zoopt.Settings`: objective, estimator, steps, lr, …
             The objective may be a name, or anything that :func:`zoopt.metric` takes.
 
@@ -93,4 +96,7 @@ def tune(
     if isinstance(objective, Comparison):
         settings.setdefault("estimator", "dueling")
     chosen = settings_from({**settings, "objective": objective.name})
-    return Tuner(model, task, objective, chosen, Path(run_dir), job or plain(chosen), quiet).run()
+    where = Path(run_dir)
+    return Tuner(
+        model, task, objective, chosen, where, job or plain(chosen), quiet, callbacks
+    ).run()
