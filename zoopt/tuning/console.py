@@ -102,10 +102,18 @@ class Console:
             f"{train}{self._dev}  {self._rate:.2f} steps/s  {self._forwards:,} forwards",
         )
 
+    def say(self, message: str) -> None:
+        """Something was found."""
+        self._out.print(message)
+
     def note(self, entry: dict[str, Any]) -> None:
         """Something befell the run, and it goes on."""
         said = ", ".join(f"{name} {value}" for name, value in entry.items())
         self._out.print(f"[yellow]{_NOTES.get(next(iter(entry)), 'note')}: {said}[/]")
+
+    def warn(self, message: str) -> None:
+        """Something is not as it should be, and the run goes on."""
+        self._out.print(f"[bold yellow]{message}[/]")
 
     def evaluated(self, entry: dict[str, Any], metric: Metric) -> None:
         """The development examples were scored."""

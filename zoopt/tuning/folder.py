@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping
+import os
+import weakref
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,14 @@ import yaml
 
 from zoopt import checkpoint, trajectory
 from zoopt.tasks import Scores
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_MAY_CHANGE = ("patience", "run_dir", "sinks")
+"""Settings that a run which goes on need not keep: no step depends on them."""
 
 
 class RunFolder:
@@ -29,13 +41,20 @@ class RunFolder:
         self.path = path
         self.trajectory = path / trajectory.FILENAME
         self.snapshot = path / "snapshot.safetensors"
+        self.earlier = path / "snapshot.earlier.safetensors"
         self.best = path / checkpoint.BEST
         self.model = path / "best"
         self.config = path / "config.yaml"
         path.mkdir(parents=True, exist_ok=True)
-        self._same_job(json.loads(json.dumps(job)))
-        self.metrics = Metrics(path / "metrics.jsonl")
-        self.log = trajectory.read(self.trajectory)
+        self.release = _locked(self, path)
+        try:
+            self._same_job(json.loads(json.dumps(job)))
+            self.log = trajectory.read(self.trajectory)
+            logged = len(self.log.records) if self.log is not None else 0
+            self.metrics = Metrics(path / "metrics.jsonl", logged)
+        except BaseException:
+            self.release()
+            raise
 
     def _same_job(self, job: dict[str, Any]) -> None:
         if self.config.exists():
@@ -44,7 +63,7 @@ class RunFolder:
             lines = [
                 f"  {name}: {held.get(name)!r} there, {wanted.get(name)!r} now"
                 for name in sorted({*held, *wanted})
-                if held.get(name) != wanted.get(name)
+                if held.get(name) != wanted.get(name) and name not in _MAY_CHANGE
             ]
             if lines:
                 raise ValueError(
@@ -53,56 +72,119 @@ class RunFolder:
                 )
             return
         text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
-        self.config.write_text(text, encoding="utf-8")
+        beside = self.config.with_name("config.yaml.partial")
+        beside.write_text(text, encoding="utf-8")
+        checkpoint.into_place(beside, self.config)
+
+    def reread(self) -> None:
+        """Takes up a log that was written meanwhile."""
+        self.log = trajectory.read(self.trajectory)
 
     def before(self) -> dict[str, Scores] | None:
-        """What the base model's evaluation gave, if it was kept."""
+        """What the base model's evaluation gave, if it was kept whole."""
         path = self.path / "before.npz"
         if not path.exists():
             return None
-        with np.load(path) as kept:
-            return dict(kept)
+        try:
+            with np.load(path) as kept:
+                return dict(kept)
+        except (zipfile.BadZipFile, EOFError, ValueError):
+            return None
 
     def keep_before(self, scores: Mapping[str, Scores]) -> None:
-        """Keeps the base model's evaluation, which a resumed run could not repeat."""
+        """Keeps the base model's evaluation, which need not be made again then."""
         beside = self.path / "before.partial.npz"
         np.savez(beside, allow_pickle=False, **dict(scores))
-        beside.rename(self.path / "before.npz")
+        checkpoint.into_place(beside, self.path / "before.npz")
 
 
 class Metrics:
-    """``metrics.jsonl``: a line for each step, and one for each evaluation (with ``"dev"``)."""
+    """``metrics.jsonl``: a line for each step, and one for each evaluation (with ``"dev"``).
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file. A torn last line is cut off.
+        logged: steps that the log has. Lines of later ones, which a power cut may leave behind,
+            are left out, since those steps will be made again.
+
+    Attributes:
+        entries: all lines.
+        steps: the lines of steps that count, by number of updates after the step.
+        evaluations: development scores that count (None without development examples), by number
+            of updates.
+    """
+
+    def __init__(self, path: Path, logged: int) -> None:
         self._path = path
         self.entries: list[dict[str, Any]] = []
+        self.steps: dict[int, dict[str, Any]] = {}
+        self.evaluations: dict[int, float | None] = {}
         if path.exists():
-            text = path.read_bytes()
-            whole = text[: text.rfind(b"\n") + 1]
-            if whole != text:
-                path.write_bytes(whole)
-            self.entries = [json.loads(line) for line in whole.splitlines()]
+            for entry in entries_of(path):
+                if entry["step"] <= logged:
+                    self._take(entry)
+            text = b"".join(map(_line, self.entries))
+            if text != path.read_bytes():
+                beside = path.with_name(path.name + ".partial")
+                beside.write_bytes(text)
+                checkpoint.into_place(beside, path)
 
     def append(self, entry: dict[str, Any]) -> None:
         """Adds a line."""
+        with self._path.open("ab") as file:
+            file.write(_line(entry))
+        self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        step = entry["step"]
+        if "value" in entry:
+            self.steps[step] = entry
+        if "dev" in entry:
+            self.evaluations[step] = entry["dev"]
+        if "rollback" in entry:
+            self.steps = {k: v for k, v in self.steps.items() if k <= step}
+            self.evaluations = {k: v for k, v in self.evaluations.items() if k <= step}
 
-    @property
-    def steps(self) -> dict[int, dict[str, Any]]:
-        """The lines of steps, by number of updates after the step."""
-        return {entry["step"]: entry for entry in self.entries if "value" in entry}
+    def last(self, name: str) -> Any:
+        """What the last line that has this entry says; None where none has."""
+        return next((entry[name] for entry in self.entries[::-1] if name in entry), None)
 
-    @property
-    def noise_floor(self) -> float | None:
-        """By how much two evaluations of the base model differed; None before they were made."""
-        return next((e["noise_floor"] for e in self.entries if "noise_floor" in e), None)
+    def best_step(self, higher_is_better: bool) -> int | None:
+        """The step of the first evaluation that no other beats; without scores the last."""
+        best = None
+        for step, score in self.evaluations.items():
+            held = None if best is None else self.evaluations[best]
+            better = score is None or held is None
+            if better or (score > held if higher_is_better else score < held):  # type: ignore[operator]
+                best = step
+        return best
 
-    @property
-    def evaluations(self) -> dict[int, float | None]:
-        """Development scores (None without development examples), by number of updates."""
-        return {entry["step"]: entry["dev"] for entry in self.entries if "dev" in entry}
+
+def entries_of(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of ``metrics.jsonl``. Writes nothing."""
+    text = path.read_bytes()
+    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _locked(folder: RunFolder, path: Path) -> Callable[[], Any]:
+    """Keeps other processes from writing the run; what it returns, or a process's end, lets go."""
+    if fcntl is None:
+        return lambda: None
+    held = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(held)
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            return lambda: None  # a file system without locks
+        raise ValueError(
+            f"{path} is being written by another run: wait for its end, or choose another run_dir"
+        ) from None
+    return weakref.finalize(folder, os.close, held)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
