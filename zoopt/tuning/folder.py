@@ -81,7 +81,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            with np.load(path) as kept:
+            with path.open("rb") as file, np.load(file) as kept:
                 return dict(kept)
         except (zipfile.BadZipFile, EOFError, ValueError):
             return None

@@ -138,7 +138,7 @@ class Tuner:
             task = self.task
             asked = [] if isinstance(self.metric, Comparison) else [task.train]
             with evaluation_mode(self.model), seeded(self.settings.seed):
-                task.anchor(self.model, *asked, task.dev, task.test)
+                self.fitting(lambda: task.anchor(self.model, *asked, task.dev, task.test))
         kept = self.folder.before()
         if kept is None:
             calibrating = self._calibrating()
@@ -250,10 +250,12 @@ class Tuner:
         known = self.folder.metrics.noise_floor is not None or self.optimizer.steps
         if known or isinstance(self.metric, Comparison):
             return
-        twice = []
-        for _ in range(2):
+
+        def once() -> float:
             with evaluation_mode(self.model), seeded(self.settings.seed):
-                twice.append(self._at(0).value(self.model, self.batches(0)))
+                return self._at(0).value(self.model, self.batches(0))
+
+        twice = [self.fitting(once) for _ in range(2)]
         self.forwards += 2
         self.folder.metrics.append({"step": 0, "noise_floor": abs(twice[0] - twice[1])})
 
@@ -278,9 +280,11 @@ class Tuner:
         """
         step = self.optimizer.steps
         due = step % self.settings.eval_every == 0 or step == self.settings.steps
-        if not due or step in self.folder.metrics.evaluations:
+        if not due:
             return
-        self.optimizer.settle()
+        self.optimizer.settle()  # a resumed run too: the step after must not share a pass
+        if step in self.folder.metrics.evaluations:
+            return
         dev = self.task.dev
         entry: dict[str, Any] = {"step": step, "dev": None}
         if dev:
