@@ -21,14 +21,14 @@ SETTINGS = {
     "objective": "cross_entropy",
     "lr": 0.05,
     "eps": 0.01,
-    "steps": 14,
+    "steps": 7,
     "batch_size": 8,
-    "eval_every": 4,
+    "eval_every": 2,
     "quiet": True,
 }
 PER_STEP = 2
-NINTH = 2 + 8 * PER_STEP + 2
-"""The second probe of the ninth step, among forwards of a batch; two measure the noise floor."""
+FIFTH = 2 + 4 * PER_STEP + 2
+"""The second probe of the fifth step, among forwards of a batch; two measure the noise floor."""
 
 
 class Case:
@@ -91,17 +91,17 @@ class Case:
         self.folder.with_name("killed").rename(self.folder)
 
 
-def at_ninth(case, fault):
-    case.at = lambda forward: fault() if forward == NINTH else None
+def at_fifth(case, fault):
+    case.at = lambda forward: fault() if forward == FIFTH else None
 
 
 def interrupted(case):
-    at_ninth(case, lambda: signal.raise_signal(signal.SIGINT))
-    assert case.start().stop == {"interrupted": 8}
+    at_fifth(case, lambda: signal.raise_signal(signal.SIGINT))
+    assert case.start().stop == {"interrupted": 4}
 
 
 def terminated(case):
-    at_ninth(case, lambda: signal.raise_signal(signal.SIGTERM))
+    at_fifth(case, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         case.start()
     assert ended.value.code == 143
@@ -109,7 +109,7 @@ def terminated(case):
 
 
 def killed_in_a_probe(case):
-    at_ninth(case, case.copy_as_killed)
+    at_fifth(case, case.copy_as_killed)
     case.start()
     case.killed()
 
@@ -118,7 +118,7 @@ def killed_between_log_and_update(case):
     real = zoopt.SGD.apply
 
     def apply(rule, step):
-        if len(trajectory.read(case.folder / "trajectory.jsonl").records) == 9:
+        if len(trajectory.read(case.folder / "trajectory.jsonl").records) == 5:
             case.copy_as_killed()
         real(rule, step)
 
@@ -126,14 +126,14 @@ def killed_between_log_and_update(case):
         patch.setattr(zoopt.SGD, "apply", apply)
         case.start()
     case.killed()
-    assert len(trajectory.read(case.folder / "trajectory.jsonl").records) == 9
+    assert len(trajectory.read(case.folder / "trajectory.jsonl").records) == 5
 
 
 def killed_in_an_evaluation(case):
     real = checkpoint.save
 
     def save(path, optimizer, facts, state=True):
-        if state and optimizer.steps == 8:
+        if state and optimizer.steps == 4:
             case.copy_as_killed()
         real(path, optimizer, facts, state)
 
@@ -154,7 +154,7 @@ def power_cut(case):
     """Files that were forced to disk are there; the log's last lines are not."""
     killed_in_a_probe(case)
     log = case.folder / "trajectory.jsonl"
-    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:6]))
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:4]))
 
 
 def full_disk_at_the_log(case):
@@ -162,7 +162,7 @@ def full_disk_at_the_log(case):
     write = trajectory.Trajectory._write
 
     def _write(log, entry):
-        if entry.get("step") == 8:
+        if entry.get("step") == 4:
             half = types.SimpleNamespace(
                 write=lambda data, file=log._file: file.write(data[:20]) and _raise(full),
                 truncate=log._file.truncate,
@@ -176,7 +176,7 @@ def full_disk_at_the_log(case):
         patch.setattr(trajectory.Trajectory, "_write", _write)
         with pytest.raises(OSError, match=r"the disk is full .* start the same run again"):
             case.start()
-    assert len(trajectory.read(case.folder / "trajectory.jsonl").records) == 8
+    assert len(trajectory.read(case.folder / "trajectory.jsonl").records) == 4
     assert (case.folder / "trajectory.jsonl").read_bytes().endswith(b"\n")
 
 
@@ -189,16 +189,16 @@ def full_disk_at_a_checkpoint(case):
         with pytest.raises(OSError, match="earlier checkpoints are whole"):
             case.start()
     assert not list(case.folder.glob("*.partial"))
-    assert checkpoint.step_of(case.folder / "snapshot.safetensors", -1) in (4, 8)
+    assert checkpoint.step_of(case.folder / "snapshot.safetensors", -1) in (2, 4)
 
 
 def full_disk_at_the_metrics(case):
     full = OSError(errno.ENOSPC, "No space left on device")
 
     def fails(metrics, step):
-        if step == 8:
+        if step == 4:
             with (case.folder / "metrics.jsonl").open("ab") as file:
-                file.write(b'{"step": 8, "de')
+                file.write(b'{"step": 4, "de')
             raise full
 
     with pytest.raises(OSError, match="the disk is full"):
@@ -219,7 +219,7 @@ def no_number(case):
     score = loop.TaskObjective.score
 
     def nan(objective, predictions, references):
-        if len(references) == 8 and next(calls) == NINTH:
+        if len(references) == 8 and next(calls) == FIFTH:
             return float("nan")
         return score(objective, predictions, references)
 
@@ -233,7 +233,7 @@ def users_mistake(case):
     def fault():
         raise ZeroDivisionError("mine")
 
-    at_ninth(case, fault)
+    at_fifth(case, fault)
     with pytest.raises(ZeroDivisionError, match="mine"):
         case.start()
 
@@ -325,20 +325,20 @@ OUT_OF_MEMORY = [
 
 
 @CELLS
-@pytest.mark.parametrize(("in_evaluation", "forward"), [(False, 23), (True, 21)])
+@pytest.mark.parametrize(("in_evaluation", "forward"), [(False, 15), (True, 13)])
 def test_out_of_memory_goes_on_with_smaller_forwards(
     in_evaluation, forward, engine, dtype, tmp_path, monkeypatch
 ):
-    """The ninth step, or the evaluation before it, fails, and is made again from the same θ."""
+    """The fifth step, or the evaluation before it, fails, and is made again from the same θ."""
     expected = Case(tmp_path / "expected", engine, dtype, monkeypatch, rows=8)
-    expected.start(callbacks=[FromStep(expected, 8, 4, in_evaluation)])
+    expected.start(callbacks=[FromStep(expected, 4, 4, in_evaluation)])
     case = Case(tmp_path / "run", engine, dtype, monkeypatch, rows=8)
     error = OUT_OF_MEMORY[in_evaluation]
     case.at = lambda n: _raise(error) if n == forward else None
     case.start()
     assert same(case.end(), expected.end())
     metrics = (case.folder / "metrics.jsonl").read_text()
-    assert metrics.count('{"step": 8, "forward_size": 4}\n') == 1
+    assert metrics.count('{"step": 4, "forward_size": 4}\n') == 1
 
 
 @CELLS
@@ -347,7 +347,7 @@ def test_a_resumed_run_keeps_its_smaller_forwards(engine, dtype, tmp_path, monke
     expected.start(callbacks=[FromStep(expected, 0, 4, False)])
     case = Case(tmp_path / "run", engine, dtype, monkeypatch, rows=8)
     case.at = lambda n: (
-        _raise(OUT_OF_MEMORY[0]) if n == 4 else signal.raise_signal(signal.SIGINT) if n == 30 else 0
+        _raise(OUT_OF_MEMORY[0]) if n == 4 else signal.raise_signal(signal.SIGINT) if n == 21 else 0
     )
     assert "interrupted" in case.start().stop
     case.at = lambda n: None
