@@ -144,15 +144,18 @@ class Trajectory:
 
     def __init__(self, path: Path, header: dict[str, Any] | None = None) -> None:
         log = None if header is not None else read(path)
-        self._file = path.open("ab" if log is not None else "wb")
-        if log is not None:
-            self._file.truncate(log.size)
-        elif header is not None:
+        self._size = log.size if log is not None else 0
+        self._file = path.open("ab" if log is not None else "wb", buffering=0)
+        self._file.truncate(self._size)
+        if log is None and header is not None:
             self._write(header)
         self.sync()
 
     def append(self, record: StepRecord) -> None:
-        """Writes one step and hands it to the operating system, where a kill cannot lose it."""
+        """Writes one step and hands it to the operating system, where a kill cannot lose it.
+
+        Where the disk is full, the log is left as it was.
+        """
         self._write(asdict(record))
 
     def roll_back(self, rollback: Rollback) -> None:
@@ -162,16 +165,25 @@ class Trajectory:
 
     def sync(self) -> None:
         """Forces the log to disk, where a power cut cannot lose it."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Forces the log to disk and closes it."""
+        try:
+            self.sync()
+        finally:
+            self._file.close()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
+        line = json.dumps(entry).encode() + b"\n"
+        try:
+            rest = line
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except BaseException:
+            self._file.truncate(self._size)
+            raise
+        self._size += len(line)
 
 
 def check_base(header: dict[str, Any], optimizer: ZOOptimizer) -> None:

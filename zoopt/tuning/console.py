@@ -107,6 +107,10 @@ class Console:
         said = ", ".join(f"{name} {value}" for name, value in entry.items())
         self._out.print(f"[yellow]{_NOTES.get(next(iter(entry)), 'note')}: {said}[/]")
 
+    def warn(self, message: str) -> None:
+        """Something is not as it should be, and the run goes on."""
+        self._out.print(f"[bold yellow]{message}[/]")
+
     def evaluated(self, entry: dict[str, Any], metric: Metric) -> None:
         """The development examples were scored."""
         if entry["dev"] is None:

@@ -22,6 +22,7 @@ from zoopt.population import Population
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.seeds import fold
 from zoopt.tasks import Example, Scores, Task, TaskObjective, as_needed
+from zoopt.tuning import sinks
 from zoopt.tuning.callbacks import Callbacks
 from zoopt.tuning.console import Console
 from zoopt.tuning.data import Batches
@@ -32,7 +33,7 @@ from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.learning import Halves, Learning, silent_share
 from zoopt.tuning.objective import surrogate_of
 from zoopt.tuning.patience import Patience
-from zoopt.tuning.recovery import rebuild
+from zoopt.tuning.recovery import rebuild, usable_snapshot
 from zoopt.tuning.report import Report, write_report
 from zoopt.tuning.settings import Settings
 
@@ -74,6 +75,7 @@ class Tuner:
         quiet: bool,
         callbacks: Sequence[Any] = (),
     ) -> None:
+        sinks.check(settings.sinks)
         self.model, self.task, self.settings = model, task, settings
         self.metric = objective
         self.objective = TaskObjective(task, self.metric)
@@ -81,6 +83,7 @@ class Tuner:
         self.optimizer = make_optimizer(model, settings, self.metric.higher_is_better)
         self.batches = Batches(task, settings.batch_size, settings.seed)
         self.callbacks = Callbacks(callbacks)
+        self.job = job
         self.folder = RunFolder(run_dir, job)
         self.console = Console(quiet)
         self.fitting = Fitting(task, self._note)
@@ -98,9 +101,14 @@ class Tuner:
         """Runs to the end, or to whatever ends it earlier."""
         with terminable(), disk_named(self.folder.path):
             try:
+                for sink in sinks.opened(
+                    self.settings.sinks, self.folder.path, self.job, self.folder.metrics.entries
+                ):
+                    self.callbacks.add(sink)
                 return self._run()
             finally:
                 self.callbacks.close()
+                self.folder.release()
 
     def _run(self) -> Result:
         resumed = self.folder.log is not None
@@ -109,8 +117,8 @@ class Tuner:
         if self.folder.log is not None:
             trajectory.check_base(self.folder.log.header, self.optimizer)
         before = self._before()
-        log = trajectory.Trajectory(self.folder.trajectory, header)
-        self.optimizer.recorder = log.append
+        self.log = trajectory.Trajectory(self.folder.trajectory, header)
+        self.optimizer.recorder = self.log.append
         stop: dict[str, Any] = {}
         try:
             with self.console.progress(self.settings.steps), self.optimizer.chain():
@@ -121,8 +129,7 @@ class Tuner:
         except NonFiniteLossError as error:
             stop = {"non-finite objective": str(error)}
         finally:
-            log.sync()
-            log.close()
+            self.log.close()
         return self._finish(before, stop)
 
     def _before(self) -> dict[str, Scores]:
@@ -146,15 +153,23 @@ class Tuner:
 
     def _resume(self) -> None:
         """Brings a run that was here before to where it stopped."""
-        if self.folder.snapshot.exists():
-            checkpoint.load(self.folder.snapshot, self.optimizer)
+        snapshot, lost_best = usable_snapshot(
+            self.folder, self.metric.higher_is_better, self.console.warn
+        )
+        if snapshot is not None:
+            checkpoint.load(snapshot, self.optimizer)
         if self.folder.log is not None:
             for record in self.folder.log.records[self.optimizer.steps :]:
                 self._evaluate_if_due()
+                if self.optimizer.steps == lost_best:
+                    self._keep_best(lost_best)
                 self.optimizer.repeat(record)
                 self.console.replayed(self.optimizer.steps)
+        if self.optimizer.steps == lost_best:
+            self._keep_best(lost_best)
         steps = self.folder.metrics.steps
         self.forwards = steps[max(steps)]["forwards"] if steps else 0
+        self.task.batch_size = self.folder.metrics.forward_size or self.task.batch_size
 
     def _steps(self) -> dict[str, Any]:
         settings, optimizer = self.settings, self.optimizer
@@ -273,10 +288,17 @@ class Tuner:
         if self._is_best(entry["dev"]):
             checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
         if step:
+            self.log.sync()  # a snapshot must not outlive the steps that led to it
             checkpoint.save(self.folder.snapshot, self.optimizer, {})
         self.folder.metrics.append(entry)
         self.console.evaluated(entry, self.metric)
         self.callbacks.on_evaluation(entry, step)
+
+    def _keep_best(self, step: int) -> None:
+        """Writes the best checkpoint again, where the run has come by its step once more."""
+        dev = self.folder.metrics.evaluations[step]
+        entry = {"step": step, "dev": dev}
+        checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
 
     def _is_best(self, dev: float | None) -> bool:
         """Whether a development score beats all before it; without one the last is the best."""
