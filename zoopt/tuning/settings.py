@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from zoopt import registry
+
+AUTO = "auto"
+"""A rate that the run finds itself; see :mod:`zoopt.tuning.auto`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +22,21 @@ class Settings:
             either with arguments where it takes some: "words(target=40)".
         estimator: which probes estimate the gradient (``zoopt list estimators``).
         n: directions a step; 2n evaluations.
-        eps: perturbation scale of a probe, in units of the parameters.
+        n_final: directions at the end, to which n moves evenly; n stays as it is if 0.
+        eps: perturbation scale of a probe, in units of the parameters; "auto" measures what suits
+            the model and the objective.
+        eps_schedule: course of eps: "constant", "linear" to a tenth, or "power", Spall's k^-0.101.
         direction: family of the directions (``zoopt list directions``).
         engine: how probes are evaluated; "auto" leaves it to the estimator.
         update: update rule (``zoopt list updates``).
         update_options: options of the update rule, as {beta: 0.5} for momentum.
-        lr: learning rate at the start.
-        schedule: course of the learning rate: "constant", or "linear" or "cosine" to zero.
+        lr: learning rate at the start; "auto" tries several for a few steps each and goes on with
+            the best.
+        schedule: course of the learning rate: "constant", "linear" or "cosine" to zero, or "power",
+            Spall's (k + a)^-0.602.
+        clip: coefficients of the estimate are cut to so many times their running median; none if 0.
+        rollbacks: how often the run, once it diverges, may go back some steps and on with half the
+            learning rate.
         weight_decay: decoupled decay of tensors with two dimensions or more.
         params: name patterns of the parameters to tune; all trainable ones if empty.
         steps: updates.
@@ -43,13 +54,17 @@ class Settings:
     objective: str = "accuracy"
     estimator: str = "mezo"
     n: int = 1
-    eps: float = 1e-3
+    n_final: int = 0
+    eps: float | Literal["auto"] = 1e-3
+    eps_schedule: str = "constant"
     direction: str = "rademacher"
     engine: str = "auto"
     update: str = "sgd"
     update_options: Mapping[str, float] = field(default_factory=dict)
-    lr: float = 1e-6
+    lr: float | Literal["auto"] = 1e-6
     schedule: str = "linear"
+    clip: float = 10.0
+    rollbacks: int = 5
     weight_decay: float = 0.0
     params: tuple[str, ...] = ()
     steps: int = 200
@@ -66,35 +81,67 @@ class Settings:
         for name in ("n", "steps", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("n_final", "patience", "clip", "rollbacks"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 (none) or more")
         for name in ("eps", "lr"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
+            value = getattr(self, name)
+            if value != AUTO and not (
+                isinstance(value, float | int) and math.isfinite(value) and value > 0
+            ):
+                raise ValueError(f"{name}={value!r} must be a positive number, or {AUTO!r}")
         if self.surrogate and self.surrogate_steps < 1:
             raise ValueError(
                 f"surrogate={self.surrogate!r} stands in for the objective for no steps: say for "
                 f"how many, as in surrogate_steps={max(1, self.steps // 2)}"
             )
-        if self.patience < 0:
-            raise ValueError(f"patience={self.patience} must be 0 (never) or more")
         if self.schedule not in SCHEDULES:
             raise ValueError(registry.unknown("schedule", self.schedule, SCHEDULES))
+        if self.eps_schedule not in EPS_SCHEDULES:
+            raise ValueError(registry.unknown("eps_schedule", self.eps_schedule, EPS_SCHEDULES))
+
+    @property
+    def automatic(self) -> bool:
+        """Whether a rate is still to be found."""
+        return AUTO in (self.lr, self.eps)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of an update, by the number of updates before it."""
-        done = step / self.steps
-        return self.lr * SCHEDULES[self.schedule](done)
+        return float(self.lr) * SCHEDULES[self.schedule](step, self.steps)
+
+    def eps_at(self, step: int) -> float:
+        """The perturbation scale of a step's probes."""
+        return float(self.eps) * EPS_SCHEDULES[self.eps_schedule](step, self.steps)
+
+    def n_at(self, step: int) -> int:
+        """The number of directions of a step."""
+        if not self.n_final or self.steps == 1:
+            return self.n
+        return round(self.n + (self.n_final - self.n) * step / (self.steps - 1))
 
     def surrogate_share(self, step: int) -> float:
         """The surrogate's share in what a step tunes."""
         return max(0.0, 1.0 - step / self.surrogate_steps) if self.surrogate_steps else 0.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1.0 - done,
-    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "constant": lambda step, steps: 1.0,
+    "linear": lambda step, steps: 1.0 - step / steps,
+    "cosine": lambda step, steps: 0.5 * (1.0 + math.cos(math.pi * step / steps)),
+    "power": lambda step, steps: (1.0 + step / (1.0 + steps / 10)) ** -0.602,
 }
-"""Factor of the learning rate by the share of the run that is done."""
+"""Factor of the learning rate by the updates before and in all.
+
+"power" is a/(A + k + 1)^0.602 with A a tenth of the steps (J. C. Spall 1998, "Implementation of the
+simultaneous perturbation algorithm for stochastic optimization", IEEE TAES 34(3)).
+"""
+
+EPS_SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "constant": lambda step, steps: 1.0,
+    "linear": lambda step, steps: 1.0 - 0.9 * step / steps,
+    "power": lambda step, steps: (step + 1.0) ** -0.101,
+}
+"""Factor of ε by the updates before and in all; "power" is from the same page of Spall's."""
 
 
 @dataclass(frozen=True, kw_only=True)

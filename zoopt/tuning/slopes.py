@@ -1,0 +1,143 @@
+"""What a few probes at growing distances say of an objective: its slope, curvature and noise.
+
+Along a direction z, c(ε) = (L(θ + εz) − L(θ − εz)) / 2ε tends to the slope zᵀ∇L. At small ε it
+drowns in the noise of L, at large ε in the terms that a difference leaves out. In between it does
+not depend on ε, and that is what is looked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoopt.estimators import ZOEstimator
+from zoopt.interfaces import Evaluate, GradientEstimate, Probe
+
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1e0)
+"""The scales ε at which slopes are compared."""
+AGREE = 0.99
+"""Cosine from which on slopes at two scales are the same."""
+
+
+class Ladder(ZOEstimator):
+    """Asks for the loss at θ and on both sides of it at every scale; estimates nothing.
+
+    Args:
+        scales: the ε's.
+        direction: the family of z.
+        engine: how probes are evaluated.
+    """
+
+    def __init__(self, scales: Sequence[float], direction: Any, engine: str) -> None:
+        super().__init__(scales[0], direction, engine)
+        self.scales = tuple(scales)
+
+    def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
+        """Zero, with the losses at θ, θ + ε₁z, θ − ε₁z, θ + ε₂z, …"""
+        (seed,) = seeds
+        sides = [Probe(((seed, side * e),)) for e in self.scales for side in (+1, -1)]
+        return GradientEstimate((seed,), (0.0,), tuple(evaluate([Probe(()), *sides])))
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Central differences along K directions at J scales.
+
+    Attributes:
+        scales: the J scales ε.
+        first: c(ε), shape (K, J): slopes along z.
+        second: (L(θ + εz) − 2L(θ) + L(θ − εz)) / ε², shape (K, J): curvatures zᵀHz.
+    """
+
+    scales: tuple[float, ...]
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scales: Sequence[float], losses: Sequence[Sequence[float]]) -> Slopes:
+        """From the losses of a :class:`Ladder` along each direction.
+
+        >>> Slopes.of([0.1], [[1.0, 1.3, 0.9]]).first.round(6).tolist()
+        [[2.0]]
+        """
+        table = np.asarray(losses, dtype=np.float64)
+        base, plus, minus = table[:, :1], table[:, 1::2], table[:, 2::2]
+        eps = np.asarray(scales, dtype=np.float64)
+        second = (plus - 2 * base + minus) / eps**2
+        return cls(tuple(scales), (plus - minus) / (2 * eps), second)
+
+    def agreement(self) -> list[float]:
+        """How far the slopes at each scale but the first are those at the one before, as a cosine.
+
+        A scale at which nothing changed agrees with nothing.
+        """
+        cosines = []
+        for before, after in zip(self.first.T, self.first.T[1:], strict=False):
+            sizes = float(np.linalg.norm(before) * np.linalg.norm(after))
+            usable = math.isfinite(sizes) and sizes > 0
+            cosines.append(float(before @ after) / sizes if usable else -math.inf)
+        return cosines
+
+    def best_scale(self) -> float:
+        """The largest ε at which the slopes are still those of a smaller one.
+
+        Where none agree fully, as those of an objective that moves in jumps, the ε at which they
+        agree most.
+
+        Raises:
+            ValueError: at no scale did the objective change along any direction.
+        """
+        cosines = self.agreement()
+        if max(cosines) == -math.inf:
+            raise ValueError(
+                f"the objective did not change for probes of eps {self.scales[0]:g} to "
+                f"{self.scales[-1]:g}: it does not depend on the tuned parameters, or moves in "
+                "jumps too rare for a batch. Take larger batches, or begin with a smooth surrogate"
+            )
+        agreeing = [j for j, cosine in enumerate(cosines) if cosine >= AGREE]
+        return self.scales[1 + (agreeing[-1] if agreeing else int(np.argmax(cosines)))]
+
+    def slope(self, scale: float) -> float:
+        """Root mean square of zᵀ∇L at a scale: about ‖∇L‖ of a batch."""
+        return _rms(self.first[:, self.scales.index(scale)])
+
+    def curvature(self, scale: float) -> float:
+        """Root mean square of zᵀHz at a scale: about the trace of the Hessian H."""
+        return _rms(self.second[:, self.scales.index(scale)])
+
+
+def largest_rate(slopes: Slopes, scale: float, coefficients: Sequence[Sequence[float]]) -> float:
+    """The learning rate at which a step gains most, if the batch's gradient were the true one.
+
+    For ĝ = Σ_k c_k z_k a step changes L by −η ĝᵀ∇L + η² ĝᵀHĝ/2. With ĝᵀ∇L ≈ √n · ‖∇L‖ · √(Σ c_k²)
+    and ĝᵀHĝ ≈ tr H · Σ c_k² the best η is √n ‖∇L‖ / (tr H √(Σ c_k²)); for SPSA n / tr H. Batches
+    that disagree want less.
+
+    Args:
+        slopes: of the objective.
+        scale: the ε at which it is probed.
+        coefficients: those of estimates on some batches, n each.
+
+    Raises:
+        ValueError: the objective does not change at this scale.
+    """
+    squares = [sum(c * c for c in each) for each in coefficients]
+    size = math.sqrt(sum(squares) / len(squares))
+    slope, curvature = slopes.slope(scale), slopes.curvature(scale)
+    if not (slope > 0 and size > 0):
+        raise ValueError(
+            f"the objective did not change for probes of eps {scale:g}: take eps='auto', larger "
+            "batches, or begin with a smooth surrogate"
+        )
+    # Of an objective without curvature a probe's own length is all that is known of its scale.
+    curvature = curvature or slope / scale
+    return math.sqrt(len(coefficients[0])) * slope / (curvature * size)
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2)))
