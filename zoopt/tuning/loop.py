@@ -333,6 +333,7 @@ class Tuner:
             learning = Learning.of(metrics.steps.values(), metrics.noise_floor or 0.0)
             hints = learning.advice(self.metric, self.settings.batch_size, self.settings.eps)
             write_report(self.folder, report, stop, self.optimizer, learning, hints)
+        metrics.append({"step": steps, "stop": stop})
         self.console.finished(report, stop, self.folder, learning, hints)
         return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
 
