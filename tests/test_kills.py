@@ -20,13 +20,14 @@ def slowly(folder, seconds):
 
     def collate(batch):
         time.sleep(seconds)
-        return torch.tensor([row["x"] for row in batch])
+        return torch.tensor([row["x"] for row in batch], dtype=torch.{dtype})
 
     task = zoopt.HeadClassification(
         rows[:64], rows[64:80], rows[80:], labels=["no", "yes"], collate=collate
     )
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(12, 64), torch.nn.Tanh(), torch.nn.Linear(64, 2))
+    model.to(torch.{dtype})
     zoopt.tune(
         model, task=task, objective="cross_entropy", estimator="{estimator}", engine="{engine}",
         update="{update}", lr=0.02, eps=0.01, steps=240, batch_size=8, eval_every=20,
@@ -56,12 +57,16 @@ def lines(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("estimator", "engine", "update"),
-    [("mezo", "inplace", "sgd"), ("nspsa", "overlay", "adam")],
+    ("estimator", "engine", "update", "dtype"),
+    [
+        ("mezo", "inplace", "sgd", "float32"),
+        ("nspsa", "overlay", "adam", "float32"),
+        ("mezo", "overlay", "sgd", "bfloat16"),
+    ],
 )
-def test_ten_kills_change_nothing(tmp_path, estimator, engine, update):
+def test_ten_kills_change_nothing(tmp_path, estimator, engine, update, dtype):
     script = tmp_path / "run.py"
-    script.write_text(RUN.format(estimator=estimator, engine=engine, update=update))
+    script.write_text(RUN.format(estimator=estimator, engine=engine, update=update, dtype=dtype))
     whole = start(script, tmp_path / "whole", 0)
     assert whole.wait(300) == 0, errors_of(script).read_text()
 

@@ -30,6 +30,7 @@ from zoopt.ratings import agreement, preferences
 from zoopt.recipes import RECIPES, Recipe
 from zoopt.records import StepRecord
 from zoopt.registry import get_objective, list_objectives, register_objective
+from zoopt.runs.merging import merge
 from zoopt.tasks import (
     Generation,
     HeadClassification,
@@ -105,6 +106,7 @@ __all__ = [
     "get_objective",
     "kernel_mode",
     "list_objectives",
+    "merge",
     "metric",
     "paper_task",
     "preferences",

@@ -1,4 +1,4 @@
-"""The command line: ``zoopt tune | eval | replay | list | recipes``."""
+"""The command line: ``zoopt tune | eval | inspect | diff | replay | merge | list | recipes``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from zoopt import checkpoint, registry, trajectory
+from zoopt import registry, trajectory
 from zoopt.arguments import joined
 from zoopt.metrics import Metric
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.recipes import RECIPES
+from zoopt.runs import cli as runs
 from zoopt.tasks import TASKS, paper_task, references_for
 from zoopt.tuning.evaluation import compare, reported_metrics
-from zoopt.tuning.job import load_model, make_task
+from zoopt.tuning.job import job_from, load_model, make_task
 from zoopt.tuning.objective import resolve
-from zoopt.tuning.settings import DataSettings, Job, TaskSettings, plain
+from zoopt.tuning.settings import Job, plain
 from zoopt.tuning.tune import tune
 
 _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -87,12 +87,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     )
     sub.add_subcommand("eval", evaluating, help="score a model on a task")
 
-    replaying = ArgumentParser()
-    replaying.add_argument("run", help="folder of the run")
-    replaying.add_argument("--step", default="best", help="a number, best or last")
-    replaying.add_argument("--model", default="", help="the base model, if it has moved")
-    replaying.add_argument("--out", required=True, help="folder to save the tuned model in")
-    sub.add_subcommand("replay", replaying, help="tuned weights from base weights and a run's log")
+    of_runs = runs.add_to(sub)
 
     listing = ArgumentParser()
     listing.add_argument("what", choices=list(_LISTS), help="what to list")
@@ -102,7 +97,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     return parser, {
         "tune": _tune,
         "eval": _eval,
-        "replay": _replay,
+        **of_runs,
         "list": _list,
         "recipes": _recipes,
     }
@@ -126,17 +121,7 @@ def _job(chosen: Namespace) -> Job:
         raise ValueError(
             f"objective {values['objective']!r} runs that module's code: add --trust if you mean it"
         )
-    return _job_from({f.name: values[f.name] for f in fields(Job)})
-
-
-def _job_from(values: dict[str, Any]) -> Job:
-    values["task"] = TaskSettings(**_tuples(values["task"]))
-    values["data"] = DataSettings(**values["data"])
-    return Job(**_tuples(values))
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return job_from({f.name: values[f.name] for f in fields(Job)})
 
 
 def _tune(chosen: Namespace) -> int:
@@ -176,28 +161,6 @@ def _eval(chosen: Namespace) -> int:
         found = compare(metric, {"model": scores}, references, task.clusters(examples))
         table.add_row(metric.name, str(found.values["model"]))
     Console().print(table)
-    return 0
-
-
-def _replay(chosen: Namespace) -> int:
-    run = Path(chosen.run).expanduser()
-    config = run / "config.yaml"
-    if not config.exists():
-        raise FileNotFoundError(f"{run} has no config.yaml: is it the folder of a run?")
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    if "model" not in values:
-        raise ValueError(
-            f"{run} was tuned from Python, and its config names no model: load the base model and "
-            "call zoopt.replay(model, run)"
-        )
-    job = _job_from(values)
-    model, tokenizer = load_model(job, chosen.model or None)
-    step = int(chosen.step) if str(chosen.step).isdigit() else chosen.step
-    applied = trajectory.replay(model, run, step)
-    out = Path(chosen.out).expanduser()
-    checkpoint.export(model, out)
-    tokenizer.save_pretrained(out)
-    print(f"{applied} updates of {run} applied; model in {out}")
     return 0
 
 

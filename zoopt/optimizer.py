@@ -28,6 +28,7 @@ from zoopt.interfaces import (
     UpdateStep,
 )
 from zoopt.parameters import Select, groups_of, slots_of
+from zoopt.placement import refuse_spread
 from zoopt.prefix import SharedPrefix
 from zoopt.probing import evaluation_mode, same_randomness
 from zoopt.records import StepRecord
@@ -130,6 +131,7 @@ class ZOOptimizer(torch.optim.Optimizer):
 
     def _assemble(self) -> None:
         self.slots = slots_of(self.param_groups)
+        refuse_spread(self.model, {slot.name: slot.tensor for slot in self.slots})
         self.direction.bind(self.slots)
         half = [s.name for s in self.slots if s.tensor.element_size() < 4]
         name = self._wanted_engine

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def header_of(optimizer: ZOOptimizer) -> dict[str, Any]:
         "format": FORMAT,
         "kernel": KERNEL_VERSION,
         "torch": torch.__version__,
+        "zoopt": _own_version(),
         "base": fingerprint(optimizer.slots),
         "parameters": [[slot.name, slot.group] for slot in optimizer.slots],
         "estimator": registry.describe(optimizer.estimator),
@@ -281,6 +283,13 @@ def _checked(header: Any, path: Path) -> dict[str, Any]:
             f"{KERNEL_VERSION}: their directions differ, so install the zoopt that made it"
         )
     return header
+
+
+def _own_version() -> str:
+    try:
+        return version("zoopt-torch")
+    except PackageNotFoundError:  # run from its sources
+        return "unknown"
 
 
 def _record(entry: dict[str, Any]) -> StepRecord:

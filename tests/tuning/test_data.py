@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+import zoopt
 from zoopt.tuning.data import Batches, read_examples, read_splits
 from zoopt.tuning.settings import DataSettings
 
@@ -93,3 +94,23 @@ def test_batches_depend_on_the_step_alone_and_cover_each_epoch_once(blobs):
 def test_a_batch_larger_than_the_data_is_all_of_it(blobs):
     _, task = blobs(n=80)
     assert len(Batches(task, 1000, seed=0)(7)) == len(task.train)
+
+
+def test_a_stream_that_ends_is_read_once_and_drawn_from_for_epochs(blobs, settings, tmp_path):
+    ends = []
+    for stream in (False, True):
+        model, task = blobs()
+        options = {"labels": task.labels, "collate": task.collate}
+        splits = (task.train, task.dev, task.test)
+        given = [(row for row in split) if stream else split for split in splits]
+        task = zoopt.HeadClassification(*given, **options)
+        assert len(task.train) == 60
+        settings |= {"steps": 20}  # of 7 batches an epoch
+        zoopt.tune(model, task=task, run_dir=tmp_path / str(stream), **settings)
+        ends.append((tmp_path / str(stream) / "trajectory.jsonl").read_bytes())
+    assert ends[0] == ends[1]
+
+
+def test_a_stream_without_an_example_is_an_error():
+    with pytest.raises(ValueError, match="no training examples"):
+        zoopt.HeadClassification(iter(()), labels=["a", "b"], collate=list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,8 @@ class Task(ABC):
     """Examples, and how a model is asked about them.
 
     Args:
-        train: examples that tuning draws minibatches from.
+        train: examples that tuning draws minibatches from, again and again: each epoch in another
+            order. What cannot be indexed is read to its end first.
         dev: examples that choose the best checkpoint.
         test: examples that only the report looks at.
         target: the column that holds the reference.
@@ -62,6 +63,7 @@ class Task(ABC):
         target: str = "label",
         batch_size: int = 32,
     ) -> None:
+        train, dev, test = held(train), held(dev), held(test)
         if not train:
             raise ValueError("the task has no training examples: train is empty")
         for name, split in (("train", train), ("dev", dev), ("test", test)):
@@ -183,6 +185,12 @@ class Task(ABC):
         if not columns:
             return np.zeros((population.size, 0))
         return self.joined(np.stack([columns[i] for i in range(len(rows))], axis=1), examples)
+
+
+def held(examples: Iterable[Any]) -> Sequence[Any]:
+    """Examples that can be drawn in any order: streams, which end, are read into a list."""
+    indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
+    return examples if indexed else list(examples)  # type: ignore[return-value]
 
 
 class TaskObjective:

@@ -58,8 +58,8 @@ class RunFolder:
 
     def _same_job(self, job: dict[str, Any]) -> None:
         if self.config.exists():
-            held = _flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-            wanted = _flat(job)
+            held = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+            wanted = flat(job)
             lines = [
                 f"  {name}: {held.get(name)!r} there, {wanted.get(name)!r} now"
                 for name in sorted({*held, *wanted})
@@ -86,7 +86,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            with np.load(path) as kept:
+            with path.open("rb") as file, np.load(file) as kept:
                 return dict(kept)
         except (zipfile.BadZipFile, EOFError, ValueError):
             return None
@@ -187,11 +187,16 @@ def _locked(folder: RunFolder, path: Path) -> Callable[[], Any]:
     return weakref.finalize(folder, os.close, held)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with their names joined by dots.
+
+    >>> flat({"steps": 3, "task": {"kind": "head"}})
+    {'steps': 3, 'task.kind': 'head'}
+    """
+    joined: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            joined |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            joined[prefix + name] = value
+    return joined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -29,6 +30,14 @@ _TAKEN: dict[str, tuple[str, ...]] = {
 """What else each kind takes, called as its arguments are."""
 
 
+def job_from(values: Mapping[str, Any]) -> Job:
+    """A job from its settings as YAML or a command line gives them."""
+    given = _tuples(values)
+    given["task"] = TaskSettings(**_tuples(values["task"]))
+    given["data"] = DataSettings(**values["data"])
+    return Job(**given)
+
+
 def load_model(job: Job, name: str | None = None) -> tuple[torch.nn.Module, Any]:
     """The job's model, or another folder's, and its tokenizer."""
     _check(job.task)
@@ -53,6 +62,10 @@ def make_task(job: Job, tokenizer: Any) -> Task:
         batch_size=settings.forward_size,
     )
     return task
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _check(settings: TaskSettings) -> None:

@@ -129,7 +129,7 @@ class Tuner:
             task = self.task
             asked = [] if isinstance(self.metric, Comparison) else [task.train]
             with evaluation_mode(self.model), seeded(self.settings.seed):
-                task.anchor(self.model, *asked, task.dev, task.test)
+                self.stepper.fitting(lambda: task.anchor(self.model, *asked, task.dev, task.test))
         kept = self.folder.before()
         if kept is None:
             calibrating = self._calibrating()
@@ -279,9 +279,11 @@ class Tuner:
         """
         step = self.optimizer.steps
         due = step % self.settings.eval_every == 0 or step == self.settings.steps
-        if not due or step in self.folder.metrics.evaluations:
+        if not due:
             return
-        self.optimizer.settle()
+        self.optimizer.settle()  # a resumed run too: the step after must not share a pass
+        if step in self.folder.metrics.evaluations:
+            return
         entry: dict[str, Any] = {"step": step, "dev": None}
         if self.task.dev:
             entry["dev"] = self.stepper.score(self.task.dev)
@@ -331,6 +333,7 @@ class Tuner:
             eps = float(self.settings.eps)
             hints = learning.advice(self.metric, self.settings.batch_size, eps)
             write_report(self.folder, report, stop, self.optimizer, learning, hints)
+        metrics.append({"step": steps, "stop": stop})
         self.console.finished(report, stop, self.folder, learning, hints)
         return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
 

@@ -113,10 +113,12 @@ class Stepper:
 
     def noise_floor(self) -> float:
         """How far the objective differs where nothing does: the same θ, batch and random state."""
-        twice = []
-        for _ in range(2):
+
+        def once() -> float:
             with evaluation_mode(self.model), seeded(self.settings.seed):
-                twice.append(self._at(0).value(self.model, self.batches(0)))
+                return self._at(0).value(self.model, self.batches(0))
+
+        twice = [self.fitting(once) for _ in range(2)]
         self.forwards += 2
         return abs(twice[0] - twice[1])
 

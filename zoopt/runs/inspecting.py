@@ -1,0 +1,156 @@
+"""What happened in a run, from its folder alone. Reads; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoopt import trajectory
+from zoopt.tuning.folder import entries_of, flat
+from zoopt.tuning.settings import Job
+
+_MANY = 8
+"""Rollbacks and notes of each kind that are shown one by one."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run's files, read.
+
+    Attributes:
+        path: the folder.
+        config: the configuration, nested names joined by dots.
+        log: the trajectory.
+        metrics: the lines of ``metrics.jsonl``.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    log: trajectory.Log
+    metrics: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> RunFiles:
+        """Reads them.
+
+        Raises:
+            TrajectoryError: the folder is not a run's.
+        """
+        path = Path(folder).expanduser()
+        log = trajectory.read(path / trajectory.FILENAME)
+        if log is None:
+            raise trajectory.TrajectoryError(
+                f"{path} has no {trajectory.FILENAME}: is it the folder of a run?"
+            )
+        config, metrics = path / "config.yaml", path / "metrics.jsonl"
+        return cls(
+            path,
+            flat(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.exists() else {},
+            log,
+            entries_of(metrics) if metrics.exists() else [],
+        )
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """Development scores, by step."""
+        return {e["step"]: e["dev"] for e in self.metrics if e.get("dev") is not None}
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """The step and score of the best evaluation."""
+        if not self.scores:
+            return None
+        choose = max if self.log.header["maximize"] else min
+        return choose(self.scores.items(), key=lambda each: each[1])
+
+
+def account(run: RunFiles) -> dict[str, str]:
+    """What happened, as {what: in words}."""
+    log, header = run.log, run.log.header
+    steps = [entry for entry in run.metrics if "value" in entry]
+    told = {
+        "folder": f"{run.path} ({_sizes(run.path)})",
+        "versions": ", ".join(
+            f"{what} {header[what]}"
+            for what in ("zoopt", "torch", "kernel", "format")
+            if what in header
+        ),
+        "base": f"{header['base'][:12]}, {len(header['parameters'])} tensors tuned",
+        "method": f"{header['estimator']['name']}, {header['direction']}, {header['engine']}, "
+        f"{header['update']['name']}, seed {header['seed']}",
+        "settings": ", ".join(f"{name}={value!r}" for name, value in _chosen(run.config).items()),
+        "steps": f"{len(log.records)} of {run.config.get('steps', 'unknown')}",
+        "stopped": _stopped(run),
+    }
+    if run.best is not None:
+        step, score = run.best
+        first, last = next(iter(run.scores.items())), next(reversed(run.scores.items()))
+        told["best"] = (
+            f"{score:.6g} at step {step} ({first[1]:.6g} at step {first[0]}, {last[1]:.6g} at "
+            f"step {last[0]}, {len(run.scores)} evaluations)"
+        )
+    if log.records:
+        told["learning rate"] = _course([record.lr[0] for record in log.records])
+        told["eps"] = _course([record.eps[0] for record in log.records])
+    if log.rollbacks:
+        told["rollbacks"] = "; ".join(
+            [f"from step {r.at} to {r.to} ({r.why})" for r in log.rollbacks[:_MANY]]
+            + [f"{len(log.rollbacks) - _MANY} more"] * (len(log.rollbacks) > _MANY)
+        )
+    smaller = [entry for entry in run.metrics if "forward_size" in entry]
+    if smaller:
+        told["out of memory"] = "; ".join(
+            f"from step {e['step']} on {e['forward_size']} rows a forward" for e in smaller[:_MANY]
+        )
+    if steps:
+        told["forwards"] = f"{steps[-1]['forwards']:,} of a minibatch"
+        told["time"] = f"{sum(entry['seconds'] for entry in steps):.1f} s in steps"
+    return told
+
+
+def _stopped(run: RunFiles) -> str:
+    stops = [entry for entry in run.metrics if "stop" in entry]
+    if not stops or run.metrics[-1] is not stops[-1]:
+        return "not finished: it is running, or was killed; the same call goes on with it"
+    return ", ".join(f"{reason} ({value})" for reason, value in stops[-1]["stop"].items())
+
+
+def _chosen(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not the defaults."""
+    defaults = {field.name: field.default for field in fields(Job)}
+    return {
+        name: value
+        for name, value in config.items()
+        if value not in ("", [], {}, None) and defaults.get(name) != value
+    }
+
+
+def _course(values: list[float]) -> str:
+    ends = f"{values[0]:.3g} to {values[-1]:.3g}" if values[0] != values[-1] else f"{values[0]:.3g}"
+    beyond = [f"{v:.3g}" for v in (min(values), max(values)) if v not in (values[0], values[-1])]
+    return ends + (f" (by way of {', '.join(beyond)})" if beyond else "")
+
+
+def _sizes(folder: Path) -> str:
+    sizes = {
+        path.name: sum(p.stat().st_size for p in (path.rglob("*") if path.is_dir() else [path]))
+        for path in sorted(folder.iterdir())
+    }
+    return ", ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items())
+
+
+def in_bytes(size: float) -> str:
+    """A number of bytes in words.
+
+    >>> in_bytes(940), in_bytes(2_340_000)
+    ('940 B', '2.3 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError
