@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import zoopt
 from zoopt import checkpoint, trajectory
-from zoopt.tuning import loop
+from zoopt.tuning import loop, stepping
 
 SETTINGS = {
     "objective": "cross_entropy",
@@ -24,6 +24,7 @@ SETTINGS = {
     "steps": 7,
     "batch_size": 8,
     "eval_every": 2,
+    "rollbacks": 0,  # a run that goes back is another run: tests/tuning/test_guard.py
     "quiet": True,
 }
 PER_STEP = 2
@@ -185,7 +186,7 @@ def full_disk_at_a_checkpoint(case):
     with case.monkeypatch.context() as patch:
         case.monkeypatch = patch
         halves = lambda tensors, path, **_: path.write_bytes(b"half")  # noqa: E731
-        case.fail_once(checkpoint, "save_file", full, when=4, before=halves)
+        case.fail_once(checkpoint, "save_file", full, when=5, before=halves)
         with pytest.raises(OSError, match="earlier checkpoints are whole"):
             case.start()
     assert not list(case.folder.glob("*.partial"))
@@ -216,7 +217,7 @@ def truncated(name):
 
 def no_number(case):
     calls = iter(range(1, 10_000))
-    score = loop.TaskObjective.score
+    score = stepping.TaskObjective.score
 
     def nan(objective, predictions, references):
         if len(references) == 8 and next(calls) == FIFTH:
@@ -224,7 +225,7 @@ def no_number(case):
         return score(objective, predictions, references)
 
     with case.monkeypatch.context() as patch:
-        patch.setattr(loop.TaskObjective, "score", nan)
+        patch.setattr(stepping.TaskObjective, "score", nan)
         stop = case.start().stop
     assert "non-finite objective" in stop
 
