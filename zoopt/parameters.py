@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoopt.interfaces import Slot
+from zoopt.masters import master_of
 
 Options = Mapping[str, float | bool]
 """A group's own ``lr``, ``eps``, ``weight_decay`` and ``decay_1d``."""
@@ -90,13 +91,22 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
     return groups
 
 
-def slots_of(param_groups: Sequence[Mapping[str, Any]]) -> tuple[Slot, ...]:
-    """The slots of θ, in the order of the groups; the order is part of what z depends on."""
+def slots_of(
+    param_groups: Sequence[Mapping[str, Any]], before: Sequence[Slot] = ()
+) -> tuple[Slot, ...]:
+    """The slots of θ, in the order of the groups; the order is part of what z depends on.
+
+    Args:
+        param_groups: as ``torch.optim`` has them.
+        before: slots whose masters are kept.
+    """
     slots: list[Slot] = []
+    masters = {id(slot.tensor): slot.master for slot in before}
     for number, group in enumerate(param_groups):
         names = group.get("param_names") or [None] * len(group["params"])
         for name, tensor in zip(names, group["params"], strict=True):
-            slots.append(Slot(len(slots), name or f"param.{len(slots)}", tensor, number))
+            master = masters[id(tensor)] if id(tensor) in masters else master_of(tensor)
+            slots.append(Slot(len(slots), name or f"param.{len(slots)}", tensor, number, master))
     return tuple(slots)
 
 

@@ -16,6 +16,7 @@ from zoopt import checkpoint, registry, trajectory
 from zoopt.combination import blend
 from zoopt.comparison import Comparison
 from zoopt.directions import compilation
+from zoopt.masters import is_half
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.population import Population
@@ -72,7 +73,9 @@ class Tuner:
         self.metric = objective
         self.objective = TaskObjective(task, self.metric)
         self.surrogate = surrogate_of(self.metric, settings)
-        self.optimizer = make_optimizer(model, settings, self.metric.higher_is_better)
+        self.optimizer = make_optimizer(
+            model, settings, self.metric.higher_is_better, task.gives == "texts"
+        )
         self.batches = Batches(task, settings.batch_size, settings.seed)
         self.folder = RunFolder(run_dir, job)
         self.console = Console(quiet)
@@ -269,14 +272,28 @@ class Tuner:
         return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
 
 
-def make_optimizer(model: torch.nn.Module, settings: Settings, maximize: bool) -> ZOOptimizer:
-    """The optimizer that settings describe."""
+def make_optimizer(
+    model: torch.nn.Module, settings: Settings, maximize: bool, decodes: bool = False
+) -> ZOOptimizer:
+    """The optimizer that settings describe.
+
+    Args:
+        model: what is tuned.
+        settings: the run's.
+        maximize: whether higher is better.
+        decodes: whether a probe generates texts. In half precision overlay, which is the engine
+            otherwise, would perturb every matrix anew for each token, so it is copy.
+    """
     options = {"eps": settings.eps, "direction": settings.direction, "n": settings.n}
+    estimator = registry.make_estimator(settings.estimator, **options)
+    engine = estimator.engine if settings.engine == "auto" else settings.engine
+    if engine == "auto" and decodes and is_half(model.parameters()):
+        engine = "copy"
     return ZOOptimizer(
         model,
         lr=settings.lr,
-        estimator=registry.make_estimator(settings.estimator, **options),
-        engine=None if settings.engine == "auto" else settings.engine,
+        estimator=estimator,
+        engine=engine,
         update=registry.make_update(settings.update, **settings.update_options),
         weight_decay=settings.weight_decay,
         params=settings.params or None,
