@@ -322,7 +322,7 @@ def test_2000_probe_cycles_leave_no_trace(dtype: torch.dtype) -> None:
     matrix = nn.Parameter(0.02 * torch.randn(8, 6).to(dtype))
     scale = nn.Parameter(torch.randn(8).to(dtype))
     before = matrix.detach().clone(), scale.detach().clone()
-    optimizer = zoopt.ZOOptimizer([matrix, scale], lr=0.0)
+    optimizer = zoopt.ZOOptimizer([matrix, scale], lr=0.0, direction="rademacher")
     for _ in range(2000):
         optimizer.step(lambda: (scale @ matrix).sum())
     assert torch.equal(matrix, before[0])
