@@ -103,7 +103,7 @@ def test_imports_run_one_way():
         "interfaces": 0, "seeds": 0, "namesake": 0, "records": 0, "ratings": 0, "arguments": 0,
         "directions": 1, "masters": 1, "parameters": 1.5, "probing": 1,
         "engines": 2, "updates": 2, "metrics": 2,
-        "closures": 2, "comparison": 3, "combination": 3, "estimators": 4,
+        "closures": 2, "precision": 2, "comparison": 3, "combination": 3, "estimators": 4,
         "presets": 5, "recipes": 6, "registry": 6, "optimizer": 7, "tasks": 7,
         "checkpoint": 8, "trajectory": 9, "tuning": 10, "testing": 11, "cli": 11,
     }  # fmt: skip

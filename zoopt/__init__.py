@@ -24,6 +24,7 @@ from zoopt.metrics import Metric
 from zoopt.namesake import warn_of_namesake
 from zoopt.optimizer import ZOOptimizer
 from zoopt.population import Population
+from zoopt.precision import precision_report
 from zoopt.presets import MeZO
 from zoopt.probing import NonFiniteLossError
 from zoopt.ratings import agreement, preferences
@@ -105,6 +106,7 @@ __all__ = [
     "list_objectives",
     "metric",
     "paper_task",
+    "precision_report",
     "preferences",
     "prefix_from_tokens",
     "register_objective",
