@@ -659,7 +659,7 @@ def test_a_quadratic_is_minimized(
     if dtype == torch.bfloat16 and engine_name == "inplace":
         pytest.skip("in place drifts in half precision, and the optimizer says so")
     x = nn.Parameter(torch.full((8,), 2.0, dtype=dtype))
-    lr = {"sgd": 0.03, "momentum": 0.02, "adam": 0.05}[update_name]
+    lr = {"sgd": 0.03, "momentum": 0.02, "adam": 0.05}.get(update_name, 0.03)
     optimizer = ZOOptimizer(
         [x], lr, zoopt.NSPSA(eps=0.05), direction_name, engine_name, update=update_name
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoopt.interfaces import Slot
 from zoopt.masters import master_of
+from zoopt.quantized import ALTERNATIVE, packing
 
 Options = Mapping[str, float | bool]
 """A group's own ``lr``, ``eps``, ``weight_decay`` and ``decay_1d``."""
@@ -65,12 +66,15 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
     chosen, seen = _chooser(params), set[int]()
     memory: dict[int, str] = {}
     available: list[str] = []
+    packed: list[str] = []
     groups = []
     for group in raw:
         named = _named(group["params"], start + len(available))
         available += [name for name, _ in named]
         kept = []
         for name, tensor in named:
+            if packing(tensor) and chosen(name, tensor):
+                packed.append(f"{name!r} is {packing(tensor)}")
             if tensor.requires_grad and id(tensor) not in seen and chosen(name, tensor):
                 seen.add(id(tensor))
                 kept.append((name, _checked(name, tensor)))
@@ -82,6 +86,8 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
                     )
         groups.append({**group, "params": kept})
     if not any(group["params"] for group in groups):
+        if packed:
+            raise TypeError(f"nothing to tune: {packed[0]}, a quantized parameter: {ALTERNATIVE}")
         some = ", ".join(available[:8]) + (", …" if len(available) > 8 else "")
         raise ValueError(
             f"no parameter to tune: params={params!r} chose none of the trainable ones among "
@@ -162,10 +168,11 @@ def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
 
 
 def _checked(name: str, tensor: Tensor) -> Tensor:
-    if not tensor.dtype.is_floating_point:
+    packed = packing(tensor)
+    if packed:
         raise TypeError(
-            f"parameter {name!r} has dtype {tensor.dtype}; zoopt tunes floating-point parameters: "
-            "leave it out with params=... (a quantized base is tuned through LoRA or its scales)"
+            f"parameter {name!r} is {packed}; zoopt tunes plain floating-point parameters: "
+            f"{ALTERNATIVE}"
         )
     if tensor.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device: load its weights first")

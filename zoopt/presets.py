@@ -22,4 +22,19 @@ def mezo(eps: float = 1e-3, direction: str | Direction = "gaussian", n: int = 1)
     return NSPSA(eps=eps, n=n, direction=direction, engine="auto")
 
 
+def qzo(eps: float = 1e-3, clip: float = 100.0, n: int = 1) -> NSPSA:
+    """QZO (Shang et al. 2025, arXiv 2505.13430): SPSA over the scales of a quantized model.
+
+    The integer weights stay; the scales, which :func:`zoopt.quantization_scales` gives, are
+    perturbed in place and kept at 0 or above by the update rule ``"projected"``. The paper's
+    settings: lr 1e-7, eps 1e-3, projected gradients clipped to ±100.
+
+    Args:
+        eps: the perturbation scale ε, in units of the scales.
+        clip: bound on |c|.
+        n: directions a step.
+    """
+    return NSPSA(eps=eps, n=n, direction="gaussian", engine="inplace", clip=clip)
+
+
 MeZO = mezo

@@ -129,7 +129,7 @@ def test_the_kit_finds_what_is_wrong(rule: type[UpdateRule], message: str) -> No
         testing.check_update(rule)
 
 
-STATE_BYTES = {"sgd": 0, "momentum": 4, "adam": 8}
+STATE_BYTES = {"sgd": 0, "projected": 0, "momentum": 4, "adam": 8}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
