@@ -87,7 +87,10 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
         groups.append({**group, "params": kept})
     if not any(group["params"] for group in groups):
         if packed:
-            raise TypeError(f"nothing to tune: {packed[0]}, a quantized parameter: {ALTERNATIVE}")
+            raise TypeError(
+                f"no parameter to tune: {packed[0]}, and zoopt tunes plain floating-point "
+                f"parameters. {ALTERNATIVE}"
+            )
         some = ", ".join(available[:8]) + (", …" if len(available) > 8 else "")
         raise ValueError(
             f"no parameter to tune: params={params!r} chose none of the trainable ones among "
@@ -171,7 +174,7 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
     packed = packing(tensor)
     if packed:
         raise TypeError(
-            f"parameter {name!r} is {packed}; zoopt tunes plain floating-point parameters: "
+            f"parameter {name!r} is {packed}, and zoopt tunes plain floating-point parameters. "
             f"{ALTERNATIVE}"
         )
     if tensor.is_meta:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 ALTERNATIVE = (
-    "tune LoRA adapters over it (peft), or its scales (zoopt.quantization_scales), or leave it out "
-    "with params=..."
+    "If it is quantized, tune LoRA adapters over it (peft), or its scales "
+    "(zoopt.quantization_scales); otherwise leave it out with params=..."
 )
 
 
