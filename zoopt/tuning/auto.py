@@ -24,6 +24,7 @@ from zoopt.interfaces import GradientEstimate
 from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import NonFiniteLossError
 from zoopt.tuning.folder import Metrics
+from zoopt.tuning.guard import Guard
 from zoopt.tuning.race import Lap, race
 from zoopt.tuning.recovery import rebuild
 from zoopt.tuning.settings import AUTO, Settings
@@ -124,9 +125,9 @@ class Search:
         """Makes the winner's trial the beginning of the run, if there was a race."""
         if not choice.laps:
             return
-        trial = self._trial(choice.lr)
+        trial, spent = self._trial(choice.lr), metrics.last("forwards") or 0
         for entry in _metrics(trial).entries:
-            metrics.append({**entry, "forwards": entry["forwards"] + choice.forwards})
+            metrics.append({**entry, "forwards": entry["forwards"] + spent})
         beside = log.with_name(log.name + ".partial")
         shutil.copyfile(trial / trajectory.FILENAME, beside)
         checkpoint.into_place(beside, log)
@@ -137,7 +138,7 @@ class Search:
         agreement: dict[str, float] = {}
         if self._settings.eps == AUTO:
             pairs = zip(slopes.scales[1:], slopes.agreement(), strict=True)
-            agreement = {f"{scale:g}": cosine for scale, cosine in pairs if cosine > -math.inf}
+            agreement = {f"{scale:g}": found for scale, found in pairs if found > -math.inf}
             self._said(
                 f"eps {eps:g}: slopes agree to {agreement[f'{eps:g}']:.3f} with a third of it"
             )
@@ -189,16 +190,20 @@ class Search:
         header = trajectory.header_of(optimizer) if held is None else None
         log = trajectory.Trajectory(path, header)
         optimizer.recorder = log.append
+        guard = Guard(chosen.clip)
         restore = lambda: rebuild(path, [self._base], optimizer)  # noqa: E731
         self._stepper.forwards = metrics.entries[-1]["forwards"] if metrics.entries else 0
         try:
             with optimizer.chain():
-                for record in held.records if held is not None else ():
+                for record in held.records[:steps] if held is not None else ():
                     optimizer.repeat(record)
+                    guard.see(optimizer.estimated)
                 while optimizer.steps < steps:
+                    optimizer.clip = guard.bound
                     if optimizer.steps % settings.eval_every == 0:
                         optimizer.settle()  # as the run will, where it evaluates
                     metrics.append(self._stepper.step(restore))
+                    guard.see(optimizer.estimated)
             score = self._stepper.score(self._judging())
         except NonFiniteLossError:
             return math.inf

@@ -41,8 +41,10 @@ class Guard:
         self._losses: list[float] = []
         self._fresh = 0
 
-    def see(self, estimate: GradientEstimate) -> None:
-        """A step was made along this estimate."""
+    def see(self, estimate: GradientEstimate | None) -> None:
+        """A step was made along this estimate; none was, if it is None."""
+        if estimate is None:
+            return
         self._sizes = [*self._sizes, *(abs(c) for c in estimate.coefficients if c)][-_MEMORY:]
         self._losses.append(sum(estimate.losses) / len(estimate.losses))
         self._fresh += 1

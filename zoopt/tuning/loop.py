@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from zoopt import checkpoint, registry, trajectory
+from zoopt import checkpoint, trajectory
 from zoopt.comparison import Comparison
 from zoopt.estimators import ZOEstimator
-from zoopt.masters import is_half
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import NonFiniteLossError, evaluation_mode
@@ -25,12 +24,14 @@ from zoopt.tuning.endings import disk_named, terminable
 from zoopt.tuning.evaluation import class_offsets
 from zoopt.tuning.fitting import Fitting
 from zoopt.tuning.folder import RunFolder
-from zoopt.tuning.guard import WINDOW, Guard
+from zoopt.tuning.guard import Guard
 from zoopt.tuning.learning import Learning
+from zoopt.tuning.making import make_optimizer
 from zoopt.tuning.patience import Patience
-from zoopt.tuning.recovery import rebuild, usable_snapshot
+from zoopt.tuning.recovery import usable_snapshot
 from zoopt.tuning.report import Report, write_report
-from zoopt.tuning.settings import AUTO, Settings
+from zoopt.tuning.rollbacks import Rollbacks
+from zoopt.tuning.settings import Settings
 from zoopt.tuning.stepping import Stepper, seeded
 
 
@@ -80,7 +81,7 @@ class Tuner:
         self.folder = RunFolder(run_dir, job)
         self.console = Console(quiet)
         self.guard = Guard(settings.clip)
-        self.rollbacks = len(self.folder.log.rollbacks) if self.folder.log is not None else 0
+        self.rollbacks = Rollbacks(self.folder, self.stepper, self.guard)
         self.callbacks.add(
             Patience(
                 lambda: self.folder.metrics.evaluations,
@@ -120,6 +121,8 @@ class Tuner:
                 stop = self._steps()
         except KeyboardInterrupt:
             stop = {"interrupted": self.optimizer.steps}
+        except NonFiniteLossError as error:
+            stop = {"non-finite objective": str(error)}
         finally:
             self.log.close()
         return self._finish(before, stop)
@@ -186,7 +189,7 @@ class Tuner:
                     self._keep_best(lost_best)
                 self.optimizer.repeat(record)
                 self.console.replayed(self.optimizer.steps)
-            self._look_back(self.folder.log)
+            self.rollbacks.look_back()
         if self.optimizer.steps == lost_best:
             self._keep_best(lost_best)
         self.stepper.forwards = self.folder.metrics.last("forwards") or 0
@@ -200,67 +203,26 @@ class Tuner:
                 return stop
             optimizer.clip = self.guard.bound
             try:
-                entry = self.stepper.step(self._rebuild)
+                reason, trouble = "diverged", self._step()
             except NonFiniteLossError as error:
                 reason, trouble = "non-finite objective", str(error)
-            else:
-                reason, trouble = "diverged", self._made(entry)
-            if not trouble:
-                self._evaluate_if_due()
-            elif not self._roll_back(trouble):
-                return {reason: trouble}
+            if trouble:
+                if not self.rollbacks.back(trouble, self.log):
+                    return {reason: trouble}
+                self.console.warn(f"{trouble}: {self.rollbacks}")
         return {"steps": settings.steps}
 
-    def _made(self, entry: dict[str, Any]) -> str:
-        """Tells of a step; returns what is wrong, if anything is and it can be mended."""
+    def _step(self) -> str:
+        """Makes a step, tells of it and evaluates it; returns what can be mended by going back."""
+        entry = self.stepper.step(self.rollbacks.rebuild)
         self.folder.metrics.append(entry)
         self.console.step(entry)
         self.callbacks.on_step(entry, self.optimizer.steps)
-        if self.optimizer.estimated is not None:
-            self.guard.see(self.optimizer.estimated)
-        return self.guard.trouble() if self.settings.rollbacks else ""
-
-    def _roll_back(self, why: str) -> bool:
-        """Goes back some steps, and on with half the learning rate; False where that is no help.
-
-        Checkpoints of steps that do not count any more go first, then the lines of metrics, then
-        the log: a run that is killed in between repeats what the log says.
-        """
-        at = self.optimizer.steps
-        best = self.folder.metrics.best_step(self.metric.higher_is_better) or 0
-        there = [s for path in self._checkpoints if (s := checkpoint.step_of(path, at + 1)) <= at]
-        if at == 0 or not there or self.rollbacks >= self.settings.rollbacks:
-            return False
-        to = max(min(there), best, at - 2 * WINDOW)
-        for path in self._checkpoints:
-            if checkpoint.step_of(path, at + 1) > to:
-                path.unlink(missing_ok=True)
-        rollback = trajectory.Rollback(to, at, why)
-        self.folder.metrics.append({"step": to, "rollback": asdict(rollback)})
-        self.log.roll_back(rollback)
-        self._rebuild()
-        self.folder.reread()
-        self._look_back(self.folder.log)
-        self.console.warn(
-            f"{why}: back from step {at} to {to}, and on with lr {self.stepper.slower:g} times"
-        )
-        return True
-
-    def _look_back(self, log: trajectory.Log | None) -> None:
-        """Has the guard see what the log says, and takes its learning rate."""
-        if log is not None:
-            self.rollbacks = len(log.rollbacks)
-            since = log.rollbacks[-1].to if log.rollbacks else 0
-            self.guard.follow(log.records, since, self.optimizer.estimator)
-            self.stepper.slower = 0.5**self.rollbacks
-
-    @property
-    def _checkpoints(self) -> tuple[Path, Path]:
-        return self.folder.snapshot, self.folder.earlier
-
-    def _rebuild(self) -> None:
-        """Makes θ again as the log has it."""
-        rebuild(self.folder.trajectory, self._checkpoints, self.optimizer)
+        self.guard.see(self.optimizer.estimated)
+        trouble = self.guard.trouble() if self.settings.rollbacks else ""
+        if not trouble:
+            self._evaluate_if_due()
+        return trouble
 
     def _note(self, entry: dict[str, Any]) -> None:
         """Something befell the run, and it goes on."""
@@ -342,42 +304,3 @@ class Tuner:
         return make_optimizer(
             self.model, settings, self.metric.higher_is_better, estimator, decodes
         )
-
-
-def make_optimizer(
-    model: torch.nn.Module,
-    settings: Settings,
-    maximize: bool,
-    estimator: ZOEstimator | None = None,
-    decodes: bool = False,
-) -> ZOOptimizer:
-    """The optimizer that settings describe; rates that are still to be found are any.
-
-    Args:
-        model: what is tuned.
-        settings: how.
-        maximize: whether the objective is higher-is-better.
-        estimator: takes the place of the settings' own.
-        decodes: whether a probe generates texts. In half precision overlay, which is the engine
-            otherwise, would perturb every matrix anew for each token, so it is copy.
-    """
-    lr, eps = (1.0 if rate == AUTO else float(rate) for rate in (settings.lr, settings.eps))
-    options = {"eps": eps, "direction": settings.direction}
-    if settings.n_final:
-        registry.make_estimator(settings.estimator, **options, n=settings.n_final)
-    if estimator is None:
-        estimator = registry.make_estimator(settings.estimator, **options, n=settings.n)
-    engine = estimator.engine if settings.engine == "auto" else settings.engine
-    if engine == "auto" and decodes and is_half(model.parameters()):
-        engine = "copy"
-    return ZOOptimizer(
-        model,
-        lr=lr,
-        estimator=estimator,
-        engine=engine,
-        update=registry.make_update(settings.update, **settings.update_options),
-        weight_decay=settings.weight_decay,
-        params=settings.params or None,
-        maximize=maximize,
-        seed=settings.seed,
-    )

@@ -20,8 +20,8 @@ from zoopt.interfaces import Evaluate, GradientEstimate, Probe
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1e0)
 """The scales ε at which slopes are compared."""
-AGREE = 0.99
-"""Cosine from which on slopes at two scales are the same."""
+AGREE = 0.98
+"""Concordance from which on slopes at two scales are the same: they differ by a fifth."""
 
 
 class Ladder(ZOEstimator):
@@ -72,16 +72,18 @@ class Slopes:
         return cls(tuple(scales), (plus - minus) / (2 * eps), second)
 
     def agreement(self) -> list[float]:
-        """How far the slopes at each scale but the first are those at the one before, as a cosine.
+        """How far the slopes at each scale but the first are those at the one before: 1 − D.
 
-        A scale at which nothing changed agrees with nothing.
+        D = Σ(a − b)² / Σ(a² + b²), Lin's coefficient of concordance (1989) about zero. It is 1 for
+        equal slopes, about 0 for unrelated ones and for such as grow with the scale. A scale at
+        which nothing changed agrees with nothing.
         """
-        cosines = []
-        for before, after in zip(self.first.T, self.first.T[1:], strict=False):
-            sizes = float(np.linalg.norm(before) * np.linalg.norm(after))
-            usable = math.isfinite(sizes) and sizes > 0
-            cosines.append(float(before @ after) / sizes if usable else -math.inf)
-        return cosines
+        found = []
+        for a, b in zip(self.first.T, self.first.T[1:], strict=False):
+            size, usable = float(a @ a + b @ b), bool(a.any() and b.any())
+            usable = usable and math.isfinite(size)
+            found.append(1.0 - float((a - b) @ (a - b)) / size if usable else -math.inf)
+        return found
 
     def best_scale(self) -> float:
         """The largest ε at which the slopes are still those of a smaller one.
@@ -92,15 +94,15 @@ class Slopes:
         Raises:
             ValueError: at no scale did the objective change along any direction.
         """
-        cosines = self.agreement()
-        if max(cosines) == -math.inf:
+        found = self.agreement()
+        if max(found) == -math.inf:
             raise ValueError(
                 f"the objective did not change for probes of eps {self.scales[0]:g} to "
                 f"{self.scales[-1]:g}: it does not depend on the tuned parameters, or moves in "
                 "jumps too rare for a batch. Take larger batches, or begin with a smooth surrogate"
             )
-        agreeing = [j for j, cosine in enumerate(cosines) if cosine >= AGREE]
-        return self.scales[1 + (agreeing[-1] if agreeing else int(np.argmax(cosines)))]
+        agreeing = [j for j, concordance in enumerate(found) if concordance >= AGREE]
+        return self.scales[1 + (agreeing[-1] if agreeing else int(np.argmax(found)))]
 
     def slope(self, scale: float) -> float:
         """Root mean square of zᵀ∇L at a scale: about ‖∇L‖ of a batch."""

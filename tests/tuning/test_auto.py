@@ -1,0 +1,263 @@
+"""Rates that a run finds itself: against closed forms, and as part of a run that may be killed."""
+
+import json
+import math
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import zoopt
+from zoopt import trajectory
+from zoopt.seeds import direction_seeds
+from zoopt.tuning.race import APART, FIELD, laps_of, race
+from zoopt.tuning.slopes import LADDER, Ladder, Slopes, largest_rate
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def slopes_of(loss, d=50, directions=6, scales=LADDER, noise=0.0):
+    """Slopes along Rademacher directions at θ = 0, of a function of θ."""
+    rng = np.random.default_rng(0)
+    losses = []
+    for _ in range(directions):
+        z = rng.choice([-1.0, 1.0], d)
+        places = [np.zeros(d), *(side * e * z for e in scales for side in (1, -1))]
+        losses.append([loss(place) + noise * rng.standard_normal() for place in places])
+    return Slopes.of(scales, losses)
+
+
+G = np.linspace(-1, 1, 50)
+
+
+def test_of_a_quadratic_slope_and_curvature_are_exact():
+    h = np.linspace(0.1, 2.0, 50)
+    slopes = slopes_of(lambda x: x @ G + x @ (h * x) / 2)
+    assert min(slopes.agreement()) > 0.999999
+    assert slopes.best_scale() == LADDER[-1]
+    assert slopes.curvature(1e-1) == pytest.approx(h.sum())
+    assert slopes.slope(1e-1) == pytest.approx(np.linalg.norm(G), rel=0.5)
+
+
+def test_noise_takes_the_small_scales_and_higher_terms_the_large_ones():
+    cubic = slopes_of(lambda x: x @ G + 30 * (x @ G) ** 3, noise=1e-6)
+    exact = cubic.first[:, LADDER.index(1e-2)]
+    chosen = cubic.best_scale()
+    assert 3e-3 <= chosen <= 3e-2
+    at = cubic.first[:, LADDER.index(chosen)]
+    assert at == pytest.approx(exact, rel=0.15, abs=0.01)
+    noisy = slopes_of(lambda x: x @ G, noise=1e-2)
+    assert noisy.best_scale() >= 1e-1
+
+
+def test_of_an_objective_that_moves_in_jumps_the_scale_that_agrees_most_is_taken():
+    slopes = slopes_of(lambda x: round(20 * float(x @ G)) / 20)
+    assert slopes.best_scale() >= 3e-2
+
+
+def test_an_objective_that_never_changes_is_an_error():
+    with pytest.raises(ValueError, match=r"did not change .* larger batches"):
+        slopes_of(lambda x: 1.0).best_scale()
+    flat = slopes_of(lambda x: 1.0, scales=(1e-2,))
+    with pytest.raises(ValueError, match=r"eps 0\.01"):
+        largest_rate(flat, 1e-2, [[0.0]])
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_for_spsa_the_largest_rate_is_n_over_the_trace(n):
+    slopes = slopes_of(lambda x: x @ G + x @ x)
+    c = slopes.first[:, LADDER.index(1e-2)]
+    estimates = [[value / n] * n for value in c]
+    assert largest_rate(slopes, 1e-2, estimates) == pytest.approx(n / 100)
+
+
+def test_at_the_largest_rate_spsa_gains_most():
+    d, steps = 64, 40
+    h = torch.ones(d)
+    ends = {}
+    for factor in (0.25, 1.0, 4.0):
+        x = torch.nn.Parameter(torch.ones(d))
+        opt = zoopt.ZOOptimizer(
+            [x], lr=factor / d, estimator=zoopt.SPSA(eps=1e-2, direction="rademacher"), seed=1
+        )
+        for _ in range(steps):
+            opt.step(lambda x=x: (h * x**2).sum() / 2)
+        ends[factor] = float((x.detach() ** 2).sum())
+    assert ends[1.0] == min(ends.values())
+
+
+def test_a_ladder_asks_for_both_sides_at_every_scale():
+    x = torch.nn.Parameter(torch.zeros(3))
+    ladder = Ladder((0.1, 0.3), "rademacher", "copy")
+    opt = zoopt.ZOOptimizer([x], estimator=ladder)
+    opt.estimate(lambda: x.sum())
+    (seed,) = direction_seeds(0, 0, 1)
+    assert opt.estimated.seeds == (seed,)
+    assert opt.estimated.coefficients == (0.0,)
+    base, *sides = opt.estimated.losses
+    assert base == 0.0
+    assert sides[0] == pytest.approx(-sides[1])
+    assert sides[2] == pytest.approx(3 * sides[0], rel=1e-5)
+
+
+def parabola(best):
+    """Scores of a race whose best rate is known, and the steps that each was asked for."""
+    asked = {}
+
+    def trial(lr, steps):
+        asked.setdefault(lr, []).append(steps)
+        return math.log2(lr / best) ** 2
+
+    return trial, asked
+
+
+@pytest.mark.parametrize("best", [1.0, 0.25, 1 / 32, 4.0, 1 / 200])
+def test_a_race_finds_the_best_rate_also_outside_of_its_field(best):
+    trial, asked = parabola(best)
+    laps = race(1.0, 130, trial)
+    assert abs(math.log2(laps[-1].lr / best)) <= 0.5
+    assert max(asked[laps[-1].lr]) == laps_of(130)[-1]
+    assert sum(len(steps) > 1 for steps in asked.values()) <= (FIELD + 4 + 1) // 2
+    rates = sorted(asked)
+    assert all(b / a == pytest.approx(APART, rel=0.02) for a, b in pairwise(rates))
+
+
+def test_a_race_in_which_nothing_is_finite_is_an_error():
+    with pytest.raises(ValueError, match="not finite after 10 steps at any learning rate"):
+        race(1.0, 130, lambda lr, steps: math.inf)
+
+
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+def test_a_run_finds_its_rates_learns_and_replays(blobs, settings, tmp_path, engine):
+    settings |= {"lr": "auto", "eps": "auto", "steps": 80, "engine": engine}
+    model, task = blobs()
+    result = zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
+    assert result.stop == {"steps": 80}
+    assert result.report.row("accuracy").gain.value > 0.4
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (said,) = [line for line in lines if "auto" in line]
+    choice = said["auto"]
+    assert choice["eps"] in LADDER
+    assert choice["laps"][-1]["lr"] == choice["lr"]
+    steps = [line for line in lines if "value" in line]
+    assert [line["step"] for line in steps] == list(range(1, 81))
+    assert steps[0]["lr"] == choice["lr"]
+    # Every evaluation of a minibatch is counted: the search's, the noise floor's two, two a step.
+    assert steps[-1]["forwards"] == choice["forwards"] + 2 + 2 * 80
+    base, _ = blobs()
+    zoopt.replay(base, tmp_path, step="best")
+    assert torch.equal(weights(base), weights(model))
+
+
+def test_the_run_is_the_one_that_the_found_rates_give(blobs, settings, tmp_path):
+    settings |= {"steps": 40}
+    found, task = blobs()
+    zoopt.tune(found, task=task, run_dir=tmp_path / "a", **{**settings, "lr": "auto"})
+    records = trajectory.read(tmp_path / "a" / "trajectory.jsonl").records
+    given, task = blobs()
+    zoopt.tune(given, task=task, run_dir=tmp_path / "b", **{**settings, "lr": records[0].lr[0]})
+    assert trajectory.read(tmp_path / "b" / "trajectory.jsonl").records == records
+    assert torch.equal(weights(found), weights(given))
+
+
+def test_eps_alone_may_be_found(blobs, settings, tmp_path):
+    model, task = blobs()
+    zoopt.tune(model, task=task, run_dir=tmp_path, **{**settings, "eps": "auto"})
+    choice = json.loads((tmp_path / "auto.json").read_text())
+    assert choice["laps"] == []
+    records = trajectory.read(tmp_path / "trajectory.jsonl").records
+    assert {record.eps for record in records} == {(choice["eps"],)}
+    assert records[0].lr == (settings["lr"],)
+
+
+class Interrupting(zoopt.HeadClassification):
+    """A task whose n-th forward is interrupted."""
+
+    def forward(self, model, examples):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return super().forward(model, examples)
+
+
+@pytest.mark.parametrize("forwards", [9, 90, 150])
+def test_an_interrupted_search_goes_on_where_it_was(blobs, settings, tmp_path, forwards):
+    settings |= {"lr": "auto", "eps": "auto", "steps": 40}
+    whole, task = blobs()
+    zoopt.tune(whole, task=task, run_dir=tmp_path / "whole", **settings)
+    model, task = blobs()
+    before = weights(model)
+    task.__class__, task.left = Interrupting, forwards
+    with pytest.raises(KeyboardInterrupt):
+        zoopt.tune(model, task=task, run_dir=tmp_path / "parts", **settings)
+    assert torch.equal(weights(model), before)
+    model, task = blobs()
+    zoopt.tune(model, task=task, run_dir=tmp_path / "parts", **settings)
+    assert torch.equal(weights(model), weights(whole))
+    for name in ("auto.json", "trajectory.jsonl"):
+        texts = [(tmp_path / part / name).read_text() for part in ("parts", "whole")]
+        assert texts[0] == texts[1]
+
+
+def test_a_run_killed_right_after_its_search_begins_with_the_winner(blobs, settings, tmp_path):
+    settings |= {"lr": "auto", "steps": 40}
+    whole, task = blobs()
+    zoopt.tune(whole, task=task, run_dir=tmp_path / "run", **settings)
+    log = (tmp_path / "run" / "trajectory.jsonl").read_text()
+    kept = tmp_path / "killed"
+    kept.mkdir()
+    for name in ("config.yaml", "auto.json", "before.npz"):
+        shutil.copy(tmp_path / "run" / name, kept / name)
+    shutil.copytree(tmp_path / "run" / "auto", kept / "auto")
+    model, task = blobs()
+    zoopt.tune(model, task=task, run_dir=kept, **settings)
+    assert (kept / "trajectory.jsonl").read_text() == log
+    assert torch.equal(weights(model), weights(whole))
+
+
+def test_comparisons_have_no_numbers_to_find_rates_with(blobs, settings, tmp_path):
+    model, task = blobs()
+    objective = zoopt.comparison(lambda a, b: 0.0, needs="scores", name="tie")
+    with pytest.raises(ValueError, match=r"only compares.*give both"):
+        zoopt.tune(
+            model,
+            task=task,
+            run_dir=tmp_path,
+            **{**settings, "objective": objective, "lr": "auto"},
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": "automatic"}, "lr='automatic' must be a positive number, or 'auto'"),
+        ({"eps": 0.0}, "eps=0.0 must be a positive"),
+        ({"eps_schedule": "cosine"}, "eps_schedule"),
+        ({"n_final": -1}, "n_final=-1 must be 0"),
+        ({"estimator": "spsa", "n_final": 3}, "use 'nspsa'"),
+    ],
+)
+def test_wrong_rates_are_refused(blobs, settings, tmp_path, change, message):
+    model, task = blobs()
+    with pytest.raises(ValueError, match=message):
+        zoopt.tune(model, task=task, run_dir=tmp_path, **{**settings, **change})
+
+
+def test_schedules_run_their_course_and_replay(blobs, settings, tmp_path):
+    settings |= {"eps_schedule": "linear", "schedule": "power", "n": 2, "n_final": 6, "steps": 9}
+    model, task = blobs()
+    zoopt.tune(model, task=task, run_dir=tmp_path, estimator="nspsa", **settings)
+    records = trajectory.read(tmp_path / "trajectory.jsonl").records
+    assert [len(record.seeds) for record in records] == [2, 2, 3, 4, 4, 4, 5, 6, 6]
+    assert [record.eps[0] for record in records] == pytest.approx(
+        [0.01 * (1 - 0.9 * k / 9) for k in range(9)]
+    )
+    ratio = records[8].lr[0] / records[0].lr[0]
+    assert ratio == pytest.approx(((9 / 10 + 1) / (8 + 9 / 10 + 1)) ** 0.602)
+    base, _ = blobs()
+    zoopt.replay(base, tmp_path, step="best")
+    assert torch.equal(weights(base), weights(model))

@@ -1,0 +1,192 @@
+"""The guard: spikes are cut, a run that diverges goes back, and all of it is in the log."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import zoopt
+from zoopt import trajectory
+from zoopt.interfaces import GradientEstimate
+from zoopt.tuning.guard import WINDOW, Guard
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def watched(losses, clip=10.0):
+    guard = Guard(clip)
+    for loss in losses:
+        guard.see(GradientEstimate((1,), (0.1,), (loss, loss)))
+    return guard
+
+
+@pytest.mark.parametrize(
+    ("later", "lost"),
+    [
+        ([1.0] * 30, False),
+        ([1.2] * 30, False),  # within the scatter of the first
+        ([5.0] * (WINDOW // 2 - 1) + [1.0] * 11, False),  # a few bad batches
+        ([3.0] * WINDOW, True),
+        ([0.1] * 30 + [0.9] * WINDOW, False),  # worse than it was, not than at the start
+    ],
+)
+def test_a_run_is_lost_where_it_is_far_worse_than_at_the_start(later, lost):
+    start = [0.9, 1.0, 1.1] * 4
+    assert bool(watched([*start, *later]).trouble()) is lost
+
+
+def test_maximized_objectives_are_judged_by_what_is_minimized():
+    assert not watched([-0.5] * WINDOW + [-0.9] * 30).trouble()
+    assert "from 0.9 to 0.1" in watched([-0.9] * WINDOW + [-0.1] * 30).trouble()
+
+
+def test_the_bound_follows_the_median_and_ignores_silent_directions():
+    guard = Guard(clip=3.0)
+    for c in [0.0] * 50 + [0.2, -0.4, 0.6] * 4:
+        guard.see(GradientEstimate((1,), (c,), (1.0,)))
+    assert guard.bound == pytest.approx(3.0 * 0.4)
+    assert Guard(clip=0.0).bound is None
+    assert Guard(clip=3.0).bound is None
+
+
+class Spiked(zoopt.HeadClassification):
+    """A task whose objective is wrong for a while, by the count of its batches of 8."""
+
+    def forward(self, model, examples):
+        logits = super().forward(model, examples)
+        self.count = getattr(self, "count", 0) + (len(examples) == 8)
+        if self.count in self.wrong and len(examples) == 8:
+            return logits + self.wrong[self.count] * torch.tensor([1.0, -1.0])
+        return logits
+
+
+def test_a_spike_moves_theta_no_further_than_its_bound(blobs, settings, tmp_path):
+    model, task = blobs()
+    task.__class__, task.wrong = Spiked, {2 + 2 * 20 + 1: 500.0}
+    zoopt.tune(model, task=task, run_dir=tmp_path, **{**settings, "eval_every": 30})
+    records = trajectory.read(tmp_path / "trajectory.jsonl").records
+    spiked = max(records, key=lambda record: abs(record.losses[0] - record.losses[1]))
+    c = (spiked.losses[0] - spiked.losses[1]) / (2 * spiked.eps[0])
+    assert spiked.clip is not None
+    assert abs(c) > 100 * spiked.clip
+    tuned = weights(model)
+    again, _ = blobs()
+    zoopt.replay(again, tmp_path, step="best")
+    assert torch.equal(weights(again), tuned)
+
+
+def test_a_run_that_diverges_goes_back_and_ends_well(tmp_path):
+    """Of θ²/2 in one dimension: at η = 2.1 a step multiplies θ by −1.1, at 1.05 by −0.05."""
+
+    def tuned(run_dir, **settings):
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(model.weight)
+        result = zoopt.tune(
+            model,
+            train=[0],
+            objective=zoopt.metric(
+                lambda model, batch: float(model.weight.detach() ** 2) / 2, higher_is_better=False
+            ),
+            direction="rademacher",
+            lr=2.1,
+            eps=1e-2,
+            steps=60,
+            schedule="constant",
+            clip=0.0,
+            run_dir=run_dir,
+            quiet=True,
+            **settings,
+        )
+        return model, result, trajectory.read(run_dir / "trajectory.jsonl")
+
+    lost, result, log = tuned(tmp_path / "lost", rollbacks=0)
+    assert not log.rollbacks
+    assert float(lost.weight.detach()) ** 2 > 1e3
+    model, result, log = tuned(tmp_path / "kept")
+    (rollback,) = log.rollbacks
+    assert rollback.at - rollback.to == 2 * WINDOW
+    assert [record.lr[0] for record in log.records] == [2.1] * rollback.to + [1.05] * (
+        60 - rollback.to
+    )
+    assert [record.step for record in log.records] == list(range(60))
+    assert float(model.weight.detach()) ** 2 < 1e-6
+    assert result.stop == {"steps": 60}
+    base = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(base.weight)
+    zoopt.replay(base, tmp_path / "kept")
+    assert torch.equal(base.weight, model.weight)
+    lines = (tmp_path / "kept" / "metrics.jsonl").read_text().splitlines()
+    assert sum("rollback" in json.loads(line) for line in lines) == 1
+
+
+def test_a_number_that_is_not_finite_takes_the_run_back(blobs, settings, tmp_path):
+    model, task = blobs()
+    task.__class__, task.wrong = Spiked, {2 + 2 * 24 + 1: math.nan}
+    result = zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
+    log = trajectory.read(tmp_path / "trajectory.jsonl")
+    assert result.stop == {"steps": 30}
+    assert len(log.rollbacks) == 1
+    assert "NaN" in log.rollbacks[0].why
+    assert (log.rollbacks[0].to, log.rollbacks[0].at) == (20, 24)
+
+
+def test_without_rollbacks_it_ends_the_run(blobs, settings, tmp_path):
+    model, task = blobs()
+    task.__class__, task.wrong = Spiked, {2 + 2 * 24 + 1: math.nan}
+    result = zoopt.tune(model, task=task, run_dir=tmp_path, rollbacks=0, **settings)
+    assert "non-finite objective" in result.stop
+    assert result.steps < 30
+
+
+def test_a_run_that_diverges_however_slowly_it_goes_ends(blobs, settings, tmp_path):
+    model, task = blobs()
+    task.__class__, task.wrong = Spiked, dict.fromkeys(range(50, 10_000), math.nan)
+    result = zoopt.tune(model, task=task, run_dir=tmp_path, rollbacks=2, **settings)
+    assert "non-finite objective" in result.stop
+    assert len(trajectory.read(tmp_path / "trajectory.jsonl").rollbacks) == 2
+
+
+@pytest.mark.parametrize("after", [0, 3, 12])
+def test_a_run_interrupted_after_going_back_ends_as_the_uninterrupted_one(
+    blobs, settings, tmp_path, after
+):
+    """The objective fails at one step at its first learning rate, and at none lower."""
+
+    class Fails(zoopt.Callback):
+        def __init__(self, left=None):
+            self.left, self.back = left, False
+
+        def on_step(self, metrics, step):
+            self.back = self.back or metrics["lr"] < settings["lr"] / 2
+            if self.left is not None and self.back:
+                self.left -= 1
+
+        def stop(self):
+            return {"test": 0} if self.left is not None and self.left < 0 else {}
+
+    class FailsFast(zoopt.HeadClassification):
+        def forward(self, model, examples):
+            logits = super().forward(model, examples)
+            lost = weights(model).norm() > limit
+            return logits * math.nan if lost else logits
+
+    settings |= {"lr": 3.0, "schedule": "constant", "rollbacks": 9}
+    base, _ = blobs()
+    limit = 1.5 * float(weights(base).norm())
+    ends = []
+    for left in (None, after):
+        model, task = blobs()
+        task.__class__ = FailsFast
+        folder = tmp_path / str(left)
+        zoopt.tune(model, task=task, run_dir=folder, callbacks=[Fails(left)], **settings)
+        if left is not None:
+            model, task = blobs()
+            task.__class__ = FailsFast
+            zoopt.tune(model, task=task, run_dir=folder, **settings)
+        ends.append((weights(model), (folder / "trajectory.jsonl").read_text()))
+    assert "rollback" in ends[0][1]
+    assert ends[0][1] == ends[1][1]
+    assert torch.equal(ends[0][0], ends[1][0])

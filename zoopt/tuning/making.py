@@ -1,0 +1,50 @@
+"""The optimizer that a run's settings describe."""
+
+from __future__ import annotations
+
+import torch
+
+from zoopt import registry
+from zoopt.estimators import ZOEstimator
+from zoopt.masters import is_half
+from zoopt.optimizer import ZOOptimizer
+from zoopt.tuning.settings import AUTO, Settings
+
+
+def make_optimizer(
+    model: torch.nn.Module,
+    settings: Settings,
+    maximize: bool,
+    estimator: ZOEstimator | None = None,
+    decodes: bool = False,
+) -> ZOOptimizer:
+    """The optimizer that settings describe; rates that are still to be found are any.
+
+    Args:
+        model: what is tuned.
+        settings: how.
+        maximize: whether the objective is higher-is-better.
+        estimator: takes the place of the settings' own.
+        decodes: whether a probe generates texts. In half precision overlay, which is the engine
+            otherwise, would perturb every matrix anew for each token, so it is copy.
+    """
+    lr, eps = (1.0 if rate == AUTO else float(rate) for rate in (settings.lr, settings.eps))
+    options = {"eps": eps, "direction": settings.direction}
+    if settings.n_final:
+        registry.make_estimator(settings.estimator, **options, n=settings.n_final)
+    if estimator is None:
+        estimator = registry.make_estimator(settings.estimator, **options, n=settings.n)
+    engine = estimator.engine if settings.engine == "auto" else settings.engine
+    if engine == "auto" and decodes and is_half(model.parameters()):
+        engine = "copy"
+    return ZOOptimizer(
+        model,
+        lr=lr,
+        estimator=estimator,
+        engine=engine,
+        update=registry.make_update(settings.update, **settings.update_options),
+        weight_decay=settings.weight_decay,
+        params=settings.params or None,
+        maximize=maximize,
+        seed=settings.seed,
+    )

@@ -1,0 +1,75 @@
+"""Going back: a run that diverges loses some steps, and goes on with half the learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from zoopt import checkpoint, trajectory
+from zoopt.tuning.folder import RunFolder
+from zoopt.tuning.guard import WINDOW, Guard
+from zoopt.tuning.recovery import rebuild
+from zoopt.tuning.stepping import Stepper
+
+_SLOWER = 0.5
+"""What each time multiplies the learning rate with."""
+
+
+class Rollbacks:
+    """The times that a run went back. All about them is in the run's log.
+
+    Args:
+        folder: the run's files.
+        stepper: makes its steps, at the learning rate that is said here.
+        guard: judges them.
+    """
+
+    def __init__(self, folder: RunFolder, stepper: Stepper, guard: Guard) -> None:
+        self._folder, self._stepper, self._guard = folder, stepper, guard
+        self._checkpoints = folder.snapshot, folder.earlier
+        self._made: tuple[trajectory.Rollback, ...] = ()
+
+    def back(self, why: str, log: trajectory.Trajectory) -> bool:
+        """Goes back to the best evaluation, or some steps; False where that is no help any more.
+
+        Checkpoints of steps that do not count any more go first, then the lines of metrics, then
+        the log: a run that is killed in between repeats what the log says.
+        """
+        metrics, at = self._folder.metrics, self._stepper.optimizer.steps
+        reached = {path: checkpoint.step_of(path, at + 1) for path in self._checkpoints}
+        usable = [step for step in reached.values() if step <= at]
+        if at == 0 or not usable or len(self._made) >= self._stepper.settings.rollbacks:
+            return False
+        best = metrics.best_step(self._stepper.metric.higher_is_better) or 0
+        to = max(min(usable), best, at - 2 * WINDOW)
+        for path, step in reached.items():
+            if step > to:
+                path.unlink(missing_ok=True)
+        rollback = trajectory.Rollback(to, at, why)
+        metrics.append({"step": to, "rollback": asdict(rollback)})
+        log.roll_back(rollback)
+        self.rebuild()
+        self._folder.reread()
+        self.look_back()
+        return True
+
+    def look_back(self) -> None:
+        """Takes from the log what the guard should have seen, and how much slower the run is."""
+        if self._folder.log is None:
+            return
+        self._made = self._folder.log.rollbacks
+        since = self._made[-1].to if self._made else 0
+        self._guard.follow(self._folder.log.records, since, self._stepper.optimizer.estimator)
+        self._stepper.slower = _SLOWER ** len(self._made)
+
+    def rebuild(self) -> None:
+        """Makes θ again as the log has it."""
+        rebuild(self._folder.trajectory, self._checkpoints, self._stepper.optimizer)
+
+    def __str__(self) -> str:
+        if not self._made:
+            return "never back"
+        last = self._made[-1]
+        return (
+            f"back from step {last.at} to {last.to}, and on with "
+            f"{self._stepper.slower:g} of the learning rate"
+        )
