@@ -424,7 +424,7 @@ def test_without_a_compiler_one_warning_says_what_to_install(
     assert "no C++ compiler found" in caplog.text
 
 
-# -------------------------------------------------------------------------------- a result elsewhere
+# ------------------------------------------------------------------------------- a result elsewhere
 
 
 @pytest.mark.parametrize(
