@@ -112,12 +112,15 @@ class Change:
         index: its position in θ, part of the key of z.
         terms: (seed, coefficient) pairs.
         decay: what the tensor is multiplied with first.
+        into: where the result is written, of the same shape and dtype; None for the tensor itself,
+            which otherwise stays as it is.
     """
 
     tensor: torch.Tensor = field(repr=False)
     index: int
     terms: Terms
     decay: float = 1.0
+    into: torch.Tensor | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Direction(Protocol):
         """Learns which tensors θ consists of (a family may normalize over all of them)."""
 
     def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
-        """Makes the changes in place, each with one read and one write of its tensor.
+        """Makes the changes, each with one read of its tensor and one write, there or ``into``.
 
         Sums are accumulated in fp32 (fp64 for fp64) and rounded once: to nearest, or in half
         precision at random so that the mean is exact.

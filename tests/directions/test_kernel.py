@@ -422,3 +422,32 @@ def test_without_a_compiler_one_warning_says_what_to_install(
     assert len(caplog.records) == 1
     assert "apt-get install g++" in caplog.text
     assert "no C++ compiler found" in caplog.text
+
+
+# ------------------------------------------------------------------------------- a result elsewhere
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "compiled"),
+    [(dtype, number, False) for dtype in DTYPES for number in (1, 3, 9)]
+    + [(torch.float32, 1, True)],
+)
+@each_unit
+def test_a_result_written_elsewhere_is_the_one_in_place(
+    unit: Unit, dtype: torch.dtype, number: int, compiled: bool
+) -> None:
+    """Of a long tensor, processed where it is, of short ones, and of one with other strides."""
+    given = ramp(300 * 512 + 5, dtype), ramp(700, dtype), ramp(48, dtype).view(6, 8).T
+    made = []
+    for apart in (False, True):
+        tensors = [tensor.clone() for tensor in given]
+        results = [torch.full_like(tensor, torch.nan) for tensor in tensors] if apart else tensors
+        changes = [
+            Change(tensor, index, terms_of(number), 0.5, into if apart else None)
+            for index, (tensor, into) in enumerate(zip(tensors, results, strict=True))
+        ]
+        kernel.add_(changes, unit, stochastic_rounding=number == 3, compiled=compiled)
+        made.append(results)
+        if apart:
+            assert all(map(torch.equal, tensors, given))
+    assert all(map(torch.equal, *made))

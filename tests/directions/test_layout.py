@@ -91,13 +91,13 @@ def test_nothing_is_changed_where_one_of_them_cannot_be() -> None:
 
 def test_batches_cover_every_element_once_and_keep_their_limits() -> None:
     flats = tensors()
-    pieces = [Piece(flat, index, 0, 0) for index, flat in enumerate(flats)]
+    pieces = [Piece(flat, index, 0, 0, flat) for index, flat in enumerate(flats)]
     made = list(layout.batches(pieces, most=16))
     assert len(made) > 2
     for batch in made:
         assert sum(piece.blocks for piece in batch.pieces) <= 16
         assert sum(piece.blocks for piece in batch.pooled) <= 6
-        for _, blocks in batch.runs():
+        for _, blocks, _ in batch.runs():
             blocks.add_(100.0)
     for flat, plain in zip(flats, tensors(), strict=True):
         assert torch.equal(flat, plain + 100.0)

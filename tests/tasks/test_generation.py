@@ -116,3 +116,38 @@ def test_sampled_texts_are_tuned_and_a_run_repeats_itself(tokenizer, config, tmp
         not torch.equal(tensor, ended[0][key])
         for key, tensor in LlamaForCausalLM(config).state_dict().items()
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "asked", "engine"),
+    [
+        (torch.bfloat16, "auto", "copy"),
+        (torch.bfloat16, "overlay", "overlay"),
+        (torch.float32, "auto", "inplace"),
+    ],
+)
+def test_in_half_precision_a_run_that_generates_copies(
+    tokenizer, config, tmp_path, dtype, asked, engine
+):
+    """And comes back from its log bit for bit, norms in fp32 among the tuned."""
+    metric = zoopt.Metric("early", early, True, needs="texts")
+    models = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        models.append(LlamaForCausalLM(config).to(dtype))
+    zoopt.tune(
+        models[0],
+        task=generation(tokenizer),
+        objective=metric,
+        engine=asked,
+        eps=0.05,
+        lr=1e-2,
+        steps=3,
+        batch_size=3,
+        run_dir=tmp_path,
+        quiet=True,
+    )
+    log = zoopt.trajectory.read(tmp_path / "trajectory.jsonl")
+    assert log.header["engine"] == engine
+    assert zoopt.replay(models[1], tmp_path) == 3
+    assert all(map(torch.equal, models[0].parameters(), models[1].parameters()))

@@ -46,8 +46,8 @@ def add_(
     """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index], accumulated in fp32 and rounded once.
 
     Args:
-        changes: tensors that share no memory. One that is not contiguous passes through a
-            contiguous copy of itself.
+        changes: tensors, and where their results go, that share no memory. What is not contiguous
+            passes through a contiguous copy.
         unit: the family that z is drawn from.
         stochastic_rounding: round fp16 and bf16 results up or down at random so that the mean is
             exact; otherwise to nearest. Without effect on fp32 and fp64.
@@ -61,20 +61,39 @@ def add_(
             tensor = change.tensor
             kind = change.terms, change.decay, tensor.dtype, tensor.device
             alike.setdefault(kind, []).append(change)
+        elif change.into is not None:
+            change.into.copy_(change.tensor)
     for (terms, decay, dtype, device), members in alike.items():
         stochastic = stochastic_rounding and dtype in HALF
         total = _Sum(unit, terms, decay, dtype, device, stochastic, compiled)
-        flats = [change.tensor.detach().contiguous().view(-1) for change in members]
+        places = [_Place(change) for change in members]
         pieces = (
             piece
-            for flat, change in zip(flats, members, strict=True)
-            for piece in pieces_of(flat, change.index, first)
+            for place, change in zip(places, members, strict=True)
+            for piece in pieces_of(place.flat, change.index, first, place.into)
         )
         for batch in batches(pieces, total.blocks_at_once):
             total.add_to(batch)
-        for flat, change in zip(flats, members, strict=True):
-            if flat.data_ptr() != change.tensor.data_ptr():
-                change.tensor.detach().copy_(flat.view(change.tensor.shape))
+        for place in places:
+            place.write()
+
+
+class _Place:
+    """A change's tensor, and where its result goes, as contiguous runs of elements."""
+
+    def __init__(self, change: Change) -> None:
+        self.flat = change.tensor.detach().contiguous().view(-1)
+        self.into: Tensor | None = None
+        self._wanted = change.tensor.detach() if change.into is None else change.into.detach()
+        if change.into is not None:
+            straight = self._wanted.is_contiguous()
+            self.into = self._wanted.view(-1) if straight else torch.empty_like(self.flat)
+
+    def write(self) -> None:
+        """Copies the result to where it is wanted, if it is not there."""
+        result = self.flat if self.into is None else self.into
+        if result.data_ptr() != self._wanted.data_ptr():
+            self._wanted.copy_(result.view(self._wanted.shape))
 
 
 @torch.no_grad()
@@ -147,23 +166,26 @@ class _Sum:
             if self.stochastic
             else block  # not used
         )
-        for rows, blocks in batch.runs():
+        for rows, blocks, into in batch.runs():
             if len(launches) == 1:
                 coefficients, sources = launches[0]
-                self._launch(blocks, coefficients, sources[rows], rounding[rows], self.stochastic)
+                where = sources[rows], rounding[rows]
+                self._launch(blocks, into, coefficients, *where, self.stochastic)
                 continue
-            acc = blocks.to(accumulator(self.dtype))
+            acc = blocks.to(accumulator(self.dtype), copy=into is not blocks)
             for coefficients, sources in launches:
-                self._launch(acc, coefficients, sources[rows], rounding[rows], stochastic=False)
+                where = sources[rows], rounding[rows]
+                self._launch(acc, acc, coefficients, *where, stochastic=False)
             if self.stochastic:
                 word = random_word(*_places(rounding[rows]))
                 acc = stochastic_round(acc, self.dtype, word)
-            if acc is not blocks:
-                blocks.copy_(acc)
+            if acc is not into:
+                into.copy_(acc)
 
     def _launch(
         self,
         blocks: Tensor,
+        into: Tensor,
         coefficients: Tensor,
         sources: Tensor,
         rounding: Tensor,
@@ -171,11 +193,12 @@ class _Sum:
     ) -> None:
         words = self.unit.name, len(coefficients) - 1, blocks.dtype, blocks.device.type
         name = "_".join(str(word).removeprefix("torch.") for word in words)
+        in_place = into is blocks
         _run(
-            f"{name}_stochastic" if stochastic else name,
-            _make_sum(self.unit, stochastic),
+            f"{name}{'_stochastic' if stochastic else ''}{'' if in_place else '_apart'}",
+            _make_sum(self.unit, stochastic, in_place),
             self.compiled,
-            rows=(blocks, sources, rounding),
+            rows=(blocks, sources, rounding) if in_place else (into, blocks, sources, rounding),
             constants=(coefficients,),
         )
 
@@ -223,11 +246,16 @@ def _run(
 
 
 @functools.cache
-def _make_sum(unit: Unit, stochastic: bool) -> compilation.Source:
+def _make_sum(unit: Unit, stochastic: bool, in_place: bool) -> compilation.Source:
     """The kernel for a family: what is compiled, and what eager execution runs as it stands."""
 
     def add_to_blocks(
         coefficients: Tensor, blocks: Tensor, sources: Tensor, rounding: Tensor
+    ) -> None:
+        add_into(coefficients, blocks, blocks, sources, rounding)
+
+    def add_into(
+        coefficients: Tensor, into: Tensor, blocks: Tensor, sources: Tensor, rounding: Tensor
     ) -> None:
         acc = blocks.to(coefficients.dtype) * coefficients[0]
         for k in range(sources.shape[1]):
@@ -236,9 +264,9 @@ def _make_sum(unit: Unit, stochastic: bool) -> compilation.Source:
             acc = acc + z.to(coefficients.dtype) * coefficients[k + 1]
         if stochastic:
             acc = stochastic_round(acc, blocks.dtype, random_word(*_places(rounding)))
-        blocks.copy_(acc)
+        into.copy_(acc)
 
-    return add_to_blocks
+    return add_to_blocks if in_place else add_into
 
 
 @functools.cache

@@ -33,12 +33,14 @@ class Piece:
         index: the tensor's position in θ.
         segment: the segment's number.
         first: offset of the first element within the segment.
+        into: where the results are written; the elements' own place where it is the same tensor.
     """
 
     flat: Tensor
     index: int
     segment: int
     first: int
+    into: Tensor
 
     @property
     def lead(self) -> int:
@@ -57,7 +59,9 @@ class Piece:
 
     def part(self, start: int, stop: int) -> Piece:
         """Elements start to stop of it."""
-        return Piece(self.flat[start:stop], self.index, self.segment, self.first + start)
+        flat = self.flat[start:stop]
+        into = flat if self.into is self.flat else self.into[start:stop]
+        return Piece(flat, self.index, self.segment, self.first + start, into)
 
 
 @dataclass
@@ -72,11 +76,13 @@ class Batch:
         """All of them, in the order of the rows."""
         return self.direct + self.pooled
 
-    def runs(self) -> Iterator[tuple[slice, Tensor]]:
-        """(their rows, blocks of shape (n, 32, 16)): what is written there ends in the tensors."""
+    def runs(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """(their rows, blocks of shape (n, 32, 16), where results go), the last two often one."""
         row = 0
         for piece in self.direct:
-            yield slice(row, row + piece.blocks), piece.flat.view(-1, 32, 16)
+            blocks = piece.flat.view(-1, 32, 16)
+            into = blocks if piece.into is piece.flat else piece.into.view(-1, 32, 16)
+            yield slice(row, row + piece.blocks), blocks, into
             row += piece.blocks
         if not self.pooled:
             return
@@ -86,10 +92,10 @@ class Batch:
         for piece in self.pooled:
             places.append(scratch[start + piece.lead :][: piece.flat.shape[0]])
             start += piece.blocks * BLOCK
-        tensors = [piece.flat for piece in self.pooled]
-        torch._foreach_copy_(places, tensors)
-        yield slice(row, row + scratch.shape[0] // BLOCK), scratch.view(-1, 32, 16)
-        torch._foreach_copy_(tensors, places)
+        torch._foreach_copy_(places, [piece.flat for piece in self.pooled])
+        blocks = scratch.view(-1, 32, 16)
+        yield slice(row, row + len(blocks)), blocks, blocks
+        torch._foreach_copy_([piece.into for piece in self.pooled], places)
 
     def rows(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """(which piece, which block of its segment) for each row: int64 and int32."""
@@ -105,10 +111,13 @@ class Batch:
         return owner.to(device), block.to(device)
 
 
-def pieces_of(flat: Tensor, index: int, first: int) -> Iterator[Piece]:
+def pieces_of(flat: Tensor, index: int, first: int, into: Tensor | None = None) -> Iterator[Piece]:
     """A tensor's elements, segment by segment; ``first`` is the offset of its first one."""
+    start = 0
     for number, part, offset in generator.segments(flat, first):
-        yield Piece(part, index, number, offset)
+        stop = start + part.shape[0]
+        yield Piece(part, index, number, offset, part if into is None else into[start:stop])
+        start = stop
 
 
 def batches(pieces: Iterable[Piece], most: int) -> Iterator[Batch]:

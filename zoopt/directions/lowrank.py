@@ -67,25 +67,30 @@ class LowRank:
                 self._add_one(change, stochastic_rounding)
 
     def _add_one(self, change: Change, stochastic_rounding: bool) -> None:
+        theta, index = change.tensor.detach(), change.index
+        target = theta if change.into is None else change.into.detach()
         if change.decay == 1.0 and not any(c for _, c in change.terms):
+            if change.into is not None:
+                target.copy_(theta)
             return
-        target, index = change.tensor.detach(), change.index
-        matrix = _as_matrix(target)
-        left, right = self._sides(target, index, change.terms)
+        matrix = _as_matrix(theta)
+        out = matrix if target is theta else _as_matrix(target)
+        left, right = self._sides(theta, index, change.terms)
         if matrix.dtype in HALF:
             seed = change.terms[0][0] if change.terms else 0
             rows = max(1, _CHUNK // matrix.shape[1])
             for start in range(0, matrix.shape[0], rows):
-                part, its = matrix[start : start + rows], left[start : start + rows]
-                total = torch.addmm(part.float(), its, right.T, beta=change.decay)
+                where = slice(start, start + rows)
+                part, its = out[where], left[where]
+                total = torch.addmm(matrix[where].float(), its, right.T, beta=change.decay)
                 if stochastic_rounding:
                     round_into(part, total, index, seed, first=start * matrix.shape[1])
                 else:
                     part.copy_(total)
         else:
-            matrix.addmm_(left, right.T, beta=change.decay)
-        if matrix.data_ptr() != target.data_ptr():
-            target.copy_(matrix.view(target.shape))
+            torch.addmm(matrix, left, right.T, beta=change.decay, out=out)
+        if out.data_ptr() != target.data_ptr():
+            target.copy_(out.view(target.shape))
 
     def rows(self, matrix: Tensor, ids: Tensor, index: int, terms: Terms) -> Tensor:
         """Rows ``ids`` of a matrix as :meth:`add_` would leave them, shape (*ids.shape, width)."""

@@ -109,12 +109,12 @@ class _Perturb(Substitution):
 
     def _made_together(self, slots: Iterable[Slot]) -> dict[int, Tensor]:
         """θ + displacement of some parameters, by the ``id`` of each."""
-        made = {id(slot.tensor): slot.exact.detach().clone() for slot in slots}
-        changes = [
-            Change(scratch, slot.index, self._displacement.terms(slot))
-            for key, scratch in made.items()
-            for slot in [self._slots[key]]
-        ]
+        made, changes = {}, []
+        for slot in slots:
+            theta = slot.exact.detach()
+            scratch = made[id(slot.tensor)] = torch.empty_like(theta)
+            terms = self._displacement.terms(slot)
+            changes.append(Change(theta, slot.index, terms, into=scratch))
         self._direction.add_(*changes)
         return made
 

@@ -10,6 +10,7 @@ from zoopt.interfaces import (
     Change,
     Direction,
     Slot,
+    Terms,
 )
 from zoopt.testing.common import (
     make_slots,
@@ -79,9 +80,11 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
             torch.allclose(theta.double(), expected, rtol=1e-5, atol=1e-5),
             f"decay · θ + Σ c z(s) is off by {worst(theta, expected)} for shape {theta.shape}",
         )
+        _check_apart(direction, slot, terms, theta)
         theta = slot.tensor.clone()
         direction.add_(Change(theta, slot.index, ()))
         require(torch.equal(theta, slot.tensor), "adding no terms changed the tensor")
+        _check_apart(direction, slot, (), theta)
     for dtype in (torch.float16, torch.bfloat16):
         exact = torch.ones(6, 4)
         direction.add_(Change(exact, 0, terms, decay=0.75))
@@ -91,6 +94,13 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
             torch.equal(half, exact.to(dtype)),
             f"a sum in {dtype} is not the fp32 sum rounded once",
         )
+
+
+def _check_apart(direction: Direction, slot: Slot, terms: Terms, expected: torch.Tensor) -> None:
+    theta, into = slot.tensor.clone(), torch.full_like(slot.tensor, float("nan"))
+    direction.add_(Change(theta, slot.index, terms, 0.75 if terms else 1.0, into))
+    require(torch.equal(theta, slot.tensor), "a change with its result elsewhere wrote the tensor")
+    require(torch.equal(into, expected), "a result written elsewhere is not the one in place")
 
 
 def _check_layouts(direction: Direction) -> None:
