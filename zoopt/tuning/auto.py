@@ -112,8 +112,7 @@ class Search:
             ValueError: the objective does not change, or is not finite.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        begun = replace(self._settings, **{"lr": 1.0, "eps": LADDER[0]})
-        optimizer = self._optimizer_of(begun, None)
+        optimizer = self._optimizer_of(self._settings, None)
         if not self._base.exists():
             checkpoint.save(self._base, optimizer, {})
         try:
@@ -126,7 +125,7 @@ class Search:
         if not choice.laps:
             return
         trial = self._trial(choice.lr)
-        for entry in Metrics(trial / "metrics.jsonl").entries:
+        for entry in _metrics(trial).entries:
             metrics.append({**entry, "forwards": entry["forwards"] + choice.forwards})
         beside = log.with_name(log.name + ".partial")
         shutil.copyfile(trial / trajectory.FILENAME, beside)
@@ -139,18 +138,20 @@ class Search:
         if self._settings.eps == AUTO:
             pairs = zip(slopes.scales[1:], slopes.agreement(), strict=True)
             agreement = {f"{scale:g}": cosine for scale, cosine in pairs if cosine > -math.inf}
-            self._said(f"eps {eps:g}: the largest at which slopes agree with those at a third")
+            self._said(
+                f"eps {eps:g}: slopes agree to {agreement[f'{eps:g}']:.3f} with a third of it"
+            )
         settings = replace(self._settings, eps=eps)
         if settings.lr != AUTO:
-            return Choice(eps, settings.lr, agreement, (), self._stepper.forwards - before)
-        optimizer = self._optimizer_of(replace(settings, lr=1.0), None)
+            return Choice(eps, float(settings.lr), agreement, (), self._stepper.forwards - before)
+        optimizer = self._optimizer_of(settings, None)
         estimates = [self._estimate(optimizer, k) for k in range(_BATCHES)]
         highest = largest_rate(slopes, eps, [each.coefficients for each in estimates])
         measured = self._stepper.forwards - before
         laps = race(highest, settings.steps, lambda lr, steps: self._go(settings, lr, steps))
         spent = {}
         for lap in laps:
-            entries = Metrics(self._trial(lap.lr) / "metrics.jsonl").entries
+            entries = _metrics(self._trial(lap.lr)).entries
             spent[lap.lr] = entries[-1]["forwards"] if entries else 0
         winner = laps[-1].lr
         scoring = len(laps[:-1]) * _BATCHES
@@ -162,10 +163,9 @@ class Search:
         """Slopes and curvatures, and the ε to go on with."""
         given = self._settings.eps
         scales = LADDER if given == AUTO else (float(given),)
-        engine = self._optimizer_of(replace(self._settings, lr=1.0, eps=scales[0]), None).engine
-        ladder = Ladder(scales, self._settings.direction, engine.name)
-        begun = replace(self._settings, lr=1.0, eps=scales[0], n=1, n_final=0)
-        optimizer = self._optimizer_of(begun, ladder)
+        engine = self._optimizer_of(self._settings, None).engine.name
+        ladder = Ladder(scales, self._settings.direction, engine)
+        optimizer = self._optimizer_of(self._settings, ladder)
         losses = [self._estimate(optimizer, k).losses for k in range(_BATCHES)]
         slopes = Slopes.of(scales, losses)
         return slopes, (slopes.best_scale() if given == AUTO else scales[0])
@@ -183,7 +183,7 @@ class Search:
         chosen = replace(settings, lr=lr)
         optimizer = self._optimizer_of(chosen, None)
         self._stepper.settings, self._stepper.optimizer = chosen, optimizer
-        path, metrics = folder / trajectory.FILENAME, Metrics(folder / "metrics.jsonl")
+        path, metrics = folder / trajectory.FILENAME, _metrics(folder)
         checkpoint.load(self._base, optimizer)
         held = trajectory.read(path)
         header = trajectory.header_of(optimizer) if held is None else None
@@ -201,7 +201,6 @@ class Search:
         except NonFiniteLossError:
             return math.inf
         finally:
-            log.sync()
             log.close()
         sign = -1.0 if self._stepper.metric.higher_is_better else 1.0
         return sign * score if math.isfinite(score) else math.inf
@@ -213,3 +212,9 @@ class Search:
 
     def _trial(self, lr: float) -> Path:
         return self._folder / f"lr-{lr:g}"
+
+
+def _metrics(trial: Path) -> Metrics:
+    """A trial's lines of steps, those that its log does not have left out."""
+    log = trajectory.read(trial / trajectory.FILENAME)
+    return Metrics(trial / "metrics.jsonl", len(log.records) if log is not None else 0)

@@ -102,6 +102,10 @@ class Console:
             f"{train}{self._dev}  {self._rate:.2f} steps/s  {self._forwards:,} forwards",
         )
 
+    def say(self, message: str) -> None:
+        """Something was found."""
+        self._out.print(message)
+
     def note(self, entry: dict[str, Any]) -> None:
         """Something befell the run, and it goes on."""
         said = ", ".join(f"{name} {value}" for name, value in entry.items())

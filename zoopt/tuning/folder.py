@@ -41,6 +41,7 @@ class RunFolder:
         self.path = path
         self.trajectory = path / trajectory.FILENAME
         self.snapshot = path / "snapshot.safetensors"
+        self.earlier = path / "snapshot.earlier.safetensors"
         self.best = path / checkpoint.BEST
         self.model = path / "best"
         self.config = path / "config.yaml"
@@ -75,6 +76,10 @@ class RunFolder:
         beside.write_text(text, encoding="utf-8")
         checkpoint.into_place(beside, self.config)
 
+    def reread(self) -> None:
+        """Takes up a log that was written meanwhile."""
+        self.log = trajectory.read(self.trajectory)
+
     def before(self) -> dict[str, Scores] | None:
         """What the base model's evaluation gave, if it was kept whole."""
         path = self.path / "before.npz"
@@ -100,13 +105,23 @@ class Metrics:
         path: the file. A torn last line is cut off.
         logged: steps that the log has. Lines of later ones, which a power cut may leave behind,
             are left out, since those steps will be made again.
+
+    Attributes:
+        entries: all lines.
+        steps: the lines of steps that count, by number of updates after the step.
+        evaluations: development scores that count (None without development examples), by number
+            of updates.
     """
 
     def __init__(self, path: Path, logged: int) -> None:
         self._path = path
         self.entries: list[dict[str, Any]] = []
+        self.steps: dict[int, dict[str, Any]] = {}
+        self.evaluations: dict[int, float | None] = {}
         if path.exists():
-            self.entries = [e for e in entries_of(path) if e["step"] <= logged]
+            for entry in entries_of(path):
+                if entry["step"] <= logged:
+                    self._take(entry)
             text = b"".join(map(_line, self.entries))
             if text != path.read_bytes():
                 beside = path.with_name(path.name + ".partial")
@@ -117,27 +132,22 @@ class Metrics:
         """Adds a line."""
         with self._path.open("ab") as file:
             file.write(_line(entry))
+        self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
+        step = entry["step"]
+        if "value" in entry:
+            self.steps[step] = entry
+        if "dev" in entry:
+            self.evaluations[step] = entry["dev"]
+        if "rollback" in entry:
+            self.steps = {k: v for k, v in self.steps.items() if k <= step}
+            self.evaluations = {k: v for k, v in self.evaluations.items() if k <= step}
 
-    @property
-    def steps(self) -> dict[int, dict[str, Any]]:
-        """The lines of steps, by number of updates after the step."""
-        return {entry["step"]: entry for entry in self.entries if "value" in entry}
-
-    @property
-    def noise_floor(self) -> float | None:
-        """By how much two evaluations of the base model differed; None before they were made."""
-        return next((e["noise_floor"] for e in self.entries if "noise_floor" in e), None)
-
-    @property
-    def evaluations(self) -> dict[int, float | None]:
-        """Development scores (None without development examples), by number of updates."""
-        return {entry["step"]: entry["dev"] for entry in self.entries if "dev" in entry}
-
-    @property
-    def forward_size(self) -> int | None:
-        """The rows in a forward after memory last ran out; None where it never did."""
-        return next((e["forward_size"] for e in self.entries[::-1] if "forward_size" in e), None)
+    def last(self, name: str) -> Any:
+        """What the last line that has this entry says; None where none has."""
+        return next((entry[name] for entry in self.entries[::-1] if name in entry), None)
 
     def best_step(self, higher_is_better: bool) -> int | None:
         """The step of the first evaluation that no other beats; without scores the last."""

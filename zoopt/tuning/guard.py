@@ -2,17 +2,19 @@
 
 >>> guard = Guard(clip=10.0)
 >>> for loss in [1.0, 1.1, 0.9] * 4 + [3.0] * 20:
-...     guard.see((0.2, -0.2), (loss, loss))
+...     guard.see(GradientEstimate((1, 2), (0.2, -0.2), (loss, loss)))
 >>> guard.bound, guard.trouble()
 (2.0, 'the objective went from 1 to 3')
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from statistics import median
 
-from zoopt.optimizer import ZOOptimizer
+from zoopt.estimators import ZOEstimator
+from zoopt.interfaces import GradientEstimate, Probe
 from zoopt.records import StepRecord
 
 WINDOW = 10
@@ -37,11 +39,13 @@ class Guard:
         self._clip = clip
         self._sizes: list[float] = []
         self._losses: list[float] = []
+        self._fresh = 0
 
-    def see(self, coefficients: Sequence[float], losses: Sequence[float]) -> None:
-        """A step was made with these coefficients, from these losses (lower is better)."""
-        self._sizes = [*self._sizes, *(abs(c) for c in coefficients if c)][-_MEMORY:]
-        self._losses.append(sum(losses) / len(losses))
+    def see(self, estimate: GradientEstimate) -> None:
+        """A step was made along this estimate."""
+        self._sizes = [*self._sizes, *(abs(c) for c in estimate.coefficients if c)][-_MEMORY:]
+        self._losses.append(sum(estimate.losses) / len(estimate.losses))
+        self._fresh += 1
 
     @property
     def bound(self) -> float | None:
@@ -50,29 +54,37 @@ class Guard:
             return None
         return self._clip * median(self._sizes)
 
-    def trouble(self) -> str | None:
-        """Says that the objective is far worse than in the first steps; None where it is not.
+    def trouble(self) -> str:
+        """Says that the objective is far worse than in the first steps; empty where it is not.
 
         The median of the last steps is compared with that of the first, whose spread (and a
-        twentieth of their size, where batches are all alike) says what is far.
+        twentieth of their size, where batches are all alike) says what is far. After going back a
+        run has as many steps again before it is judged.
         """
-        if len(self._losses) < 2 * WINDOW:
-            return None
+        if len(self._losses) < 2 * WINDOW or self._fresh < WINDOW:
+            return ""
         first, last = self._losses[:WINDOW], median(self._losses[-WINDOW:])
         start = median(first)
         spread = _TO_DEVIATION * median([abs(loss - start) for loss in first])
         if last <= start + _FAR * max(spread, 0.05 * abs(start)):
-            return None
+            return ""
         return f"the objective went from {abs(start):.3g} to {abs(last):.3g}"
 
-    def follow(self, records: Iterable[StepRecord], optimizer: ZOOptimizer) -> None:
-        """Begins anew, and sees all that a log records."""
+    def follow(self, records: Sequence[StepRecord], since: int, estimator: ZOEstimator) -> None:
+        """Begins anew, and sees all that a log records.
+
+        Args:
+            records: the steps that count.
+            since: the step that the run last went back to; 0 if it never did.
+            estimator: the run's.
+        """
         self._sizes, self._losses = [], []
         for record in records:
-            losses = list(record.losses)
-            again = optimizer.estimator.estimate(
-                lambda probes, said=losses: said,  # type: ignore[misc]
-                record.seeds,
-                record.eps[0],
-            )
-            self.see(again.clipped(record.clip).coefficients, losses)
+            said = list(record.losses)
+            again = estimator.estimate(partial(_repeated, said), record.seeds, record.eps[0])
+            self.see(again.clipped(record.clip))
+        self._fresh = len(records) - since
+
+
+def _repeated(losses: list[float], probes: Sequence[Probe]) -> list[float]:
+    return losses

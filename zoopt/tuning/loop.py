@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoopt import checkpoint, registry, trajectory
-from zoopt.combination import blend
 from zoopt.comparison import Comparison
-from zoopt.directions import compilation
+from zoopt.estimators import ZOEstimator
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
-from zoopt.population import Population
 from zoopt.probing import NonFiniteLossError, evaluation_mode
-from zoopt.seeds import fold
-from zoopt.tasks import Example, Scores, Task, TaskObjective, as_needed
+from zoopt.tasks import Example, Scores, Task
 from zoopt.tuning import sinks
+from zoopt.tuning.auto import Choice, Search
 from zoopt.tuning.callbacks import Callbacks
 from zoopt.tuning.console import Console
-from zoopt.tuning.data import Batches
 from zoopt.tuning.endings import disk_named, terminable
 from zoopt.tuning.evaluation import class_offsets
 from zoopt.tuning.fitting import Fitting
 from zoopt.tuning.folder import RunFolder
-from zoopt.tuning.learning import Halves, Learning, silent_share
-from zoopt.tuning.objective import surrogate_of
+from zoopt.tuning.guard import WINDOW, Guard
+from zoopt.tuning.learning import Learning
 from zoopt.tuning.patience import Patience
 from zoopt.tuning.recovery import rebuild, usable_snapshot
 from zoopt.tuning.report import Report, write_report
-from zoopt.tuning.settings import Settings
-
-Advance = Callable[[int], None]
+from zoopt.tuning.settings import AUTO, Settings
+from zoopt.tuning.stepping import Stepper, seeded
 
 
 @dataclass(frozen=True)
@@ -77,16 +70,16 @@ class Tuner:
     ) -> None:
         sinks.check(settings.sinks)
         self.model, self.task, self.settings = model, task, settings
-        self.metric = objective
-        self.objective = TaskObjective(task, self.metric)
-        self.surrogate = surrogate_of(self.metric, settings)
-        self.optimizer = make_optimizer(model, settings, self.metric.higher_is_better)
-        self.batches = Batches(task, settings.batch_size, settings.seed)
+        self.metric, self.job = objective, job
+        self.optimizer = self._optimizer(settings)
+        self.stepper = Stepper(
+            model, task, objective, settings, self.optimizer, Fitting(task, self._note)
+        )
         self.callbacks = Callbacks(callbacks)
-        self.job = job
         self.folder = RunFolder(run_dir, job)
         self.console = Console(quiet)
-        self.fitting = Fitting(task, self._note)
+        self.guard = Guard(settings.clip)
+        self.rollbacks = len(self.folder.log.rollbacks) if self.folder.log is not None else 0
         self.callbacks.add(
             Patience(
                 lambda: self.folder.metrics.evaluations,
@@ -94,8 +87,6 @@ class Tuner:
                 objective.higher_is_better,
             )
         )
-        self.halves = Halves()
-        self.forwards = 0
 
     def run(self) -> Result:
         """Runs to the end, or to whatever ends it earlier."""
@@ -113,10 +104,12 @@ class Tuner:
     def _run(self) -> Result:
         resumed = self.folder.log is not None
         self.console.start(self.optimizer, self.settings, self.task, resumed)
-        header = None if resumed else trajectory.header_of(self.optimizer)
+        before = self._before()
+        self._measure_noise()
+        self._find_rates()
+        header = trajectory.header_of(self.optimizer) if self.folder.log is None else None
         if self.folder.log is not None:
             trajectory.check_base(self.folder.log.header, self.optimizer)
-        before = self._before()
         self.log = trajectory.Trajectory(self.folder.trajectory, header)
         self.optimizer.recorder = self.log.append
         stop: dict[str, Any] = {}
@@ -126,8 +119,6 @@ class Tuner:
                 stop = self._steps()
         except KeyboardInterrupt:
             stop = {"interrupted": self.optimizer.steps}
-        except NonFiniteLossError as error:
-            stop = {"non-finite objective": str(error)}
         finally:
             self.log.close()
         return self._finish(before, stop)
@@ -138,18 +129,47 @@ class Tuner:
             task = self.task
             asked = [] if isinstance(self.metric, Comparison) else [task.train]
             with evaluation_mode(self.model), seeded(self.settings.seed):
-                self.fitting(lambda: task.anchor(self.model, *asked, task.dev, task.test))
+                self.stepper.fitting(lambda: task.anchor(self.model, *asked, task.dev, task.test))
         kept = self.folder.before()
         if kept is None:
             calibrating = self._calibrating()
             total = len(self.task.test) + len(calibrating)
             with self.console.work("evaluating the model as it is", total) as advance:
                 kept = {
-                    "test": self._predict(self.task.test, advance),
-                    "train": self._predict(calibrating, advance),
+                    "test": self.stepper.predict(self.task.test, advance),
+                    "train": self.stepper.predict(calibrating, advance),
                 }
             self.folder.keep_before(kept)
         return kept
+
+    def _measure_noise(self) -> None:
+        known = self.folder.metrics.last("noise_floor") is not None or self.folder.log is not None
+        if not known and not isinstance(self.metric, Comparison):
+            noise = self.stepper.noise_floor()
+            self.folder.metrics.append(
+                {"step": 0, "noise_floor": noise, "forwards": self.stepper.forwards}
+            )
+
+    def _find_rates(self) -> None:
+        """Finds lr and eps where they are "auto", or takes what an earlier session found."""
+        if not self.settings.automatic:
+            return
+        path, metrics = self.folder.path / "auto.json", self.folder.metrics
+        search = Search(self.stepper, self.folder.path / "auto", self._optimizer, self.console.say)
+        choice = Choice.read(path)
+        if choice is None:
+            with self.console.work("finding lr and eps", 0):
+                choice = search.run()
+            choice.write(path)
+        if self.folder.log is None:
+            spent = (metrics.last("forwards") or 0) + choice.forwards
+            metrics.append({"step": 0, "auto": asdict(choice), "forwards": spent})
+            search.adopt(choice, self.folder.trajectory, metrics)
+            self.folder.reread()
+        self.settings = choice.applied(self.settings)
+        self.optimizer = self._optimizer(self.settings)
+        self.stepper.settings, self.stepper.optimizer = self.settings, self.optimizer
+        self.console.say(f"[bold]{choice}[/]")
 
     def _resume(self) -> None:
         """Brings a run that was here before to where it stopped."""
@@ -165,107 +185,86 @@ class Tuner:
                     self._keep_best(lost_best)
                 self.optimizer.repeat(record)
                 self.console.replayed(self.optimizer.steps)
+            self._look_back(self.folder.log)
         if self.optimizer.steps == lost_best:
             self._keep_best(lost_best)
-        steps = self.folder.metrics.steps
-        self.forwards = steps[max(steps)]["forwards"] if steps else 0
-        self.task.batch_size = self.folder.metrics.forward_size or self.task.batch_size
+        self.stepper.forwards = self.folder.metrics.last("forwards") or 0
+        self.task.batch_size = self.folder.metrics.last("forward_size") or self.task.batch_size
 
     def _steps(self) -> dict[str, Any]:
         settings, optimizer = self.settings, self.optimizer
-        self._measure_noise()
         self._evaluate_if_due()
         while optimizer.steps < settings.steps:
-            stop = self.callbacks.stop()
-            if stop:
+            if stop := self.callbacks.stop():
                 return stop
-            step, started = optimizer.steps, time.perf_counter()
-            compiling = compilation.seconds()
-            value = self.fitting(functools.partial(self._update, step), self._rebuild)
-            compiling = compilation.seconds() - compiling
-            entry = {
-                "step": optimizer.steps,
-                "value": value,
-                "lr": settings.lr_at(step),
-                "seconds": time.perf_counter() - started - compiling,
-                "forwards": self.forwards,
-            }
-            if optimizer.estimated is not None:
-                entry["silent"] = silent_share(optimizer.estimated.coefficients)
-                entry["spread"] = max(optimizer.estimated.losses) - min(optimizer.estimated.losses)
-                entry |= self.halves.of(optimizer)
-            if compiling:
-                entry["compile_seconds"] = compiling
-            self.folder.metrics.append(entry)
-            self.console.step(entry)
-            self.callbacks.on_step(entry, optimizer.steps)
-            self._evaluate_if_due()
+            optimizer.clip = self.guard.bound
+            try:
+                entry = self.stepper.step(self._rebuild)
+            except NonFiniteLossError as error:
+                reason, trouble = "non-finite objective", str(error)
+            else:
+                reason, trouble = "diverged", self._made(entry)
+            if not trouble:
+                self._evaluate_if_due()
+            elif not self._roll_back(trouble):
+                return {reason: trouble}
         return {"steps": settings.steps}
 
-    def _at(self, step: int) -> TaskObjective:
-        """What a step tunes: the objective, or with a share of its surrogate."""
-        share = self.settings.surrogate_share(step)
-        if self.surrogate is None or share == 0.0:
-            return self.objective
-        return TaskObjective(self.task, blend(self.metric, self.surrogate, share))
+    def _made(self, entry: dict[str, Any]) -> str:
+        """Tells of a step; returns what is wrong, if anything is and it can be mended."""
+        self.folder.metrics.append(entry)
+        self.console.step(entry)
+        self.callbacks.on_step(entry, self.optimizer.steps)
+        if self.optimizer.estimated is not None:
+            self.guard.see(self.optimizer.estimated)
+        return self.guard.trouble() if self.settings.rollbacks else ""
 
-    def _update(self, step: int) -> float | None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr_at(step)
-        with seeded(fold(self.settings.seed, step)):
-            return self._step(self._at(step), self.batches(step))
+    def _roll_back(self, why: str) -> bool:
+        """Goes back some steps, and on with half the learning rate; False where that is no help.
+
+        Checkpoints of steps that do not count any more go first, then the lines of metrics, then
+        the log: a run that is killed in between repeats what the log says.
+        """
+        at = self.optimizer.steps
+        best = self.folder.metrics.best_step(self.metric.higher_is_better) or 0
+        there = [s for path in self._checkpoints if (s := checkpoint.step_of(path, at + 1)) <= at]
+        if at == 0 or not there or self.rollbacks >= self.settings.rollbacks:
+            return False
+        to = max(min(there), best, at - 2 * WINDOW)
+        for path in self._checkpoints:
+            if checkpoint.step_of(path, at + 1) > to:
+                path.unlink(missing_ok=True)
+        rollback = trajectory.Rollback(to, at, why)
+        self.folder.metrics.append({"step": to, "rollback": asdict(rollback)})
+        self.log.roll_back(rollback)
+        self._rebuild()
+        self.folder.reread()
+        self._look_back(self.folder.log)
+        self.console.warn(
+            f"{why}: back from step {at} to {to}, and on with lr {self.stepper.slower:g} times"
+        )
+        return True
+
+    def _look_back(self, log: trajectory.Log | None) -> None:
+        """Has the guard see what the log says, and takes its learning rate."""
+        if log is not None:
+            self.rollbacks = len(log.rollbacks)
+            since = log.rollbacks[-1].to if log.rollbacks else 0
+            self.guard.follow(log.records, since, self.optimizer.estimator)
+            self.stepper.slower = 0.5**self.rollbacks
+
+    @property
+    def _checkpoints(self) -> tuple[Path, Path]:
+        return self.folder.snapshot, self.folder.earlier
 
     def _rebuild(self) -> None:
-        """Makes θ again as the log has it, after a step that failed."""
-        rebuild(self.folder, self.optimizer)
-        self.halves.forget()
+        """Makes θ again as the log has it."""
+        rebuild(self.folder.trajectory, self._checkpoints, self.optimizer)
 
     def _note(self, entry: dict[str, Any]) -> None:
         """Something befell the run, and it goes on."""
         self.folder.metrics.append({"step": self.optimizer.steps, **entry})
         self.console.note(entry)
-
-    def _step(self, objective: TaskObjective, batch: Any) -> float | None:
-        if not isinstance(self.metric, Comparison):
-            return self.optimizer.step(functools.partial(self._values, objective, batch))
-        needs, references = self.metric.needs, self.task.references(batch)
-        prefers = self.metric.prefers
-
-        def outputs(population: Population) -> list[Any]:
-            self.forwards += population.size
-            said = self.task.predict_each(self.model, batch, population)
-            return [as_needed(each, needs) for each in said]
-
-        return self.optimizer.step(outputs, compare=lambda a, b: prefers(a, b, references))
-
-    def _values(self, objective: TaskObjective, batch: Any, population: Population) -> list[float]:
-        self.forwards += population.size
-        said = self.task.predict_each(self.model, batch, population)
-        references = objective.references(batch)
-        self.halves.see(objective, said, references)
-        return [objective.score(scores, references) for scores in said]
-
-    def _measure_noise(self) -> None:
-        """How far the objective differs where nothing does: the same θ, batch and random state."""
-        known = self.folder.metrics.noise_floor is not None or self.optimizer.steps
-        if known or isinstance(self.metric, Comparison):
-            return
-
-        def once() -> float:
-            with evaluation_mode(self.model), seeded(self.settings.seed):
-                return self._at(0).value(self.model, self.batches(0))
-
-        twice = [self.fitting(once) for _ in range(2)]
-        self.forwards += 2
-        self.folder.metrics.append({"step": 0, "noise_floor": abs(twice[0] - twice[1])})
-
-    def _predict(self, examples: Sequence[Example], advance: Advance | None = None) -> Scores:
-        # Where texts are sampled, every evaluation samples alike.
-        def predict() -> Scores:
-            with evaluation_mode(self.model), seeded(self.settings.seed):
-                return self.task.predict(self.model, examples, advance)
-
-        return self.fitting(predict)
 
     def _calibrating(self) -> Sequence[Example]:
         """The training examples that choose the calibrated baseline's class offsets."""
@@ -285,15 +284,15 @@ class Tuner:
         self.optimizer.settle()  # a resumed run too: the step after must not share a pass
         if step in self.folder.metrics.evaluations:
             return
-        dev = self.task.dev
         entry: dict[str, Any] = {"step": step, "dev": None}
-        if dev:
-            entry["dev"] = self.objective.score(self._predict(dev), self.objective.references(dev))
+        if self.task.dev:
+            entry["dev"] = self.stepper.score(self.task.dev)
         if self._is_best(entry["dev"]):
             checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
-        if step:
-            self.log.sync()  # a snapshot must not outlive the steps that led to it
-            checkpoint.save(self.folder.snapshot, self.optimizer, {})
+        self.log.sync()  # a snapshot must not outlive the steps that led to it
+        if self.folder.snapshot.exists():
+            self.folder.snapshot.replace(self.folder.earlier)
+        checkpoint.save(self.folder.snapshot, self.optimizer, {})
         self.folder.metrics.append(entry)
         self.console.evaluated(entry, self.metric)
         self.callbacks.on_evaluation(entry, step)
@@ -319,7 +318,7 @@ class Tuner:
             best = checkpoint.load(self.folder.best, self.optimizer)
         tests = len(self.task.test)
         with self.console.work("evaluating the tuned model", tests) as advance:
-            after = self._predict(self.task.test, advance)
+            after = self.stepper.predict(self.task.test, advance)
         with self.console.work("writing the report", 0):
             calibrating = self._calibrating()
             offsets = None
@@ -330,21 +329,43 @@ class Tuner:
             )
             checkpoint.export(self.model, self.folder.model)
             metrics = self.folder.metrics
-            learning = Learning.of(metrics.steps.values(), metrics.noise_floor or 0.0)
-            hints = learning.advice(self.metric, self.settings.batch_size, self.settings.eps)
+            learning = Learning.of(metrics.steps.values(), metrics.last("noise_floor") or 0.0)
+            eps = float(self.settings.eps)
+            hints = learning.advice(self.metric, self.settings.batch_size, eps)
             write_report(self.folder, report, stop, self.optimizer, learning, hints)
         metrics.append({"step": steps, "stop": stop})
         self.console.finished(report, stop, self.folder, learning, hints)
         return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
 
+    def _optimizer(self, settings: Settings, estimator: ZOEstimator | None = None) -> ZOOptimizer:
+        """The optimizer that settings describe, or one with another estimator."""
+        return make_optimizer(self.model, settings, self.metric.higher_is_better, estimator)
 
-def make_optimizer(model: torch.nn.Module, settings: Settings, maximize: bool) -> ZOOptimizer:
-    """The optimizer that settings describe."""
-    options = {"eps": settings.eps, "direction": settings.direction, "n": settings.n}
+
+def make_optimizer(
+    model: torch.nn.Module,
+    settings: Settings,
+    maximize: bool,
+    estimator: ZOEstimator | None = None,
+) -> ZOOptimizer:
+    """The optimizer that settings describe; rates that are still to be found are any.
+
+    Args:
+        model: what is tuned.
+        settings: how.
+        maximize: whether the objective is higher-is-better.
+        estimator: takes the place of the settings' own.
+    """
+    lr, eps = (1.0 if rate == AUTO else float(rate) for rate in (settings.lr, settings.eps))
+    options = {"eps": eps, "direction": settings.direction}
+    if settings.n_final:
+        registry.make_estimator(settings.estimator, **options, n=settings.n_final)
+    if estimator is None:
+        estimator = registry.make_estimator(settings.estimator, **options, n=settings.n)
     return ZOOptimizer(
         model,
-        lr=settings.lr,
-        estimator=registry.make_estimator(settings.estimator, **options),
+        lr=lr,
+        estimator=estimator,
         engine=None if settings.engine == "auto" else settings.engine,
         update=registry.make_update(settings.update, **settings.update_options),
         weight_decay=settings.weight_decay,
@@ -352,11 +373,3 @@ def make_optimizer(model: torch.nn.Module, settings: Settings, maximize: bool) -
         maximize=maximize,
         seed=settings.seed,
     )
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Torch's random state set for one step, so that sampling is the same after a resume."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed % (1 << 63))
-        yield

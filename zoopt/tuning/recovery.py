@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zoopt import checkpoint, trajectory
@@ -18,7 +18,8 @@ def usable_snapshot(
     """Where a run that is started again goes on from.
 
     A checkpoint that is cut off, or of steps that the log does not have (a power cut may lose the
-    end of one file and not of another), costs a replay of the log from the base model.
+    end of one file and not of another), costs a replay of the log from the one before it, or from
+    the base model.
 
     Args:
         folder: the run's.
@@ -43,33 +44,37 @@ def usable_snapshot(
                 f"checkpoint (step {best}) written again"
             )
             return None, best
-    if not folder.snapshot.exists():
-        return None, _NONE
-    if not 0 <= checkpoint.step_of(folder.snapshot, _NONE) <= available:
-        warn(f"{folder.snapshot} is damaged: the log is repeated from the base model")
-        return None, _NONE
-    return folder.snapshot, _NONE
+    for path in (folder.snapshot, folder.earlier):
+        if 0 <= checkpoint.step_of(path, _NONE) <= available:
+            return path, _NONE
+        if path.exists():
+            warn(f"{path} is damaged: the log is repeated from an earlier place")
+    return None, _NONE
 
 
-def rebuild(folder: RunFolder, optimizer: ZOOptimizer) -> None:
-    """Brings θ to where the log says it is, bit for bit, from the last checkpoint before.
+def rebuild(log: Path, checkpoints: Sequence[Path], optimizer: ZOOptimizer) -> None:
+    """Brings θ to where the log says it is, bit for bit, from the latest checkpoint before that.
 
     A step that failed leaves the in-place engine's θ within rounding of what it was, which no log
     records. Called within :meth:`ZOOptimizer.chain`, the next step shares a pass as it would have.
 
+    Args:
+        log: the run's trajectory.
+        checkpoints: files that may be there, with the update rule's state.
+        optimizer: the run's.
+
     Raises:
         TrajectoryError: no checkpoint is there to begin from.
     """
-    log = trajectory.read(folder.trajectory)
-    records = log.records if log is not None else ()
-    # At step 0 no rule has any state yet, which is all that the best checkpoint lacks.
-    for path, usable in ((folder.snapshot, len(records)), (folder.best, 0)):
-        if checkpoint.step_of(path, default=usable + 1) <= usable:
-            checkpoint.load(path, optimizer)
-            for record in records[optimizer.steps :]:
-                optimizer.repeat(record)
-            return
-    raise trajectory.TrajectoryError(
-        f"{folder.path} has no checkpoint that θ could be made from again: start the run once more "
-        "with the base model, and it goes on from its log"
-    )
+    held = trajectory.read(log)
+    records = held.records if held is not None else ()
+    steps = {path: checkpoint.step_of(path, default=len(records) + 1) for path in checkpoints}
+    usable = [path for path, step in steps.items() if step <= len(records)]
+    if not usable:
+        raise trajectory.TrajectoryError(
+            f"{log.parent} has no checkpoint that θ could be made from again: start the run once "
+            "more with the base model, and it goes on from its log"
+        )
+    checkpoint.load(max(usable, key=steps.__getitem__), optimizer)
+    for record in records[optimizer.steps :]:
+        optimizer.repeat(record)

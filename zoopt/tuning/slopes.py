@@ -38,7 +38,7 @@ class Ladder(ZOEstimator):
         self.scales = tuple(scales)
 
     def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
-        """Zero, with the losses at θ, θ + ε₁z, θ − ε₁z, θ + ε₂z, …"""
+        """Zero, with the losses at θ, then at θ + εz and θ − εz for each scale."""
         (seed,) = seeds
         sides = [Probe(((seed, side * e),)) for e in self.scales for side in (+1, -1)]
         return GradientEstimate((seed,), (0.0,), tuple(evaluate([Probe(()), *sides])))

@@ -99,7 +99,7 @@ class Stepper:
         return entry
 
     def estimate(self, step: int) -> GradientEstimate:
-        """What the optimizer's probes say at θ as it is, on a step's batch and along its directions.
+        """What the optimizer's probes say at θ as it is, of a step's batch, along its directions.
 
         Nothing is updated; the in-place engine's θ is restored within rounding.
         """
@@ -113,10 +113,12 @@ class Stepper:
 
     def noise_floor(self) -> float:
         """How far the objective differs where nothing does: the same θ, batch and random state."""
-        twice = []
-        for _ in range(2):
+
+        def once() -> float:
             with evaluation_mode(self.model), seeded(self.settings.seed):
-                twice.append(self._at(0).value(self.model, self.batches(0)))
+                return self._at(0).value(self.model, self.batches(0))
+
+        twice = [self.fitting(once) for _ in range(2)]
         self.forwards += 2
         return abs(twice[0] - twice[1])
 
@@ -147,9 +149,10 @@ class Stepper:
             group["eps"] = self.settings.eps_at(step)
         self.optimizer.estimator.n = self.settings.n_at(step)
         with seeded(fold(self.settings.seed, step)):
-            if isinstance(self.metric, Comparison):
-                return self._compare(self.metric, self.batches(step))
-            return self.optimizer.step(self._asked(step))
+            if not isinstance(self.metric, Comparison):
+                return self.optimizer.step(self._asked(step))
+            self._compare(self.metric, self.batches(step))
+            return None
 
     def _asked(self, step: int) -> Callable[[Population], list[float]]:
         """What the probes of a step are asked: the objective on the step's batch."""
