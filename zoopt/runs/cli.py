@@ -66,8 +66,9 @@ def _diff(chosen: Namespace) -> int:
         print(f"{runs[0].path} and {runs[1].path} are alike: settings, steps and scores")
         return 0
     table = Table(box=None)
-    for head in ("", str(runs[0].path), str(runs[1].path)):
-        table.add_column(head, overflow="fold")
+    table.add_column(no_wrap=True)
+    for run in runs:
+        table.add_column(str(run.path), overflow="fold")
     for what, values in found.items():
         table.add_row(what, *values)
     Console().print(table)
