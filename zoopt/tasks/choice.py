@@ -18,6 +18,7 @@ from zoopt.tasks.text import (
     common_beginning,
     device_of,
     filled,
+    last_positions,
 )
 
 
@@ -149,7 +150,8 @@ class MultipleChoice(Task):
         longest = max(sizes)
         inputs: dict[str, Any] = dict(self.inputs.batch(examples, device_of(model), "left"))
         tokens = inputs["input_ids"][:, -longest:]
-        inputs |= {"logits_to_keep": longest + 1, "use_cache": False}
+        kept = last_positions(inputs["input_ids"], longest + 1)
+        inputs |= {"logits_to_keep": kept, "use_cache": False}
         logits: torch.Tensor = model(**accepted(model, inputs)).logits[:, -longest - 1 : -1]
         nats = F.cross_entropy(logits.float().mT, tokens, reduction="none")
         size = torch.tensor(sizes, device=nats.device).unsqueeze(1)

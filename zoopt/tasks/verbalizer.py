@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from zoopt.tasks.base import Example, Task
-from zoopt.tasks.text import TextInputs, accepted, device_of
+from zoopt.tasks.text import TextInputs, accepted, device_of, last_positions
 
 
 class Verbalizer(Task):
@@ -75,7 +75,8 @@ class Verbalizer(Task):
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
         """Logits of the words at the last position, shape (N, classes)."""
         inputs: dict[str, Any] = dict(self.inputs.batch(examples, device_of(model), "left"))
-        inputs |= {"logits_to_keep": 1, "use_cache": False}
+        kept = last_positions(inputs["input_ids"], 1)
+        inputs |= {"logits_to_keep": kept, "use_cache": False}
         logits: torch.Tensor = model(**accepted(model, inputs)).logits
         return logits[:, -1, self.word_ids]
 

@@ -196,6 +196,8 @@ class Search:
                 for record in held.records if held is not None else ():
                     optimizer.repeat(record)
                 while optimizer.steps < steps:
+                    if optimizer.steps % settings.eval_every == 0:
+                        optimizer.settle()  # as the run will, where it evaluates
                     metrics.append(self._stepper.step(restore))
             score = self._stepper.score(self._judging())
         except NonFiniteLossError:

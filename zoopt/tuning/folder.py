@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from zoopt import checkpoint, trajectory
+from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Scores
 
 try:
@@ -79,6 +80,14 @@ class RunFolder:
     def reread(self) -> None:
         """Takes up a log that was written meanwhile."""
         self.log = trajectory.read(self.trajectory)
+
+    def keep_snapshot(self, optimizer: ZOOptimizer) -> None:
+        """Writes what the run goes on from, and keeps the one before, should it have to go back."""
+        new = self.path / "snapshot.new.safetensors"
+        checkpoint.save(new, optimizer, {})
+        if self.snapshot.exists():
+            self.snapshot.replace(self.earlier)
+        new.replace(self.snapshot)
 
     def before(self) -> dict[str, Scores] | None:
         """What the base model's evaluation gave, if it was kept whole."""

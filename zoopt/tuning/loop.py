@@ -290,9 +290,7 @@ class Tuner:
         if self._is_best(entry["dev"]):
             checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
         self.log.sync()  # a snapshot must not outlive the steps that led to it
-        if self.folder.snapshot.exists():
-            self.folder.snapshot.replace(self.folder.earlier)
-        checkpoint.save(self.folder.snapshot, self.optimizer, {})
+        self.folder.keep_snapshot(self.optimizer)
         self.folder.metrics.append(entry)
         self.console.evaluated(entry, self.metric)
         self.callbacks.on_evaluation(entry, step)
