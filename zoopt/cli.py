@@ -23,6 +23,7 @@ from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.recipes import RECIPES
 from zoopt.runs import cli as runs
 from zoopt.tasks import TASKS, paper_task, references_for
+from zoopt.tuning import sinks
 from zoopt.tuning.dryrun import DryRun
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import job_from, load_model, make_task
@@ -134,7 +135,8 @@ def _job(chosen: Namespace) -> Job:
 
 def _tune(chosen: Namespace) -> int:
     job = _job(chosen)
-    resolve(job.objective)  # a wrong name is told before the model is loaded
+    resolve(job.objective)  # what is wrong is told before the model is loaded
+    sinks.check(job.sinks)
     model, tokenizer = load_model(job)
     settings = job.settings()
     if chosen.dry_run:

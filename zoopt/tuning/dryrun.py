@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,10 +80,11 @@ class DryRun:
 
     @classmethod
     def of(cls, model: torch.nn.Module, task: Task, metric: Metric, settings: Settings) -> DryRun:
-        """Measures a step's memory, then another one's time. θ is as it was after it, bit for bit.
+        """Measures a step. θ is as it was afterwards, bit for bit.
 
-        What a forward of an example takes is the step's time by its probes and examples; it stands
-        for the evaluations too. A copy of θ is held meanwhile.
+        Evaluations are taken to last as long by example as one of the step's batch, which is
+        measured too: probes share what precedes the tuned parameters, and evaluations do not. A
+        copy of θ is held meanwhile.
 
         Raises:
             NonFiniteLossError: the objective is no number.
@@ -112,11 +114,14 @@ class DryRun:
             first, peak = peak_bytes(step, kept[0].device)
             restore()
             entry = step()
+            restore()
+            batch = stepper.batches(0)
+            started = time.perf_counter()
+            stepper.predict(batch)
+            a_row = (time.perf_counter() - started) / len(batch)
         finally:
             restore()
             task.batch_size = rows
-        batch = min(settings.batch_size, len(task.train))
-        a_forward = entry["seconds"] / max(1, entry["forwards"]) / batch
         calibrating = settings.calibrate_on if task.labels and task.test else 0
         state = _bytes(
             value
@@ -142,9 +147,9 @@ class DryRun:
             forwards=entry["forwards"],
             step_seconds=entry["seconds"],
             compile_seconds=first.get("compile_seconds", 0.0),
-            evaluation_seconds=a_forward * len(task.dev),
+            evaluation_seconds=a_row * len(task.dev),
             evaluations=1 + -(-settings.steps // settings.eval_every) if task.dev else 0,
-            test_seconds=a_forward * (2 * len(task.test) + min(calibrating, len(task.train))),
+            test_seconds=a_row * (2 * len(task.test) + min(calibrating, len(task.train))),
             steps=settings.steps,
         )
 
