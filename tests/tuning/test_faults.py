@@ -11,6 +11,7 @@ import types
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import zoopt
@@ -194,6 +195,16 @@ def full_disk_at_a_checkpoint(case):
     assert checkpoint.step_of(case.folder / "snapshot.safetensors", -1) in (0, 2)
 
 
+def full_disk_at_the_model(case):
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with case.monkeypatch.context() as patch:
+        case.monkeypatch = patch
+        case.fail_once(checkpoint, "save_model", SafetensorError(said))
+        with pytest.raises(OSError, match="the disk is full"):
+            case.start()
+    assert not list(case.folder.glob("*.partial"))
+
+
 def full_disk_at_the_metrics(case):
     full = OSError(errno.ENOSPC, "No space left on device")
 
@@ -251,6 +262,7 @@ FAULTS = {
     "power cut": power_cut,
     "full disk at the log": full_disk_at_the_log,
     "full disk at a checkpoint": full_disk_at_a_checkpoint,
+    "full disk at the model": full_disk_at_the_model,
     "full disk at the metrics": full_disk_at_the_metrics,
     "truncated snapshot": truncated("snapshot.safetensors"),
     "truncated snapshots, both": truncated("snapshot.safetensors", "snapshot.earlier.safetensors"),
