@@ -37,6 +37,15 @@ def test_the_readme_shows_python_that_compiles_and_names_that_exist():
             assert hasattr(zoopt, name), name
 
 
+def test_the_page_of_precision_prints_what_it_shows(capsys):
+    text = (ROOT / "docs/precision.md").read_text(encoding="utf-8")
+    program, shown = re.search(
+        r"```python\n(import torch.*?)```\n\n```\n(.*?)```", text, re.S
+    ).groups()
+    exec(compile(program, "docs/precision.md", "exec"), {})
+    assert capsys.readouterr().out == shown
+
+
 def test_the_readmes_table_lists_what_the_registry_has():
     there = {}
     for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():

@@ -102,9 +102,10 @@ def test_imports_run_one_way():
     order = {
         "interfaces": 0, "seeds": 0, "namesake": 0, "records": 0, "ratings": 0, "arguments": 0,
         "parsing": 0, "units": 0,
-        "directions": 1, "parameters": 1, "probing": 1, "placement": 1,
+        "directions": 1, "placement": 1, "masters": 1, "quantized": 1, "probing": 1,
+        "parameters": 1.5,
         "engines": 2, "updates": 2, "metrics": 2,
-        "closures": 2, "comparison": 3, "combination": 3, "estimators": 4,
+        "closures": 2, "precision": 2, "comparison": 3, "combination": 3, "estimators": 4,
         "presets": 5, "recipes": 6, "registry": 6, "optimizer": 7, "tasks": 7,
         "checkpoint": 8, "trajectory": 9, "tuning": 10, "runs": 11, "testing": 12, "cli": 12,
     }  # fmt: skip

@@ -77,7 +77,7 @@ def test_a_name_like_none_gets_the_list() -> None:
     with pytest.raises(KeyError) as caught:
         registry.make_update("qqqqq")
     assert "Did you mean" not in str(caught.value)
-    assert "There are: adam, momentum, sgd." in str(caught.value)
+    assert "There are: adam, momentum, projected, sgd." in str(caught.value)
 
 
 def test_the_optimizer_passes_the_sentence_on() -> None:

@@ -24,8 +24,10 @@ from zoopt.metrics import Metric
 from zoopt.namesake import warn_of_namesake
 from zoopt.optimizer import ZOOptimizer
 from zoopt.population import Population
-from zoopt.presets import MeZO
+from zoopt.precision import precision_report
+from zoopt.presets import MeZO, qzo
 from zoopt.probing import NonFiniteLossError
+from zoopt.quantized import quantization_scales
 from zoopt.ratings import agreement, preferences
 from zoopt.recipes import RECIPES, Recipe
 from zoopt.records import StepRecord
@@ -50,7 +52,7 @@ from zoopt.tuning.loop import Result
 from zoopt.tuning.objective import combined
 from zoopt.tuning.settings import Settings
 from zoopt.tuning.tune import tune
-from zoopt.updates import SGD, Adam, Momentum
+from zoopt.updates import SGD, Adam, Momentum, Projected
 
 if TYPE_CHECKING:
     from zoopt.integrations.peft import prefix_from_tokens
@@ -82,6 +84,7 @@ __all__ = [
     "Population",
     "Preference",
     "Probe",
+    "Projected",
     "Rademacher",
     "Ranking",
     "Recipe",
@@ -109,8 +112,11 @@ __all__ = [
     "merge",
     "metric",
     "paper_task",
+    "precision_report",
     "preferences",
     "prefix_from_tokens",
+    "quantization_scales",
+    "qzo",
     "register_objective",
     "replay",
     "reward_model",

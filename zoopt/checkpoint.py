@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file, save_model
 
+from zoopt.masters import publish
 from zoopt.optimizer import ZOOptimizer
 
 BEST = "best.safetensors"
@@ -38,7 +39,7 @@ def save(path: Path, optimizer: ZOOptimizer, facts: dict[str, Any], state: bool 
         state: whether the state is written too, which continuing needs.
     """
     optimizer.settle()
-    tensors = {f"theta.{s.name}": s.tensor.detach().contiguous() for s in optimizer.slots}
+    tensors = {f"theta.{s.name}": s.exact.detach().contiguous() for s in optimizer.slots}
     numbers: dict[str, Any] = {}
     for slot in optimizer.slots if state else ():
         for name, value in optimizer.state[slot.tensor].items():
@@ -105,7 +106,8 @@ def load(path: Path, optimizer: ZOOptimizer) -> dict[str, Any]:
     optimizer.state.clear()
     with safe_open(path, framework="pt") as file:
         for slot in optimizer.slots:
-            slot.tensor.copy_(file.get_tensor(f"theta.{slot.name}"))
+            slot.exact.copy_(file.get_tensor(f"theta.{slot.name}"))
+        publish(optimizer.slots)
         by_name = {slot.name: slot for slot in optimizer.slots}
         for key in file.keys():  # noqa: SIM118, a safetensors file is no mapping
             kind, _, rest = key.partition(".")

@@ -88,12 +88,19 @@ class Slot:
         name: the parameter's name, or ``"param.3"`` where it has none.
         tensor: the parameter itself; never rebound.
         group: which of the optimizer's parameter groups it belongs to.
+        master: its values in fp32, where it is a vector in half precision; see ``masters.py``.
     """
 
     index: int
     name: str
     tensor: torch.Tensor = field(repr=False)
     group: int = 0
+    master: torch.Tensor | None = field(default=None, repr=False)
+
+    @property
+    def exact(self) -> torch.Tensor:
+        """What is perturbed and updated: the master where there is one, or else the tensor."""
+        return self.tensor if self.master is None else self.master
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class Displacement:
 
     def change(self, slot: Slot, decay: float = 1.0) -> Change:
         """What applying it does to one tensor."""
-        return Change(slot.tensor, slot.index, self.terms(slot), decay)
+        return Change(slot.exact, slot.index, self.terms(slot), decay)
 
     def __bool__(self) -> bool:
         return any(self.groups)

@@ -16,6 +16,7 @@ from zoopt.closures import Asked, Closure
 from zoopt.comparison import Compare, ranks
 from zoopt.directions.kernel import KERNEL_VERSION
 from zoopt.engines.base import deferred_signals
+from zoopt.engines.interception import opaque_modules
 from zoopt.estimators import ZOEstimator
 from zoopt.interfaces import (
     Direction,
@@ -24,9 +25,11 @@ from zoopt.interfaces import (
     Evaluate,
     GradientEstimate,
     Probe,
+    Slot,
     UpdateRule,
     UpdateStep,
 )
+from zoopt.masters import adopt, is_half
 from zoopt.parameters import Select, groups_of, slots_of
 from zoopt.placement import refuse_spread
 from zoopt.prefix import SharedPrefix
@@ -58,7 +61,9 @@ class ZOOptimizer(torch.optim.Optimizer):
         estimator: which probes; a name (``zoopt list estimators``) or an object.
         direction: what z looks like; overrides the estimator's.
         engine: how probes are evaluated; overrides the estimator's. ``"auto"`` is in-place in fp32
-            and overlay where any parameter is in half precision.
+            and overlay where any parameter is in half precision (copy, where the model has
+            compiled or scripted modules). Vectors in half precision (norms, biases) are perturbed
+            and updated in fp32 by every engine, and stay in their dtype for the model.
         update: the update rule, by name or as an object.
         eps: perturbation scale ε; overrides the estimator's.
         weight_decay: decoupled decay λ: θ ← (1 − ηλ) θ at each update.
@@ -119,6 +124,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.estimated: GradientEstimate | None = None
         """What the last step moved θ along."""
         self._ready = False
+        self.slots: tuple[Slot, ...] = ()
         defaults = {
             "lr": lr,
             "eps": self.estimator.eps if eps is None else eps,
@@ -130,17 +136,18 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._assemble()
 
     def _assemble(self) -> None:
-        self.slots = slots_of(self.param_groups)
+        self.slots = slots_of(self.param_groups, self.slots)
         refuse_spread(self.model, {slot.name: slot.tensor for slot in self.slots})
         self.direction.bind(self.slots)
-        half = [s.name for s in self.slots if s.tensor.element_size() < 4]
+        half = [slot.name for slot in self.slots if is_half([slot.exact])]
         name = self._wanted_engine
         if name == "auto":
-            name = "overlay" if half else "inplace"
+            seen = self.model is None or not any(opaque_modules(self.model))
+            name = "inplace" if not half else "overlay" if seen else "copy"
         elif name == "inplace" and half:
             log.warning(
                 "the in-place engine rounds half-precision parameters (%s) at every probe, and "
-                "they drift; engine='overlay' does not",
+                "they drift; engine='overlay' and 'copy' do not",
                 half[0],
             )
         engine = registry.engine_class(name)
@@ -201,6 +208,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         if self._pending is not None:
             self._pending = None
             self.engine.settle()
+        adopt(self.slots)
         chained = self.engine.waiting
         values = Asked(
             closure,
@@ -280,6 +288,7 @@ class ZOOptimizer(torch.optim.Optimizer):
                 group[name] = value
         if not record.chained:
             self.engine.settle()
+        adopt(self.slots)
         losses = iter(record.losses)
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
@@ -314,6 +323,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "seed": self.seed,
             "kernel": KERNEL_VERSION,
             "direction": self.direction.name,
+            "masters": {s.name: s.master.clone() for s in self.slots if s.master is not None},
         }
         return {**super().state_dict(), "zoopt": own}
 
@@ -340,6 +350,9 @@ class ZOOptimizer(torch.optim.Optimizer):
             for name, value in state_dict["state"].get(number, {}).items():
                 if isinstance(value, Tensor):
                     self.state[slot.tensor][name] = value.to(slot.tensor.device, copy=True)
+        for slot in self.slots:
+            if slot.master is not None and slot.name in own["masters"]:
+                slot.master.copy_(own["masters"][slot.name])
         self.steps, self.seed = own["steps"], own["seed"]
 
     def _run_estimator(self, evaluate: Evaluate) -> GradientEstimate:

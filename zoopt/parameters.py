@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from zoopt.interfaces import Slot
+from zoopt.masters import master_of
+from zoopt.quantized import ALTERNATIVE, packing
 
 Options = Mapping[str, float | bool]
 """A group's own ``lr``, ``eps``, ``weight_decay`` and ``decay_1d``."""
@@ -64,12 +66,15 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
     chosen, seen = _chooser(params), set[int]()
     memory: dict[int, str] = {}
     available: list[str] = []
+    packed: list[str] = []
     groups = []
     for group in raw:
         named = _named(group["params"], start + len(available))
         available += [name for name, _ in named]
         kept = []
         for name, tensor in named:
+            if packing(tensor) and chosen(name, tensor):
+                packed.append(f"{name!r} is {packing(tensor)}")
             if tensor.requires_grad and id(tensor) not in seen and chosen(name, tensor):
                 seen.add(id(tensor))
                 kept.append((name, _checked(name, tensor)))
@@ -81,6 +86,11 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
                     )
         groups.append({**group, "params": kept})
     if not any(group["params"] for group in groups):
+        if packed:
+            raise TypeError(
+                f"no parameter to tune: {packed[0]}, and zoopt tunes plain floating-point "
+                f"parameters. {ALTERNATIVE}"
+            )
         some = ", ".join(available[:8]) + (", …" if len(available) > 8 else "")
         raise ValueError(
             f"no parameter to tune: params={params!r} chose none of the trainable ones among "
@@ -90,13 +100,22 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
     return groups
 
 
-def slots_of(param_groups: Sequence[Mapping[str, Any]]) -> tuple[Slot, ...]:
-    """The slots of θ, in the order of the groups; the order is part of what z depends on."""
+def slots_of(
+    param_groups: Sequence[Mapping[str, Any]], before: Sequence[Slot] = ()
+) -> tuple[Slot, ...]:
+    """The slots of θ, in the order of the groups; the order is part of what z depends on.
+
+    Args:
+        param_groups: as ``torch.optim`` has them.
+        before: slots whose masters are kept.
+    """
     slots: list[Slot] = []
+    masters = {id(slot.tensor): slot.master for slot in before}
     for number, group in enumerate(param_groups):
         names = group.get("param_names") or [None] * len(group["params"])
         for name, tensor in zip(names, group["params"], strict=True):
-            slots.append(Slot(len(slots), name or f"param.{len(slots)}", tensor, number))
+            master = masters[id(tensor)] if id(tensor) in masters else master_of(tensor)
+            slots.append(Slot(len(slots), name or f"param.{len(slots)}", tensor, number, master))
     return tuple(slots)
 
 
@@ -152,10 +171,11 @@ def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
 
 
 def _checked(name: str, tensor: Tensor) -> Tensor:
-    if not tensor.dtype.is_floating_point:
+    packed = packing(tensor)
+    if packed:
         raise TypeError(
-            f"parameter {name!r} has dtype {tensor.dtype}; zoopt tunes floating-point parameters: "
-            "leave it out with params=... (a quantized base is tuned through LoRA or its scales)"
+            f"parameter {name!r} is {packed}, and zoopt tunes plain floating-point parameters. "
+            f"{ALTERNATIVE}"
         )
     if tensor.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device: load its weights first")

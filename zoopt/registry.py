@@ -24,7 +24,7 @@ from zoopt.engines import Batched, Copy, InPlace, Overlay
 from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
 from zoopt.interfaces import Direction, UpdateRule
 from zoopt.metrics import Metric, check_needs
-from zoopt.updates import SGD, Adam, Momentum
+from zoopt.updates import SGD, Adam, Momentum, Projected
 
 DIRECTIONS: dict[str, type[Any]] = {
     "gaussian": Gaussian,
@@ -42,11 +42,17 @@ ESTIMATORS: dict[str, Callable[..., ZOEstimator]] = {
     "spsa": SPSA,
     "nspsa": NSPSA,
     "mezo": presets.mezo,
+    "qzo": presets.qzo,
     "onesided": OneSided,
     "dueling": Dueling,
     "ranking": Ranking,
 }
-UPDATES: dict[str, type[Any]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
+UPDATES: dict[str, type[Any]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "adam": Adam,
+    "projected": Projected,
+}
 
 ENTRY_POINTS = "zoopt.objectives"
 

@@ -32,7 +32,8 @@ def mezo(model, value, direction, engine="inplace"):
 
 def chained_mezo(model, value, direction):
     """zoopt's MeZO as its own loops run it: an update shares a pass with the next step's probe."""
-    optimizer = zoopt.ZOOptimizer(model, LR, zoopt.MeZO(eps=EPS, direction=direction))
+    estimator = zoopt.MeZO(eps=EPS, direction=direction)
+    optimizer = zoopt.ZOOptimizer(model, LR, estimator, engine="inplace")
 
     @contextmanager
     def visit():

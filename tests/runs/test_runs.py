@@ -31,7 +31,7 @@ def base():
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
 
 
-def tuned(folder, **changes):
+def tuned(folder, dtype=torch.float32, **changes):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(20, 3, generator=generator)
     rows = [{"x": r.tolist(), "label": "ab"[int(r[0] > 0)]} for r in x]
@@ -39,7 +39,7 @@ def tuned(folder, **changes):
         rows[:14],
         rows[14:],
         labels=["a", "b"],
-        collate=lambda batch: torch.tensor([row["x"] for row in batch]),
+        collate=lambda batch: torch.tensor([row["x"] for row in batch], dtype=dtype),
     )
     model = base()
     return model, zoopt.tune(model, task=task, run_dir=folder, **{**SETTINGS, **changes})
@@ -126,6 +126,24 @@ def test_a_merged_model_has_the_sum_of_the_updates(tmp_path):
     expected = start + sum(last(folder) - start for folder in folders)
     torch.testing.assert_close(vector(model), expected, rtol=0, atol=1e-6)
     assert not torch.allclose(vector(model), last(folders[0]), atol=1e-3)
+
+
+def test_what_parameters_in_half_precision_do_not_show_is_added_up_too(tmp_path, monkeypatch):
+    """Updates of a bias of 1 in bf16, each too small to be seen, are seen in the sum."""
+
+    plain = base
+
+    def ones():
+        model = plain().bfloat16()
+        torch.nn.init.ones_(model[2].bias)
+        return model
+
+    monkeypatch.setitem(globals(), "base", ones)
+    tuned(tmp_path, params="2.bias", lr=0.04, dtype=torch.bfloat16)
+    assert torch.equal(last(tmp_path), vector(ones())), "one run alone"
+    model = ones()
+    zoopt.merge(model, [tmp_path] * 8)
+    assert (model[2].bias - 1).abs().max() > 0.01
 
 
 def test_runs_on_other_parameters_of_one_base_are_merged(tmp_path):

@@ -59,3 +59,13 @@ def test_memory_that_does_not_suffice_is_noticed_and_the_task_left_as_it_was(blo
     task.collate = small
     dry(model, task, batch_size=8)
     assert task.batch_size == 32
+
+
+def test_weights_in_half_precision_are_as_they_were(blobs):
+    model, task = blobs()
+    collate = task.collate
+    task.collate = lambda batch: collate(batch).bfloat16()
+    model.bfloat16()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    dry(model, task, lr=0.1)
+    assert all(torch.equal(before[n], tensor) for n, tensor in model.state_dict().items())

@@ -27,8 +27,21 @@ def momentum_twin(params: list[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=LR * (1 - 0.8), momentum=0.8)
 
 
+def projected_twin(params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """torch has no projection, but a hook for one."""
+    optimizer = torch.optim.SGD(params, lr=LR)
+
+    def project(*_: object) -> None:
+        for parameter in params:
+            parameter.detach().clamp_(min=-0.1)
+
+    optimizer.register_step_post_hook(project)
+    return optimizer
+
+
 TWINS: dict[str, tuple[UpdateRule, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]] = {
     "sgd": (zoopt.SGD(), lambda p: torch.optim.SGD(p, lr=LR)),
+    "projected": (zoopt.Projected(low=-0.1), projected_twin),
     "momentum": (zoopt.Momentum(beta=0.8), momentum_twin),
     "adam": (
         zoopt.Adam(beta1=0.8, beta2=0.95, zeta=1e-6),
@@ -129,7 +142,7 @@ def test_the_kit_finds_what_is_wrong(rule: type[UpdateRule], message: str) -> No
         testing.check_update(rule)
 
 
-STATE_BYTES = {"sgd": 0, "momentum": 4, "adam": 8}
+STATE_BYTES = {"sgd": 0, "projected": 0, "momentum": 4, "adam": 8}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

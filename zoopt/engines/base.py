@@ -8,11 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
+from typing import Any
 
 import torch
 
-from zoopt.engines.interception import refuse_opaque
+from zoopt.engines.interception import opaque_modules, refuse_opaque
+from zoopt.engines.substitution import Masters
 from zoopt.interfaces import Direction, Displacement, Losses, Slot, Values
+from zoopt.masters import publish
 from zoopt.population import Population
 
 
@@ -57,6 +60,7 @@ class BaseEngine(ABC):
         with deferred_signals():
             changes = [displacement.change(slot, decay[slot.index]) for slot in self.slots]
             self.direction.add_(*changes, stochastic_rounding=True)
+            publish(self.slots)
 
     def settle(self) -> None:  # noqa: B027, most do nothing
         """Nothing to do where θ is never left displaced between probes."""
@@ -82,6 +86,32 @@ class OneByOne(BaseEngine):
     @abstractmethod
     def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss at θ + displacement."""
+
+
+class Writing(OneByOne):
+    """An engine that writes a probe over θ.
+
+    In half precision a vector would be rounded there, so operations that can be seen get its
+    master. Where a module's cannot be (compiled, scripted), they get the rounded vector.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        direction: Direction,
+        model: torch.nn.Module | None = None,
+    ) -> None:
+        super().__init__(slots, direction, model)
+        hidden = model is not None and any(opaque_modules(model))
+        self._masters = {
+            id(slot.tensor): slot.master
+            for slot in self.slots
+            if slot.master is not None and not hidden
+        }
+
+    def seeing_masters(self) -> AbstractContextManager[Any]:
+        """Around the evaluation of a probe."""
+        return Masters(self._masters) if self._masters else nullcontext()
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zoopt.engines.base import OneByOne, deferred_signals
+from zoopt.engines.base import Writing, deferred_signals
 from zoopt.interfaces import Direction, Displacement, Losses, Slot
+from zoopt.masters import publish
 
 
-class Copy(OneByOne):
+class Copy(Writing):
     """Keeps a copy of θ from the first probe of a step to its end. Restores bit for bit."""
 
     name = "copy"
@@ -28,11 +29,13 @@ class Copy(OneByOne):
     def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss at θ + displacement; θ is itself again when this returns or raises."""
         if not self._kept:
-            self._kept = [slot.tensor.detach().clone() for slot in self.slots]
+            self._kept = [slot.exact.detach().clone() for slot in self.slots]
         try:
             with deferred_signals():
                 self.direction.add_(*(displacement.change(slot) for slot in self.slots))
-            return loss()
+                publish(self.slots)
+            with self.seeing_masters():
+                return loss()
         finally:
             self._restore()
 
@@ -44,4 +47,5 @@ class Copy(OneByOne):
     def _restore(self) -> None:
         with deferred_signals():
             for slot, kept in zip(self.slots, self._kept, strict=True):
-                slot.tensor.copy_(kept)
+                slot.exact.copy_(kept)
+            publish(self.slots)

@@ -16,11 +16,12 @@ from contextlib import contextmanager
 
 import torch
 
-from zoopt.engines.base import OneByOne, deferred_signals
+from zoopt.engines.base import Writing, deferred_signals
 from zoopt.interfaces import Change, Direction, Displacement, Losses, Slot, Terms
+from zoopt.masters import publish
 
 
-class InPlace(OneByOne):
+class InPlace(Writing):
     """Perturbs θ in place and restores it by subtracting what was added.
 
     In fp32 a restored θ is within 2 ulp of max(|θ|, ε|z|) of what it was. In half precision the
@@ -41,7 +42,8 @@ class InPlace(OneByOne):
     def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss with θ moved to θ + displacement, where it stays until the next call."""
         self._move(displacement)
-        return loss()
+        with self.seeing_masters():
+            return loss()
 
     def revisit(self, displacement: Displacement) -> None:
         """Moves θ as the probe did, so that a replay rounds as the run did."""
@@ -85,9 +87,10 @@ class InPlace(OneByOne):
                 (-factor, self._offset.terms(slot)),
                 (1.0, target.terms(slot)),
             )
-            changes.append(Change(slot.tensor, slot.index, terms, factor))
+            changes.append(Change(slot.exact, slot.index, terms, factor))
         with deferred_signals():
             self.direction.add_(*changes, stochastic_rounding=self._committed is not None)
+            publish(self.slots)
             self._offset, self._committed = target, None
 
 

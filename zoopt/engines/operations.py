@@ -13,9 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from zoopt.engines.perturbations import Derived, Made, Perturbation
+from zoopt.engines.substitution import substituted
 from zoopt.population import Population
 
 
@@ -134,7 +135,7 @@ def _affine(
         out = added.addmm_(flat, matrix)
     if tuned_bias is not None:
         grouped = out.view(population.size, -1, out.shape[-1])
-        out = grouped + tuned_bias.stacked().unsqueeze(1)
+        out = (grouped + tuned_bias.stacked().unsqueeze(1)).to(out.dtype)
     return out.view(*x.shape[:-1], matrix.shape[1])
 
 
@@ -171,7 +172,7 @@ def _normalization(
         if id(tensor) in made:
             stacked = made[id(tensor)].stacked().view(population.size, *per_row.shape)
             per_row = _repeat(stacked, out)
-        out = apply(out, per_row)
+        out = apply(out, per_row).to(torch.result_type(out, tensor))
     return out
 
 
@@ -186,7 +187,7 @@ def _elementwise(
     if any(a.ndim > x.ndim or (a.ndim == x.ndim and a.shape[0] != 1) for a in tuned):
         return NotImplemented
     given = (_per_row(made[id(a)], x) if id(a) in made else a for a in args)
-    return func(*given, **kwargs)
+    return func(*given, **kwargs).to(torch.result_type(*args[:2]))
 
 
 def _expand(
@@ -199,7 +200,7 @@ def _expand(
         return NotImplemented
     if sizes[0] != population.rows:
         return NotImplemented
-    stacked = made[id(tensor)].stacked().flatten(0, 1)
+    stacked = made[id(tensor)].stacked().flatten(0, 1).to(tensor.dtype)
     stacked = stacked.repeat_interleave(population.rows // population.size, 0)
     return func(stacked, 1 if func is Tensor.repeat else population.rows, *sizes[1:])
 
@@ -256,12 +257,11 @@ def _probe_by_probe(
     for k in range(size):
 
         def mine(leaf: Any, k: int = k) -> Any:
-            if id(leaf) in made:
-                return made[id(leaf)].explicit(k)
-            return leaf.chunk(size)[k] if of_batch(leaf) else leaf
+            return leaf.chunk(size)[k] if of_batch(leaf) and id(leaf) not in made else leaf
 
-        own_args, own_kwargs = tree_map(mine, given)
-        outs.append(func(*own_args, **own_kwargs))
+        leaves, form = tree_flatten(tree_map(mine, given))
+        moved = [made[id(leaf)].explicit(k) if id(leaf) in made else leaf for leaf in leaves]
+        outs.append(substituted(func, leaves, moved, form))
     return tree_map(lambda *parts: torch.cat(parts), *outs)
 
 

@@ -1,8 +1,9 @@
 """The overlay engine: θ is never written while probing.
 
 A ``TorchFunctionMode`` sees every operation that takes a parameter and hands it θ + displacement,
-made in scratch memory for that operation (for a lookup, only the rows looked up). An interrupted
-run cannot leave a perturbed model, and half-precision weights do not drift.
+made in scratch memory for that operation (for a lookup, only the rows looked up; vectors, of which
+there are many and small ones, are made together for a probe). An interrupted run cannot leave a
+perturbed model, and half-precision weights do not drift.
 
 The result equals explicit perturbation on the same dispatch path. What the mode cannot see would be
 silently unperturbed, so it is refused: scripted and compiled modules when the engine is made, and
@@ -11,16 +12,23 @@ any parameter that no operation took during a probe when the probe ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from zoopt.engines.base import OneByOne
-from zoopt.engines.interception import Interception, require_seen
+from zoopt.engines.interception import require_seen
+from zoopt.engines.substitution import Substitution
 from zoopt.interfaces import Change, Direction, Displacement, Losses, Slot
+
+_OFTEN = 32
+"""Times that a parameter is perturbed in one probe, from which on another engine is cheaper."""
+
+log = logging.getLogger("zoopt")
 
 
 class Overlay(OneByOne):
@@ -40,6 +48,7 @@ class Overlay(OneByOne):
     ) -> None:
         super().__init__(slots, direction, model)
         self._by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
+        self._warned = False
 
     def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss as if θ were θ + displacement.
@@ -51,10 +60,23 @@ class Overlay(OneByOne):
         with mode:
             value = loss()
         require_seen(self._by_id, mode.seen, self.name)
+        self._warn_of_repetition(mode.seen)
         return value
 
+    def _warn_of_repetition(self, seen: Counter[int]) -> None:
+        often = [key for key, times in seen.items() if times >= _OFTEN]
+        matrix = next((self._by_id[k] for k in often if self._by_id[k].tensor.ndim > 1), None)
+        if matrix is not None and not self._warned:
+            self._warned = True
+            log.warning(
+                "engine='overlay' perturbed %s %d times in one probe, at each token decoded or at "
+                "each call of its layer; engine='copy' does so once, and takes twice the memory",
+                matrix.name,
+                seen[id(matrix.tensor)],
+            )
 
-class _Perturb(Interception):
+
+class _Perturb(Substitution):
     """Replaces parameters among an operation's arguments by their perturbed values."""
 
     def __init__(
@@ -62,27 +84,39 @@ class _Perturb(Interception):
     ) -> None:
         super().__init__()
         self._slots, self._direction, self._displacement = slots, direction, displacement
-        self.seen: set[int] = set()
+        self._vectors = self._made_together(s for s in slots.values() if s.tensor.ndim < 2)
+        self.seen: Counter[int] = Counter()
+        """How many operations took a parameter, by its ``id``."""
 
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The operation on perturbed parameters."""
         lookup = self._lookup(func, args, kwargs)
-        if lookup is not None:
-            return lookup
-        args, kwargs = tree_map_only(Tensor, self._perturbed, (args, kwargs))
-        return func(*args, **kwargs)
+        return super().operation(func, args, kwargs) if lookup is None else lookup
 
-    def _perturbed(self, tensor: Tensor) -> Tensor:
+    def replaced(self, tensor: Tensor) -> Tensor:
+        """A parameter's perturbed values, or the tensor."""
         slot = self._slots.get(id(tensor))
         if slot is None:
             return tensor
-        self.seen.add(id(tensor))
-        scratch = tensor.detach().clone()
-        self._direction.add_(Change(scratch, slot.index, self._displacement.terms(slot)))
+        self.seen[id(tensor)] += 1
+        scratch = self._vectors.get(id(tensor))
+        if scratch is None:
+            scratch = self._made_together([slot])[id(tensor)]
         # Some kernels choose their path by it (matmul folds), even where autograd is off.
         return scratch.requires_grad_(tensor.requires_grad)
+
+    def _made_together(self, slots: Iterable[Slot]) -> dict[int, Tensor]:
+        """θ + displacement of some parameters, by the ``id`` of each."""
+        made = {id(slot.tensor): slot.exact.detach().clone() for slot in slots}
+        changes = [
+            Change(scratch, slot.index, self._displacement.terms(slot))
+            for key, scratch in made.items()
+            for slot in [self._slots[key]]
+        ]
+        self._direction.add_(*changes)
+        return made
 
     def _lookup(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -95,5 +129,5 @@ class _Perturb(Interception):
         slot = self._slots.get(id(weight))
         if slot is None or not isinstance(ids, Tensor) or not slot.tensor.is_contiguous():
             return None
-        self.seen.add(id(weight))
+        self.seen[id(weight)] += 1
         return self._direction.rows(slot.tensor, ids, slot.index, self._displacement.terms(slot))

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten
 
 from zoopt.directions import LowRank
+from zoopt.engines.substitution import unrounded
 from zoopt.interfaces import Change, Slot, Terms
 
 
@@ -86,15 +87,15 @@ class OfParameter(Perturbation):
         self._factors: Factors | None = None
 
     def explicit(self, k: int) -> Tensor:
-        """θ + Σ c z(s), made anew at each call."""
-        tensor = self._slot.tensor.detach().clone()
+        """θ + Σ c z(s), made anew at each call; a half-precision vector in fp32."""
+        tensor = self._slot.exact.detach().clone()
         self._direction.add_(Change(tensor, self._slot.index, self._probes.terms[k]))
         return tensor
 
     def stacked(self) -> Tensor:
         """θ + Σ c z(s) for all probes; those of a vector in a few operations."""
         if self._stacked is None and self._slot.tensor.ndim < 2:
-            theta = self._slot.tensor.detach()
+            theta = self._slot.exact.detach()
             z, _ = self._direction.factors(theta, self._slot.index, self._probes.seeds)
             moved = self._probes.coefficients.to(z) @ z.T
             self._stacked = (theta + moved.view(self.size, *theta.shape)).to(theta.dtype)
@@ -126,11 +127,9 @@ class Derived(Perturbation):
 
     def explicit(self, k: int) -> Tensor:
         """The operation on what probe k has."""
-        args, kwargs = tree_map(
-            lambda leaf: self._made[id(leaf)].explicit(k) if id(leaf) in self._made else leaf,
-            self._given,
-        )
-        result: Tensor = self._func(*args, **kwargs)
+        leaves, form = tree_flatten(self._given)
+        moved = [self._made[id(x)].explicit(k) if id(x) in self._made else x for x in leaves]
+        result: Tensor = unrounded(self._func, leaves, moved, form)
         return result
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from zoopt.estimators.base import ZOEstimator
 from zoopt.estimators.spsa import SPSA
-from zoopt.interfaces import Direction
+from zoopt.interfaces import Direction, Evaluate, GradientEstimate
 
 
 class NSPSA(SPSA):
@@ -12,6 +15,13 @@ class NSPSA(SPSA):
 
     2n evaluations a step for a variance smaller by n. At equal forwards n is about neutral in the
     MeZO paper, whose rule is lr ∝ n; what n buys is a larger stable lr and batched probes.
+
+    Args:
+        eps: the perturbation scale ε.
+        n: directions a step.
+        direction: the family of z.
+        engine: how probes are evaluated.
+        clip: bound on each |c_k|, against rare steps that are far too long; None for no bound.
     """
 
     def __init__(
@@ -20,5 +30,18 @@ class NSPSA(SPSA):
         n: int = 4,
         direction: str | Direction = "gaussian",
         engine: str = "auto",
+        clip: float | None = None,
     ) -> None:
         ZOEstimator.__init__(self, eps, direction, engine, n)
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip={clip} must be positive: it bounds the projected gradient")
+        self.clip = clip
+
+    def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
+        """The mean of c z over the seeds; see the class."""
+        estimate = super().estimate(evaluate, seeds, eps)
+        if self.clip is None:
+            return estimate
+        most = self.clip / len(seeds)
+        clipped = tuple(min(max(c, -most), most) for c in estimate.coefficients)
+        return replace(estimate, coefficients=clipped)

@@ -12,6 +12,7 @@ import torch
 
 from zoopt.comparison import Comparison
 from zoopt.engines.memory import peak_bytes
+from zoopt.masters import publish
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import evaluation_mode
@@ -93,7 +94,7 @@ class DryRun:
         # A step takes as long with any rate.
         settings = replace(settings, **dict.fromkeys(automatic, 1e-6))  # type: ignore[arg-type]
         optimizer = make_optimizer(model, settings, metric.higher_is_better)
-        kept = [slot.tensor.detach().clone() for slot in optimizer.slots]
+        kept = [slot.exact.detach().clone() for slot in optimizer.slots]
         stepper = Stepper(
             model, task, metric, settings, optimizer, Fitting(task, lambda entry: None)
         )
@@ -180,7 +181,8 @@ class DryRun:
 @torch.no_grad()
 def _put_back(optimizer: ZOOptimizer, kept: list[torch.Tensor]) -> None:
     for slot, tensor in zip(optimizer.slots, kept, strict=True):
-        slot.tensor.copy_(tensor)
+        slot.exact.copy_(tensor)
+    publish(optimizer.slots)
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -12,6 +12,7 @@ import torch
 from zoopt import checkpoint, registry, trajectory
 from zoopt.comparison import Comparison
 from zoopt.estimators import ZOEstimator
+from zoopt.masters import is_half
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import NonFiniteLossError, evaluation_mode
@@ -337,7 +338,10 @@ class Tuner:
 
     def _optimizer(self, settings: Settings, estimator: ZOEstimator | None = None) -> ZOOptimizer:
         """The optimizer that settings describe, or one with another estimator."""
-        return make_optimizer(self.model, settings, self.metric.higher_is_better, estimator)
+        decodes = self.task.gives == "texts"
+        return make_optimizer(
+            self.model, settings, self.metric.higher_is_better, estimator, decodes
+        )
 
 
 def make_optimizer(
@@ -345,6 +349,7 @@ def make_optimizer(
     settings: Settings,
     maximize: bool,
     estimator: ZOEstimator | None = None,
+    decodes: bool = False,
 ) -> ZOOptimizer:
     """The optimizer that settings describe; rates that are still to be found are any.
 
@@ -353,6 +358,8 @@ def make_optimizer(
         settings: how.
         maximize: whether the objective is higher-is-better.
         estimator: takes the place of the settings' own.
+        decodes: whether a probe generates texts. In half precision overlay, which is the engine
+            otherwise, would perturb every matrix anew for each token, so it is copy.
     """
     lr, eps = (1.0 if rate == AUTO else float(rate) for rate in (settings.lr, settings.eps))
     options = {"eps": eps, "direction": settings.direction}
@@ -360,11 +367,14 @@ def make_optimizer(
         registry.make_estimator(settings.estimator, **options, n=settings.n_final)
     if estimator is None:
         estimator = registry.make_estimator(settings.estimator, **options, n=settings.n)
+    engine = estimator.engine if settings.engine == "auto" else settings.engine
+    if engine == "auto" and decodes and is_half(model.parameters()):
+        engine = "copy"
     return ZOOptimizer(
         model,
         lr=lr,
         estimator=estimator,
-        engine=None if settings.engine == "auto" else settings.engine,
+        engine=engine,
         update=registry.make_update(settings.update, **settings.update_options),
         weight_decay=settings.weight_decay,
         params=settings.params or None,

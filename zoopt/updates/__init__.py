@@ -2,6 +2,7 @@
 
 from zoopt.updates.adam import Adam
 from zoopt.updates.momentum import Momentum
+from zoopt.updates.projected import Projected
 from zoopt.updates.sgd import SGD
 
-__all__ = ["SGD", "Adam", "Momentum"]
+__all__ = ["SGD", "Adam", "Momentum", "Projected"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoopt.directions.rounding import round_into
 from zoopt.interfaces import Slot, UpdateStep
+from zoopt.masters import publish
 
 
 def buffer(step: UpdateStep, slot: Slot, name: str) -> Tensor:
@@ -30,7 +31,8 @@ def settled_slots(step: UpdateStep) -> Iterator[Slot]:
 @torch.no_grad()
 def descend(step: UpdateStep, slot: Slot, change: Tensor) -> None:
     """θ ← decay · θ − lr · change, rounded stochastically in half precision."""
-    value = slot.tensor.detach().to(change.dtype) * step.decay[slot.index]
+    value = slot.exact.detach().to(change.dtype) * step.decay[slot.index]
     value = value - step.lr[slot.group] * change
     terms = step.gradient.terms(slot)
-    round_into(slot.tensor, value, slot.index, seed=terms[0][0] if terms else 0)
+    round_into(slot.exact, value, slot.index, seed=terms[0][0] if terms else 0)
+    publish([slot])

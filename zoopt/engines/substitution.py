@@ -1,0 +1,187 @@
+"""Operations on other tensors than they were called with, and in fp32 where vectors are.
+
+A half-precision vector is replaced by fp32 numbers (:mod:`zoopt.masters`). What takes one is
+computed in fp32, and its result is rounded to the dtype that it would have had, so that no module
+notices. What an operation makes of vectors alone, such as ``1 + weight`` or ``weight.view(1, -1)``,
+would lose the perturbation in that rounding: it is remembered in fp32, for the operation in which
+an activation meets it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+
+from zoopt.engines.interception import Interception
+from zoopt.masters import is_half
+
+_WITH_BIAS = frozenset(
+    {
+        F.linear,
+        *(getattr(F, f"conv{n}d") for n in (1, 2, 3)),
+        *(getattr(torch, f"conv{n}d") for n in (1, 2, 3)),
+    }
+)
+"""Called as (input, weight, bias, …), the bias being added to what the others give."""
+
+
+class Substitution(Interception):
+    """Replaces tensors among an operation's arguments by others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[int, Tensor] = {}
+        self._kept: list[Tensor] = []
+
+    @abstractmethod
+    def replaced(self, tensor: Tensor) -> Tensor:
+        """What an operation gets for a tensor: itself, or another, in fp32 for a half vector."""
+
+    def operation(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The operation on what replaces its arguments."""
+        leaves, form = tree_flatten((args, kwargs))
+        moved = [self._given(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        wider = _wider(leaves, moved)
+        if not any(wider):
+            args, kwargs = tree_unflatten(moved, form)
+            return func(*args, **kwargs)
+        if _writes(func, kwargs):
+            return self._write(func, leaves, moved, form)
+        exact = unrounded(func, leaves, moved, form)
+        if any(exact is other for other in moved):
+            exact = exact.clone()  # of a cast; what is done to it is not done to the original
+        out = _rounded(exact, _usual_dtype(func, leaves, form))
+        alone = all(w for w, leaf in zip(wider, leaves, strict=True) if isinstance(leaf, Tensor))
+        if alone and isinstance(exact, Tensor) and out is not exact:
+            self._made[id(out)] = exact
+            self._kept.append(out)
+        return out
+
+    def _given(self, tensor: Tensor) -> Tensor:
+        made = self._made.get(id(tensor))
+        return self.replaced(tensor) if made is None else made
+
+    def _write(
+        self, func: Callable[..., Any], leaves: list[Any], moved: list[Any], form: TreeSpec
+    ) -> Any:
+        """An operation on its first argument, which stays in its dtype."""
+        target = leaves[0]
+        if isinstance(target, Tensor):
+            made = self._made.pop(id(target), None)
+            moved[0] = target if made is not None else moved[0].to(target.dtype)
+        args, kwargs = tree_unflatten(moved, form)
+        return func(*args, **kwargs)
+
+
+class Masters(Substitution):
+    """Hands operations the masters in place of their parameters.
+
+    Args:
+        masters: by the ``id`` of the parameter.
+    """
+
+    def __init__(self, masters: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._masters = masters
+
+    def replaced(self, tensor: Tensor) -> Tensor:
+        """A parameter's master, or the tensor."""
+        return self._masters.get(id(tensor), tensor)
+
+
+def substituted(
+    func: Callable[..., Any], leaves: Sequence[Any], moved: Sequence[Any], form: TreeSpec
+) -> Any:
+    """An operation on what replaces its arguments, with the dtype that it would have had.
+
+    Args:
+        func: the operation.
+        leaves: the leaves of its (args, kwargs).
+        moved: what replaces them, in fp32 for half-precision vectors.
+        form: how leaves make (args, kwargs).
+    """
+    out = unrounded(func, leaves, moved, form)
+    return _rounded(out, _usual_dtype(func, leaves, form)) if any(_wider(leaves, moved)) else out
+
+
+def unrounded(
+    func: Callable[..., Any], leaves: Sequence[Any], moved: Sequence[Any], form: TreeSpec
+) -> Any:
+    """As :func:`substituted`, in fp32 where an argument is.
+
+    A bias is added in fp32 to what the operation gives without it, which spares copies of weights.
+    """
+    args, kwargs = tree_unflatten(list(moved), form)
+    if not any(_wider(leaves, moved)):
+        return func(*args, **kwargs)
+    if func in _WITH_BIAS:
+        given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+        x, weight, bias = (given.pop(name, None) for name in ("input", "weight", "bias"))
+        if bias is not None and bias.dtype != x.dtype and weight.dtype == x.dtype:
+            spread = bias.view(-1, *(1,) * (weight.ndim - 2))
+            return func(x, weight, None, *args[3:], **given).to(bias.dtype) + spread
+    args, kwargs = tree_map_only(Tensor, _widened, (args, kwargs))
+    return func(*args, **kwargs)
+
+
+def _rounded(out: Any, dtype: torch.dtype | None) -> Any:
+    """What an operation returned, fp32 tensors in another dtype."""
+    if dtype is None:
+        return out
+    return tree_map_only(Tensor, lambda t: t.to(dtype) if t.dtype == torch.float32 else t, out)
+
+
+def _usual_dtype(
+    func: Callable[..., Any], leaves: Sequence[Any], form: TreeSpec
+) -> torch.dtype | None:
+    """The floating dtype of what an operation returns, found by doing it once on such arguments."""
+    kind = (func, torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
+    key = (*kind, *(_kind(leaf) for leaf in leaves))
+    if key not in _usual:
+        cards = {t.device for t in leaves if isinstance(t, Tensor) and t.device.type == "cuda"}
+        with torch.random.fork_rng(list(cards)):
+            args, kwargs = tree_unflatten([_copied(leaf) for leaf in leaves], form)
+            out = func(*args, **kwargs)
+        tensors = (t for t in tree_leaves(out) if isinstance(t, Tensor))
+        _usual[key] = next((t.dtype for t in tensors if t.dtype.is_floating_point), None)
+    return _usual[key]
+
+
+_usual: dict[Any, torch.dtype | None] = {}
+
+
+def _wider(leaves: Sequence[Any], moved: Sequence[Any]) -> list[bool]:
+    """Which arguments are replaced by ones of another dtype."""
+    pairs = zip(leaves, moved, strict=True)
+    return [isinstance(leaf, Tensor) and leaf.dtype != other.dtype for leaf, other in pairs]
+
+
+def _kind(leaf: Any) -> Any:
+    """What of an argument the dtype of a result may depend on."""
+    if isinstance(leaf, Tensor):
+        return leaf.dtype, leaf.ndim > 0
+    return leaf if isinstance(leaf, torch.dtype | bool | str) else type(leaf)
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if is_half([tensor]) else tensor
+
+
+def _writes(func: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation writes to an argument."""
+    name = getattr(func, "__name__", "")
+    in_place = name.startswith("__i") and name not in ("__invert__", "__int__", "__index__")
+    trailing = name.endswith("_") and not name.endswith("__")
+    return in_place or trailing or name == "__setitem__" or kwargs.get("out") is not None

@@ -1,0 +1,85 @@
+"""Quantized models: which tensors hold packed numbers, and where their scales are.
+
+What a quantized layer is made of differs between libraries, and is found by its attributes, so that
+none of them is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+ALTERNATIVE = (
+    "If it is quantized, tune LoRA adapters over it (peft), or its scales "
+    "(zoopt.quantization_scales); otherwise leave it out with params=..."
+)
+
+
+def packing(tensor: Tensor) -> str:
+    """What a tensor is, if its memory is not the numbers that it stands for; else nothing.
+
+    >>> packing(torch.zeros(2)), packing(torch.zeros(2, dtype=torch.int8))
+    ('', 'torch.int8')
+    """
+    if is_traceable_wrapper_subclass(tensor):  # torchao's tensors, DTensor
+        return type(tensor).__name__
+    if not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None:
+        return str(tensor.dtype)
+    return ""
+
+
+def quantization_scales(model: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    """The scales of a quantized model, for :class:`zoopt.ZOOptimizer` to tune in place.
+
+    A weight is scale times integer, one scale a row or a group of a row. The integers stay as they
+    are. Known are torchao's tensors, HQQ's layers, and those of bitsandbytes in 8 bits or in 4 (not
+    those whose scales are quantized too, ``bnb_4bit_use_double_quant``).
+
+    Args:
+        model: a module with quantized layers.
+
+    Returns:
+        (name, tensor) pairs. The tensors belong to the layers, and now require a gradient, which
+        says that they are tuned.
+
+    Raises:
+        ValueError: there are none.
+
+    Example:
+        >>> import zoopt
+        >>> class Int4Linear(torch.nn.Module):  # keeps its scales as HQQ's does
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.meta = {"scale": torch.full((3, 1), 0.01)}
+        >>> [name for name, _ in zoopt.quantization_scales(Int4Linear())]
+        ['scale']
+    """
+    found = [
+        (f"{prefix}.{name}" if prefix else name, scale.requires_grad_())
+        for prefix, module in model.named_modules()
+        for name, scale in _scales(module)
+        if isinstance(scale, Tensor) and scale.is_floating_point()
+    ]
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no quantized layer whose scales zoopt knows: of torchao, "
+            "HQQ or bitsandbytes (without double quantization). Others can be given as "
+            "(name, tensor) pairs that require a gradient."
+        )
+    return found
+
+
+def _scales(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, parameter in module.named_parameters(recurse=False):
+        if is_traceable_wrapper_subclass(parameter):
+            yield f"{name}.scale", getattr(parameter, "scale", None)
+        for of in (parameter, getattr(module, "state", None)):  # before and after a first forward
+            yield f"{name}.scale", getattr(of, "SCB", None)
+        yield f"{name}.scale", getattr(getattr(parameter, "quant_state", None), "absmax", None)
+    meta = getattr(module, "meta", None)
+    if isinstance(meta, dict):
+        yield "scale", meta.get("scale")

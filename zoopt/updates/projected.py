@@ -1,0 +1,34 @@
+"""Projected SGD: θ ← max((1 − ηλ) θ − η ĝ, low). State: none."""
+
+from __future__ import annotations
+
+import torch
+
+from zoopt.interfaces import UpdateStep
+from zoopt.masters import publish
+from zoopt.updates.sgd import SGD
+
+
+class Projected:
+    """Gradient descent that keeps every parameter at a lower bound or above it.
+
+    For parameters that mean nothing below it, such as the scales of quantized weights. The
+    projection is a pass of its own, so updates do not wait for the next probe.
+
+    Args:
+        low: the bound.
+    """
+
+    name = "projected"
+
+    def __init__(self, low: float = 0.0) -> None:
+        self.low = float(low)
+
+    @torch.no_grad()
+    def apply(self, step: UpdateStep) -> None:
+        """θ ← max(decay · θ − lr · ĝ, low)."""
+        SGD().apply(step)
+        step.engine.settle()
+        for slot in step.slots:
+            slot.exact.clamp_(min=self.low)
+        publish(step.slots)
