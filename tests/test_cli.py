@@ -163,8 +163,80 @@ def test_mistakes_are_one_sentence_and_status_2(config, capsys, arguments, messa
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_key_in_the_file_is_an_error(config, capsys):
-    config.write_text(config.read_text() + "learning_rate: 3\n")
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("step: 3", "steps"),
+        ("learning_rate: 3", "lr"),
+        ("verbalizer: {a: b}", "task.verbalizer"),
+        ("data: {trian: rows.csv}", "data.train"),
+    ],
+)
+def test_an_unknown_key_in_the_file_gets_the_nearest_one(config, capsys, line, near):
+    kept = [x for x in config.read_text().splitlines() if x[:1] != " " and x[:4] not in line]
+    config.write_text("\n".join([*(x for x in kept if x[-1] != ":"), line]) + "\n")
+    with pytest.raises(SystemExit) as ended:
         main(["tune", str(config)])
-    assert "learning_rate" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"Did you mean {near!r}?\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["tune", "--stepz", "3"], "steps"),
+        (["tune", "--task.kin", "head"], "task.kind"),
+        (["replay", "run", "--step", "3"], "to-step"),
+        (["inspekt", "run"], "inspect"),
+    ],
+)
+def test_an_unknown_option_gets_the_nearest_one(capsys, arguments, near):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err.endswith(f"Did you mean {near!r}?\n")
+
+
+def test_a_dry_run_writes_nothing(config, capsys, tmp_path):
+    there = sorted(tmp_path.rglob("*"))
+    assert main(["tune", str(config), "--dry-run", "--steps", "8", "--params", '["*norm*"]']) == 0
+    said = capsys.readouterr().out
+    assert yaml.safe_load(said[: said.index("parameters")].strip())["steps"] == 8
+    assert "48 of " in said, "three norms of 16"
+    assert "48 in 3 tensors, lr 0.001, eps 0.01" in " ".join(said.split())
+    assert "8 steps" in said
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_runs_are_inspected_compared_and_merged(config, capsys, tmp_path):
+    for seed in ("0", "1"):
+        arguments = ["--quiet", "--seed", seed, "--run_dir", str(tmp_path / seed)]
+        assert main(["tune", str(config), *arguments]) == 0
+    runs = [str(tmp_path / "0"), str(tmp_path / "1")]
+    assert main(["inspect", runs[0]]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "stopped steps (6)" in said
+    assert "steps 6 of 6" in said
+    assert main(["diff", runs[0], runs[0]]) == 0
+    assert main(["diff", *runs]) == 1
+    assert "first step with other seeds: 0" in capsys.readouterr().out
+    assert main(["merge", *runs, "--out", str(tmp_path / "merged")]) == 0
+    assert "nothing has evaluated it yet" in capsys.readouterr().out
+    main(["replay", runs[0], "--to-step", "0", "--out", str(tmp_path / "base")])
+    weights = {}
+    for name in ("merged", "base"):
+        model = LlamaForCausalLM.from_pretrained(tmp_path / name)
+        weights[name] = torch.cat([p.detach().flatten() for p in model.parameters()])
+    ends = []
+    for run, name in zip(runs, ("first", "second"), strict=True):
+        out = tmp_path / name
+        assert main(["replay", run, "--to-step", "last", "--out", str(out)]) == 0
+        model = LlamaForCausalLM.from_pretrained(out)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    expected = ends[0] + ends[1] - weights["base"]
+    torch.testing.assert_close(weights["merged"], expected, rtol=0, atol=1e-6)
+
+
+def test_a_run_from_python_is_not_replayed_from_here(capsys, tmp_path):
+    (tmp_path / "config.yaml").write_text("steps: 3\n")
+    assert main(["replay", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "zoopt.replay(model, run)" in capsys.readouterr().err

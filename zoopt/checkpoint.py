@@ -9,6 +9,8 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +50,11 @@ def save(path: Path, optimizer: ZOOptimizer, facts: dict[str, Any], state: bool 
     about = {**facts, "step": optimizer.steps, "state": numbers}
     beside = path.with_name(path.name + ".partial")
     try:
-        save_file(tensors, beside, metadata={"zoopt": json.dumps(about)})
+        with _full_disk_as_such(path):
+            save_file(tensors, beside, metadata={"zoopt": json.dumps(about)})
         into_place(beside, path)
-    except BaseException as error:
+    except BaseException:
         beside.unlink(missing_ok=True)
-        if isinstance(error, SafetensorError) and "os error 28" in str(error).lower():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
 
 
@@ -126,10 +127,26 @@ def export(model: torch.nn.Module, folder: Path) -> None:
     beside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
     own: Any = getattr(model, "save_pretrained", None)
-    if own is not None:
-        own(beside)
-    else:
-        beside.mkdir(parents=True)
-        save_model(model, str(beside / "model.safetensors"))
+    try:
+        with _full_disk_as_such(folder):
+            if own is not None:
+                own(beside)
+            else:
+                beside.mkdir(parents=True)
+                save_model(model, str(beside / "model.safetensors"))
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(beside, folder)
+
+
+@contextmanager
+def _full_disk_as_such(path: Path) -> Iterator[None]:
+    """Raises OSError where safetensors has an error of its own for a full disk."""
+    try:
+        yield
+    except SafetensorError as error:
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error

@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import Namespace
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -17,10 +18,13 @@ from rich.table import Table
 from zoopt import registry, trajectory
 from zoopt.arguments import joined
 from zoopt.metrics import Metric
+from zoopt.parsing import Parser
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.recipes import RECIPES
 from zoopt.runs import cli as runs
 from zoopt.tasks import TASKS, paper_task, references_for
+from zoopt.tuning import sinks
+from zoopt.tuning.dryrun import DryRun
 from zoopt.tuning.evaluation import compare, reported_metrics
 from zoopt.tuning.job import job_from, load_model, make_task
 from zoopt.tuning.objective import resolve
@@ -69,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
-    parser = ArgumentParser(
+def _parser() -> tuple[Parser, dict[str, Callable[[Namespace], int]]]:
+    parser = Parser(
         prog="zoopt",
         description="Tune any torch model against any number, with forward passes alone.",
     )
@@ -78,6 +82,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
     tuning = _job_parser()
     tuning.add_argument("--quiet", action="store_true", help="no progress display")
+    tuning.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what the run would do, need and take, from a measured step; write nothing",
+    )
     sub.add_subcommand("tune", tuning, help="tune a model, or go on with a run")
 
     evaluating = _job_parser()
@@ -89,11 +98,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
     of_runs = runs.add_to(sub)
 
-    listing = ArgumentParser()
+    listing = Parser()
     listing.add_argument("what", choices=list(_LISTS), help="what to list")
     sub.add_subcommand("list", listing, help="what there is by name")
 
-    sub.add_subcommand("recipes", ArgumentParser(), help="published settings, and where they stand")
+    sub.add_subcommand("recipes", Parser(), help="published settings, and where they stand")
     return parser, {
         "tune": _tune,
         "eval": _eval,
@@ -103,8 +112,8 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     }
 
 
-def _job_parser() -> ArgumentParser:
-    parser = ArgumentParser()
+def _job_parser() -> Parser:
+    parser = Parser()
     parser.add_argument("--config", action="config", help="YAML file with any of what follows")
     parser.add_class_arguments(Job)
     parser.add_argument(
@@ -126,9 +135,19 @@ def _job(chosen: Namespace) -> Job:
 
 def _tune(chosen: Namespace) -> int:
     job = _job(chosen)
-    resolve(job.objective)  # a wrong name is told before the model is loaded
+    resolve(job.objective)  # what is wrong is told before the model is loaded
+    sinks.check(job.sinks)
     model, tokenizer = load_model(job)
     settings = job.settings()
+    if chosen.dry_run:
+        print(yaml.safe_dump(plain(job), sort_keys=False, allow_unicode=True))
+        task = make_task(job, tokenizer)
+        found = DryRun.of(model, task, resolve(job.objective), settings)
+        table = Table(box=None, show_header=False)
+        for row in found.account().items():
+            table.add_row(*row)
+        Console().print(table)
+        return 0
     result = tune(
         model,
         task=make_task(job, tokenizer),

@@ -11,11 +11,13 @@ import types
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import zoopt
 from zoopt import checkpoint, trajectory
-from zoopt.tuning import loop, stepping
+from zoopt.tasks import TaskObjective
+from zoopt.tuning import loop
 
 SETTINGS = {
     "objective": "cross_entropy",
@@ -190,7 +192,17 @@ def full_disk_at_a_checkpoint(case):
         with pytest.raises(OSError, match="earlier checkpoints are whole"):
             case.start()
     assert not list(case.folder.glob("*.partial"))
-    assert checkpoint.step_of(case.folder / "snapshot.safetensors", -1) in (2, 4)
+    assert checkpoint.step_of(case.folder / "snapshot.safetensors", -1) in (0, 2)
+
+
+def full_disk_at_the_model(case):
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with case.monkeypatch.context() as patch:
+        case.monkeypatch = patch
+        case.fail_once(checkpoint, "save_model", SafetensorError(said))
+        with pytest.raises(OSError, match="the disk is full"):
+            case.start()
+    assert not list(case.folder.glob("*.partial"))
 
 
 def full_disk_at_the_metrics(case):
@@ -206,18 +218,19 @@ def full_disk_at_the_metrics(case):
         case.start(callbacks=[fails])
 
 
-def truncated(name):
+def truncated(*names):
     def fault(case):
         killed_in_a_probe(case)
-        path = case.folder / name
-        path.write_bytes(path.read_bytes()[:-7])
+        for name in names:
+            path = case.folder / name
+            path.write_bytes(path.read_bytes()[:-7])
 
     return fault
 
 
 def no_number(case):
     calls = iter(range(1, 10_000))
-    score = stepping.TaskObjective.score
+    score = TaskObjective.score
 
     def nan(objective, predictions, references):
         if len(references) == 8 and next(calls) == FIFTH:
@@ -225,7 +238,7 @@ def no_number(case):
         return score(objective, predictions, references)
 
     with case.monkeypatch.context() as patch:
-        patch.setattr(stepping.TaskObjective, "score", nan)
+        patch.setattr(TaskObjective, "score", nan)
         stop = case.start().stop
     assert "non-finite objective" in stop
 
@@ -249,8 +262,10 @@ FAULTS = {
     "power cut": power_cut,
     "full disk at the log": full_disk_at_the_log,
     "full disk at a checkpoint": full_disk_at_a_checkpoint,
+    "full disk at the model": full_disk_at_the_model,
     "full disk at the metrics": full_disk_at_the_metrics,
     "truncated snapshot": truncated("snapshot.safetensors"),
+    "truncated snapshots, both": truncated("snapshot.safetensors", "snapshot.earlier.safetensors"),
     "truncated best checkpoint": truncated("best.safetensors"),
     "truncated base evaluation": truncated("before.npz"),
     "NaN": no_number,
@@ -378,3 +393,33 @@ def test_a_run_has_one_writer(tmp_path, monkeypatch):
     case.start(steps=1, callbacks=[again])
     assert len(said) == 1
     case.start(steps=1)
+
+
+@CELLS
+def test_a_number_that_is_none_rolls_back_also_where_the_run_is_killed_after(
+    engine, dtype, tmp_path, monkeypatch
+):
+    ends, seventh = [], FIFTH + 2 * PER_STEP
+    for kill in (False, True):
+        case = Case(tmp_path / str(kill), engine, dtype, monkeypatch)
+        calls = iter(range(1, 10_000))
+        score = TaskObjective.score
+
+        def nan(objective, predictions, references, calls=calls, score=score):
+            if len(references) == 8 and next(calls) == FIFTH:
+                return float("nan")
+            return score(objective, predictions, references)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TaskObjective, "score", nan)
+            if kill:
+                case.at = lambda n, case=case: case.copy_as_killed() if n == seventh else None
+            case.start(rollbacks=1)
+        if kill:
+            case.killed()
+            case.at = lambda n: None
+            case.start(rollbacks=1)
+        log = trajectory.read(case.folder / "trajectory.jsonl")
+        assert [rollback.at for rollback in log.rollbacks] == [4]
+        ends.append(case.end())
+    assert same(*ends)

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
 from zoopt import checkpoint, trajectory
+from zoopt.parsing import Parser
 from zoopt.runs.difference import difference
 from zoopt.runs.inspecting import RunFiles, account
 from zoopt.runs.merging import CAVEAT, merge
@@ -21,11 +22,11 @@ from zoopt.tuning.job import job_from, load_model
 
 def add_to(sub: Any) -> dict[str, Callable[[Namespace], int]]:
     """Adds the commands to a parser's; returns what runs each."""
-    inspecting = ArgumentParser()
+    inspecting = Parser()
     inspecting.add_argument("run", help="folder of the run")
     sub.add_subcommand("inspect", inspecting, help="what happened in a run")
 
-    comparing = ArgumentParser()
+    comparing = Parser()
     comparing.add_argument("run", help="folder of a run")
     comparing.add_argument("other", help="folder of another run")
     sub.add_subcommand("diff", comparing, help="where two runs differ; status 1 if they do")
@@ -41,8 +42,8 @@ def add_to(sub: Any) -> dict[str, Callable[[Namespace], int]]:
     return {"inspect": _inspect, "diff": _diff, "replay": _replay, "merge": _merge}
 
 
-def _builder() -> ArgumentParser:
-    parser = ArgumentParser()
+def _builder() -> Parser:
+    parser = Parser()
     parser.add_argument("--model", default="", help="the base model, if it has moved")
     parser.add_argument("--out", required=True, help="folder to save the model in")
     return parser
@@ -65,8 +66,9 @@ def _diff(chosen: Namespace) -> int:
         print(f"{runs[0].path} and {runs[1].path} are alike: settings, steps and scores")
         return 0
     table = Table(box=None)
-    for head in ("", str(runs[0].path), str(runs[1].path)):
-        table.add_column(head, overflow="fold")
+    table.add_column(no_wrap=True)
+    for run in runs:
+        table.add_column(str(run.path), overflow="fold")
     for what, values in found.items():
         table.add_row(what, *values)
     Console().print(table)

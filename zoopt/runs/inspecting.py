@@ -12,6 +12,7 @@ import yaml
 from zoopt import trajectory
 from zoopt.tuning.folder import entries_of, flat
 from zoopt.tuning.settings import Job
+from zoopt.units import in_bytes, in_time
 
 _MANY = 8
 """Rollbacks and notes of each kind that are shown one by one."""
@@ -108,7 +109,7 @@ def account(run: RunFiles) -> dict[str, str]:
         )
     if steps:
         told["forwards"] = f"{steps[-1]['forwards']:,} of a minibatch"
-        told["time"] = f"{sum(entry['seconds'] for entry in steps):.1f} s in steps"
+        told["time"] = f"{in_time(sum(entry['seconds'] for entry in steps))} in steps"
     return told
 
 
@@ -141,16 +142,3 @@ def _sizes(folder: Path) -> str:
         for path in sorted(folder.iterdir())
     }
     return ", ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items())
-
-
-def in_bytes(size: float) -> str:
-    """A number of bytes in words.
-
-    >>> in_bytes(940), in_bytes(2_340_000)
-    ('940 B', '2.3 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError

@@ -77,7 +77,13 @@ def merge(model: torch.nn.Module, runs: Sequence[str | Path]) -> int:
         logs.append(log)
     # All of them compare θ with their own base before the first one moves it.
     optimizers = [_optimizer(model, run, log) for run, log in zip(runs, logs, strict=True)]
+    masters: dict[int, torch.Tensor] = {}
     for optimizer, log in zip(optimizers, logs, strict=True):
+        # Optimizers of one model have fp32 masters of their own, of which the parameters show less.
+        held = {id(slot.tensor): slot.master for slot in optimizer.slots if slot.master is not None}
+        for tensor in held.keys() & masters.keys():
+            held[tensor].copy_(masters[tensor])
+        masters |= held
         with optimizer.chain():
             for record in log.records:
                 optimizer.repeat(record)

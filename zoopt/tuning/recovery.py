@@ -18,7 +18,8 @@ def usable_snapshot(
     """Where a run that is started again goes on from.
 
     A checkpoint that is cut off, or of steps that the log does not have (a power cut may lose the
-    end of one file and not of another), costs a replay of the log from the base model.
+    end of one file and not of another), costs a replay of the log from the one before it, or from
+    the base model.
 
     Args:
         folder: the run's.
@@ -43,12 +44,12 @@ def usable_snapshot(
                 f"checkpoint (step {best}) written again"
             )
             return None, best
-    if not folder.snapshot.exists():
-        return None, _NONE
-    if not 0 <= checkpoint.step_of(folder.snapshot, _NONE) <= available:
-        warn(f"{folder.snapshot} is damaged: the log is repeated from the base model")
-        return None, _NONE
-    return folder.snapshot, _NONE
+    for path in (folder.snapshot, folder.earlier):
+        if 0 <= checkpoint.step_of(path, _NONE) <= available:
+            return path, _NONE
+        if path.exists():
+            warn(f"{path} is damaged: the log is repeated from an earlier place")
+    return None, _NONE
 
 
 def rebuild(log: Path, checkpoints: Sequence[Path], optimizer: ZOOptimizer) -> None:

@@ -1,7 +1,8 @@
 """Sinks: where a run's metrics go besides ``metrics.jsonl``. Each tool writes its own files.
 
 A sink is a callback made with the run's folder, its configuration, and the lines of
-``metrics.jsonl`` so far. A resumed run hands it no step twice.
+``metrics.jsonl`` so far. A resumed run hands it no step twice; a run that goes back does, since it
+makes these steps again.
 """
 
 from __future__ import annotations

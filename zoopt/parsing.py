@@ -1,0 +1,60 @@
+"""A parser of command lines and config files that says of an unknown name which one is near."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from typing import Any, NoReturn
+
+import jsonargparse
+
+_ELSEWHERE = {
+    "epsilon": "eps",
+    "learning_rate": "lr",
+    "lr_scheduler_type": "schedule",
+    "max_steps": "steps",
+    "optimizer": "update",
+    "per_device_train_batch_size": "batch_size",
+    "zo_eps": "eps",
+}
+"""What settings are called in other trainers."""
+
+_UNKNOWN = (
+    r"unrecognized arguments: (?:--)?([\w.-]+)",
+    r"does not accept option '([\w.-]+)'",
+    r"[Kk]ey '?\"?([\w.-]+)'?\"? is not expected",
+    r"invalid choice: '([\w.-]+)'",
+)
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one sentence. Options cannot be abbreviated."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints what is wrong, and the nearest name where one is unknown; exits with status 2."""
+        program = str(self.prog).replace("[options] ", "")
+        print(f"{program}: {message}{self._hint(message)}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def _hint(self, message: str) -> str:
+        found = next((m for p in _UNKNOWN if (m := re.search(p, message))), None)
+        if found is None:
+            return ""
+        given = found[1]
+        parser: Any = self
+        command = re.search(r"Subcommand '(\w+)'", message)
+        if command is not None and parser._subcommands_action is not None:
+            parser = parser._subcommands_action.choices[command[1]]
+        known = [option.removeprefix("--") for option in parser._option_string_actions]
+        if "invalid choice" in message:
+            known = re.findall(r"'([\w-]+)'", message.partition("choose from")[2])
+        near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+        if not near:  # a nested setting without what it is nested in
+            near = [name for name in known if name.rpartition(".")[2] == given]
+        name = _ELSEWHERE.get(given) if _ELSEWHERE.get(given) in known else None
+        name = name or (near[0] if near else None)
+        return f". Did you mean {name!r}?" if name else ". See --help for all there are."

@@ -1,0 +1,193 @@
+"""``zoopt tune --dry-run``: what a run would do, need and take, from one measured step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from zoopt.comparison import Comparison
+from zoopt.engines.memory import peak_bytes
+from zoopt.masters import publish
+from zoopt.metrics import Metric
+from zoopt.optimizer import ZOOptimizer
+from zoopt.probing import evaluation_mode
+from zoopt.tasks import Task
+from zoopt.tuning.fitting import Fitting
+from zoopt.tuning.loop import make_optimizer
+from zoopt.tuning.settings import AUTO, Settings
+from zoopt.tuning.stepping import Stepper, seeded
+from zoopt.units import in_bytes, in_time
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters with the same options; lr and eps are NaN where the run will find them."""
+
+    tensors: int
+    scalars: int
+    lr: float
+    eps: float
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would need.
+
+    Attributes:
+        tuned: scalars that are tuned.
+        parameters: scalars of the model.
+        groups: the groups of tuned parameters.
+        weights: bytes of the model's parameters and buffers.
+        state: bytes of the update rule's state.
+        working: bytes that a step allocates beyond these at its peak, engine and activations.
+        forwards: evaluations of a minibatch a step.
+        step_seconds: time of one step, without compiling kernels.
+        compile_seconds: time of compiling them, once.
+        evaluation_seconds: time of one evaluation on the development examples.
+        evaluations: how many of these there are.
+        test_seconds: time of the evaluations for the report, before and after.
+        steps: updates.
+    """
+
+    tuned: int
+    parameters: int
+    groups: tuple[Group, ...]
+    weights: int
+    state: int
+    working: int
+    forwards: int
+    step_seconds: float
+    compile_seconds: float
+    evaluation_seconds: float
+    evaluations: int
+    test_seconds: float
+    steps: int
+
+    @property
+    def searches(self) -> bool:
+        """Whether the run begins with a search for its rates."""
+        return any(math.isnan(rate) for group in self.groups for rate in (group.lr, group.eps))
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole run."""
+        steps = self.steps * self.step_seconds + self.compile_seconds
+        return steps + self.evaluations * self.evaluation_seconds + self.test_seconds
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, task: Task, metric: Metric, settings: Settings) -> DryRun:
+        """Measures a step. θ is as it was afterwards, bit for bit.
+
+        Evaluations are taken to last as long by example as one of the step's batch, which is
+        measured too: probes share what precedes the tuned parameters, and evaluations do not. A
+        copy of θ is held meanwhile.
+
+        Raises:
+            NonFiniteLossError: the objective is no number.
+        """
+        automatic = [name for name in ("lr", "eps") if getattr(settings, name) == AUTO]
+        # A step takes as long with any rate.
+        settings = replace(settings, **dict.fromkeys(automatic, 1e-6))  # type: ignore[arg-type]
+        optimizer = make_optimizer(model, settings, metric.higher_is_better)
+        kept = [slot.exact.detach().clone() for slot in optimizer.slots]
+        stepper = Stepper(
+            model, task, metric, settings, optimizer, Fitting(task, lambda entry: None)
+        )
+        rows = task.batch_size
+        if metric.from_base and not isinstance(metric, Comparison):
+            with evaluation_mode(model), seeded(settings.seed):
+                task.anchor(model, stepper.batches(0))
+
+        def restore() -> None:
+            optimizer.settle()
+            _put_back(optimizer, kept)
+            optimizer.steps = stepper.forwards = 0
+
+        def step() -> dict[str, Any]:
+            return stepper.step(restore)
+
+        try:
+            first, peak = peak_bytes(step, kept[0].device)
+            restore()
+            entry = step()
+            restore()
+            batch = stepper.batches(0)
+            started = time.perf_counter()
+            stepper.predict(batch)
+            a_row = (time.perf_counter() - started) / len(batch)
+        finally:
+            restore()
+            task.batch_size = rows
+        calibrating = settings.calibrate_on if task.labels and task.test else 0
+        state = _bytes(
+            value
+            for each in optimizer.state.values()
+            for value in each.values()
+            if isinstance(value, torch.Tensor)
+        )
+        return cls(
+            tuned=optimizer.d,
+            parameters=sum(p.numel() for p in model.parameters()),
+            groups=tuple(
+                Group(
+                    len(group["params"]),
+                    sum(p.numel() for p in group["params"]),
+                    math.nan if "lr" in automatic else float(group["lr"]),
+                    math.nan if "eps" in automatic else float(group["eps"]),
+                )
+                for group in optimizer.param_groups
+            ),
+            weights=_bytes([*model.parameters(), *model.buffers()]),
+            state=state,
+            working=max(0, peak - state),
+            forwards=entry["forwards"],
+            step_seconds=entry["seconds"],
+            compile_seconds=first.get("compile_seconds", 0.0),
+            evaluation_seconds=a_row * len(task.dev),
+            evaluations=1 + -(-settings.steps // settings.eval_every) if task.dev else 0,
+            test_seconds=a_row * (2 * len(task.test) + min(calibrating, len(task.train))),
+            steps=settings.steps,
+        )
+
+    def account(self) -> dict[str, str]:
+        """The numbers, as {what: in words}."""
+        told = {
+            "parameters": f"{self.tuned:,} of {self.parameters:,} tuned "
+            f"({self.tuned / self.parameters:.2%})"
+        }
+        for number, group in enumerate(self.groups):
+            told[f"group {number}"] = (
+                f"{group.scalars:,} in {group.tensors} tensors, lr {_rate(group.lr)}, "
+                f"eps {_rate(group.eps)}"
+            )
+        return told | {
+            "memory": f"{in_bytes(self.weights + self.state + self.working)} at the peak: weights "
+            f"{in_bytes(self.weights)}, update rule's state {in_bytes(self.state)}, engine and "
+            f"forwards {in_bytes(self.working)}",
+            "step": f"{self.step_seconds:.3g} s, {self.forwards} evaluations of a minibatch",
+            "time": f"{in_time(self.seconds)}: {self.steps} steps "
+            f"{in_time(self.steps * self.step_seconds)}, {self.evaluations} evaluations "
+            f"{in_time(self.evaluations * self.evaluation_seconds)}, before and after "
+            f"{in_time(self.test_seconds)}, compiling {in_time(self.compile_seconds)}"
+            + (", and the search for rates on top" if self.searches else ""),
+        }
+
+
+@torch.no_grad()
+def _put_back(optimizer: ZOOptimizer, kept: list[torch.Tensor]) -> None:
+    for slot, tensor in zip(optimizer.slots, kept, strict=True):
+        slot.exact.copy_(tensor)
+    publish(optimizer.slots)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _rate(value: float) -> str:
+    return AUTO if math.isnan(value) else f"{value:g}"
