@@ -95,7 +95,7 @@ def test_a_run_that_diverges_goes_back_and_ends_well(tmp_path):
             eps=1e-2,
             steps=60,
             schedule="constant",
-            clip=0.0,
+            clip_ratio=0.0,
             run_dir=run_dir,
             quiet=True,
             **settings,

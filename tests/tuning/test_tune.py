@@ -231,6 +231,23 @@ def test_objects_are_as_good_as_names(blobs, settings, tmp_path):
     assert torch.equal(weights(model), weights(other))
 
 
+def test_an_estimator_keeps_its_options(blobs, settings, tmp_path):
+    model, task = blobs()
+    del settings["eps"]
+    bounded = zoopt.NSPSA(eps=0.01, n=2, clip=1e-6)
+    zoopt.tune(model, task=task, run_dir=tmp_path, estimator=bounded, **settings)
+    assert torch.allclose(weights(model), weights(blobs()[0]), atol=1e-4)
+    again, task = blobs()
+    named = {"estimator": "nspsa", "n": 2, "eps": 0.01, "direction": "gaussian"}
+    zoopt.tune(
+        again,
+        task=task,
+        run_dir=tmp_path,
+        estimator_options={"clip": 1e-6},
+        **{**settings, **named},
+    )
+
+
 @pytest.mark.parametrize(
     ("rule", "name", "options"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from zoopt.estimators.base import ZOEstimator
 from zoopt.estimators.spsa import SPSA
@@ -39,9 +38,5 @@ class NSPSA(SPSA):
 
     def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
         """The mean of c z over the seeds; see the class."""
-        estimate = super().estimate(evaluate, seeds, eps)
-        if self.clip is None:
-            return estimate
-        most = self.clip / len(seeds)
-        clipped = tuple(min(max(c, -most), most) for c in estimate.coefficients)
-        return replace(estimate, coefficients=clipped)
+        bound = None if self.clip is None else self.clip / len(seeds)
+        return super().estimate(evaluate, seeds, eps).clipped(bound)

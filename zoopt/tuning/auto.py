@@ -190,7 +190,7 @@ class Search:
         header = trajectory.header_of(optimizer) if held is None else None
         log = trajectory.Trajectory(path, header)
         optimizer.recorder = log.append
-        guard = Guard(chosen.clip)
+        guard = Guard(chosen.clip_ratio)
         restore = lambda: rebuild(path, [self._base], optimizer)  # noqa: E731
         self._stepper.forwards = metrics.entries[-1]["forwards"] if metrics.entries else 0
         try:

@@ -18,7 +18,7 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import evaluation_mode
 from zoopt.tasks import Task
 from zoopt.tuning.fitting import Fitting
-from zoopt.tuning.loop import make_optimizer
+from zoopt.tuning.making import make_optimizer
 from zoopt.tuning.settings import AUTO, Settings
 from zoopt.tuning.stepping import Stepper, seeded
 from zoopt.units import in_bytes, in_time

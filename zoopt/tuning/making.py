@@ -29,7 +29,7 @@ def make_optimizer(
             otherwise, would perturb every matrix anew for each token, so it is copy.
     """
     lr, eps = (1.0 if rate == AUTO else float(rate) for rate in (settings.lr, settings.eps))
-    options = {"eps": eps, "direction": settings.direction}
+    options = {"eps": eps, "direction": settings.direction, **settings.estimator_options}
     if settings.n_final:
         registry.make_estimator(settings.estimator, **options, n=settings.n_final)
     if estimator is None:

@@ -21,6 +21,7 @@ class Settings:
         objective: the number that is tuned, by name (``zoopt list objectives``) or dotted path,
             either with arguments where it takes some: "words(target=40)".
         estimator: which probes estimate the gradient (``zoopt list estimators``).
+        estimator_options: further options of the estimator, as {clip: 100} for nspsa.
         n: directions a step; 2n evaluations.
         n_final: directions at the end, to which n moves evenly; n stays as it is if 0.
         eps: perturbation scale of a probe, in units of the parameters; "auto" measures what suits
@@ -34,7 +35,8 @@ class Settings:
             the best.
         schedule: course of the learning rate: "constant", "linear" or "cosine" to zero, or "power",
             Spall's (k + a)^-0.602.
-        clip: coefficients of the estimate are cut to so many times their running median; none if 0.
+        clip_ratio: coefficients of the estimate are cut to so many times their running median; none
+            if 0.
         rollbacks: how often the run, once it diverges, may go back some steps and on with half the
             learning rate.
         weight_decay: decoupled decay of tensors with two dimensions or more.
@@ -53,6 +55,7 @@ class Settings:
 
     objective: str = "accuracy"
     estimator: str = "mezo"
+    estimator_options: Mapping[str, float] = field(default_factory=dict)
     n: int = 1
     n_final: int = 0
     eps: float | Literal["auto"] = 1e-3
@@ -63,7 +66,7 @@ class Settings:
     update_options: Mapping[str, float] = field(default_factory=dict)
     lr: float | Literal["auto"] = 1e-6
     schedule: str = "linear"
-    clip: float = 10.0
+    clip_ratio: float = 10.0
     rollbacks: int = 5
     weight_decay: float = 0.0
     params: tuple[str, ...] = ()
@@ -81,7 +84,7 @@ class Settings:
         for name in ("n", "steps", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("n_final", "patience", "clip", "rollbacks"):
+        for name in ("n_final", "patience", "clip_ratio", "rollbacks"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 (none) or more")
         for name in ("eps", "lr"):
@@ -250,7 +253,9 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     made = dict(given)
     if not isinstance(made.get("estimator", ""), str):
         made["estimator"], options = _by_name("estimator", made["estimator"])
-        made = {**options, **made}
+        further = {k: options.pop(k) for k in set(options) - known if options[k] is not None}
+        made["estimator_options"] = {**further, **made.get("estimator_options", {})}
+        made = {**{name: value for name, value in options.items() if name in known}, **made}
     if not isinstance(made.get("update", ""), str):
         made["update"], options = _by_name("update", made["update"])
         made["update_options"] = {**options, **made.get("update_options", {})}
