@@ -21,11 +21,12 @@ from zoopt.probing import evaluation_mode
 from zoopt.tasks import TaskObjective
 
 RESULTS = Path(__file__).parent / "results"
-TRIALS = RESULTS / "trials.jsonl"
+TRIALS, TESTS = RESULTS / "trials.jsonl", RESULTS / "tests.jsonl"
+RUNS = models.CACHE / "auto"
 GRID = tuple(itertools.product((3e-3, 1e-2, 3e-2), (1e-3, 4e-3, 1.6e-2, 6.4e-2)))
+AUTO = ("auto", "auto")
 SEEDS = 3
-STEPS, BATCH = 80, 16
-DEV, TEST = 150, 300
+STEPS, BATCH, DEV = 80, 16, 150
 NORMS = ("model.layers.2?.*norm.weight", "model.norm.weight")
 
 
@@ -45,112 +46,137 @@ def norms():
 PARTS = {"lora": lora, "norms": norms}
 
 
-def trial(part, eps, lr, seed, smoke):
-    """One run, as its line of trials.jsonl."""
-    model, tokenizer, params = PARTS[part]()
-    steps, dev, test = (2, 4, 4) if smoke else (STEPS, DEV, TEST)
-    task = zoopt.Verbalizer(
+def task_of(tokenizer, dev):
+    """The demo's task."""
+    return zoopt.Verbalizer(
         examples("train"),
-        examples("dev")[:dev],
+        dev,
         tokenizer=tokenizer,
         template="Review: {text}\nSentiment:",
         verbalizer={"negative": " negative", "positive": " positive"},
     )
-    held_out = TaskObjective(task, zoopt.get_objective("cross_entropy"))
-    held = examples("test")[:test]
-    with evaluation_mode(model):
-        before = held_out.value(model, held)
+
+
+def trial(part, eps, lr, seed, folder, steps=STEPS, dev=DEV):
+    """One run, as its line of trials.jsonl."""
+    model, tokenizer, params = PARTS[part]()
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        result = zoopt.tune(
-            model,
-            task=task,
-            objective="cross_entropy",
-            eps=eps,
-            lr=lr,
-            params=params,
-            seed=seed,
-            steps=steps,
-            batch_size=BATCH,
-            eval_every=steps,
-            run_dir=folder,
-            quiet=True,
-        )
-        lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines]
-        found = next((entry["auto"] for entry in entries if "auto" in entry), {})
-    seconds = time.perf_counter() - started
-    with evaluation_mode(model):
-        after = held_out.value(model, held)
+    result = zoopt.tune(
+        model,
+        task=task_of(tokenizer, examples("dev")[:dev]),
+        objective="cross_entropy",
+        eps=eps,
+        lr=lr,
+        params=params,
+        seed=seed,
+        steps=steps,
+        batch_size=BATCH,
+        eval_every=steps,
+        run_dir=folder,
+        quiet=True,
+    )
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    found = next((entry["auto"] for entry in entries if "auto" in entry), {})
     return {
         "part": part,
         "eps": eps,
         "lr": lr,
         "seed": seed,
         "dev": result.best_score,
-        "gain": before - after,
         "forwards": max(entry.get("forwards", 0) for entry in entries),
         "rollbacks": sum("rollback" in entry for entry in entries),
         "found_eps": found.get("eps"),
         "found_lr": found.get("lr"),
-        "seconds": seconds,
+        "seconds": time.perf_counter() - started,
     }
 
 
-def done():
-    """The lines there are, by what was run."""
-    if not TRIALS.exists():
+def folder_of(part, eps, lr, seed):
+    return RUNS / f"{part}-{eps}-{lr}-{seed}"
+
+
+def tested(part, eps, lr, seed):
+    """Cross-entropy on the test sentences before and after a run, as its line of tests.jsonl."""
+    folder = folder_of(part, eps, lr, seed)
+    trial(part, eps, lr, seed, folder)  # already there, unless the cache was cleared
+    model, tokenizer, _ = PARTS[part]()
+    task = task_of(tokenizer, [])
+    objective = TaskObjective(task, zoopt.get_objective("cross_entropy"))
+    losses = []
+    with evaluation_mode(model):
+        losses.append(objective.value(model, examples("test")))
+        zoopt.replay(model, folder, step="best")
+        losses.append(objective.value(model, examples("test")))
+    return {"part": part, "eps": eps, "lr": lr, "seed": seed, "gain": losses[0] - losses[1]}
+
+
+def lines(path):
+    """The lines of a file of results, by what was run."""
+    if not path.exists():
         return {}
-    rows = [json.loads(line) for line in TRIALS.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {(row["part"], row["eps"], row["lr"], row["seed"]): row for row in rows}
 
 
-def run(parts, smoke):
-    """Runs what is missing."""
-    for part in parts:
-        points = (("auto", "auto"), *(GRID[:1] if smoke else GRID))
-        for seed, (eps, lr) in itertools.product(range(1 if smoke else SEEDS), points):
-            if smoke:
-                print(trial(part, eps, lr, seed, smoke))
-            elif (part, eps, lr, seed) not in done():
-                row = trial(part, eps, lr, seed, smoke)
-                print(row, flush=True)
-                RESULTS.mkdir(exist_ok=True)
-                with TRIALS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+def keep(path, row):
+    print(row, flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
-def table(trials):
-    """For each part and seed: the best of the grid, and what was found."""
+def run(part, seed):
+    """Runs what is missing of a part and a seed, and tests what was found against the best."""
+    for point in (AUTO, *GRID):
+        if (part, *point, seed) not in lines(TRIALS):
+            keep(TRIALS, trial(part, *point, seed, folder_of(part, *point, seed)))
+    for point in (AUTO, best_of_grid(part, seed)):
+        if (part, *point, seed) not in lines(TESTS):
+            keep(TESTS, tested(part, *point, seed))
+
+
+def best_of_grid(part, seed):
+    """The point that is best on the development sentences."""
+    done = lines(TRIALS)
+    return min(GRID, key=lambda point: done[(part, *point, seed)]["dev"])
+
+
+def table():
+    """For each part and seed that is complete: the best of the grid, and what was found."""
+    trials, tests = lines(TRIALS), lines(TESTS)
     rows = []
-    for (part, seed), group in trials.groupby(["part", "seed"]):
-        auto = group[group["eps"] == "auto"]
-        grid = group[group["eps"] != "auto"]
-        if len(auto) != 1 or len(grid) != len(GRID):
+    for part, seed in itertools.product(PARTS, range(SEEDS)):
+        if not all((part, *point, seed) in trials for point in (AUTO, *GRID)):
             continue
-        best, found = grid.loc[grid["dev"].idxmin()], auto.iloc[0]
+        best = best_of_grid(part, seed)
+        keys = [(part, *point, seed) for point in (best, AUTO)]
+        if not all(key in tests for key in keys):
+            continue
+        gains = [tests[key]["gain"] for key in keys]
+        found = trials[keys[1]]
+        spent = sum(trials[(part, *point, seed)]["forwards"] for point in GRID)
         rows.append(
             {
                 "parameters": part,
-                "seed": seed,
-                "grid's eps": best["eps"],
-                "grid's lr": best["lr"],
-                "grid's gain": best["gain"],
+                "seed": str(seed),
+                "grid's eps": best[0],
+                "grid's lr": best[1],
+                "grid's gain": gains[0],
                 "auto's eps": found["found_eps"],
                 "auto's lr": found["found_lr"],
-                "auto's gain": found["gain"],
-                "share of the gain": found["gain"] / best["gain"],
-                "share of the forwards": found["forwards"] / grid["forwards"].sum(),
+                "auto's gain": gains[1],
+                "share of the gain": gains[1] / gains[0],
+                "share of the forwards": found["forwards"] / spent,
             }
         )
     made = pd.DataFrame(rows)
     if made.empty:
         return made
     numbers = ["grid's gain", "auto's gain", "share of the forwards"]
-    means = made.groupby("parameters")[numbers].mean()
+    means = made.groupby("parameters", sort=False)[numbers].mean().reset_index()
     means["share of the gain"] = means["auto's gain"] / means["grid's gain"]
-    means = means.reset_index().assign(seed="all")
-    return pd.concat([made.astype({"seed": str}), means], ignore_index=True)[list(made)]
+    return pd.concat([made, means.assign(seed="mean")], ignore_index=True)[list(made)]
 
 
 def main():
@@ -158,10 +184,14 @@ def main():
     parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--smoke", action="store_true", help="toy size, nothing written")
     chosen = parser.parse_args()
-    run(chosen.parts, chosen.smoke)
-    if not chosen.smoke:
-        text = pages.markdown(table(pd.DataFrame(done().values())))
-        (RESULTS / "auto.md").write_text(text, encoding="utf-8")
+    if chosen.smoke:
+        for part, (eps, lr) in itertools.product(chosen.parts, (AUTO, GRID[0])):
+            with tempfile.TemporaryDirectory() as folder:
+                print(trial(part, eps, lr, 0, Path(folder) / "run", steps=2, dev=4))
+        return
+    for seed, part in itertools.product(range(SEEDS), chosen.parts):
+        run(part, seed)
+        (RESULTS / "auto.md").write_text(pages.markdown(table()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import NonFiniteLossError
 from zoopt.tuning.folder import Metrics
 from zoopt.tuning.guard import Guard
-from zoopt.tuning.race import Lap, race
+from zoopt.tuning.race import Lap, laps_of, race
 from zoopt.tuning.recovery import rebuild
 from zoopt.tuning.settings import AUTO, Settings
 from zoopt.tuning.slopes import LADDER, Ladder, Slopes, largest_rate
 from zoopt.tuning.stepping import Stepper
 
 _BATCHES = 4
-"""Batches whose slopes are measured, and on which trials are scored."""
+"""Batches whose slopes are measured, and on which trials are scored; twice as many in the end."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Search:
             entries = _metrics(self._trial(lap.lr)).entries
             spent[lap.lr] = entries[-1]["forwards"] if entries else 0
         winner = laps[-1].lr
-        scoring = len(laps[:-1]) * _BATCHES
+        scoring = sum(self._judges(lap.steps) for lap in laps[:-1])
         others = sum(count for lr, count in spent.items() if lr != winner)
         self._said(f"lr {winner:g}: the best of {len(spent)} after {laps[-1].steps} steps")
         return Choice(eps, winner, agreement, laps, measured + scoring + others)
@@ -204,7 +204,7 @@ class Search:
                         optimizer.settle()  # as the run will, where it evaluates
                     metrics.append(self._stepper.step(restore))
                     guard.see(optimizer.estimated)
-            score = self._stepper.score(self._judging())
+            score = self._stepper.score(self._judging(steps))
         except NonFiniteLossError:
             return math.inf
         finally:
@@ -212,10 +212,14 @@ class Search:
         sign = -1.0 if self._stepper.metric.higher_is_better else 1.0
         return sign * score if math.isfinite(score) else math.inf
 
-    def _judging(self) -> list[Any]:
+    def _judging(self, lap: int) -> list[Any]:
         """Training examples that trials are scored on: those of the last batches of the run."""
-        steps = range(max(0, self._settings.steps - _BATCHES), self._settings.steps)
+        end = self._settings.steps
+        steps = range(max(0, end - self._judges(lap)), end)
         return [example for step in steps for example in self._stepper.batches(step)]
+
+    def _judges(self, lap: int) -> int:
+        return _BATCHES * (2 if lap == laps_of(self._settings.steps)[-1] else 1)
 
     def _trial(self, lr: float) -> Path:
         return self._folder / f"lr-{lr:g}"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zoopt.estimators import ZOEstimator
 from zoopt.interfaces import Evaluate, GradientEstimate, Probe
 
-LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1e0)
+LADDER = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1e0)
 """The scales ε at which slopes are compared."""
 AGREE = 0.98
 """Concordance from which on slopes at two scales are the same: they differ by a fifth."""
