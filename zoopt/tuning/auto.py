@@ -131,6 +131,7 @@ class Search:
         beside = log.with_name(log.name + ".partial")
         shutil.copyfile(trial / trajectory.FILENAME, beside)
         checkpoint.into_place(beside, log)
+        self._base.unlink(missing_ok=True)
 
     def _run(self) -> Choice:
         before = self._stepper.forwards

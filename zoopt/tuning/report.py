@@ -146,6 +146,7 @@ def write_report(
 ) -> None:
     """Writes ``report.html``, which needs no other file, ``report.md`` and ``curve.png``."""
     picture = curve(folder, report)
+    metrics = folder.metrics
     (folder.path / "curve.png").write_bytes(picture)
     steps = folder.metrics.steps
     last = steps[max(steps)] if steps else {}
@@ -166,6 +167,10 @@ def write_report(
             d=optimizer.d,
             steps=len(steps),
             forwards=last.get("forwards", 0),
+            found=folder.metrics.last("auto"),
+            rollbacks=[
+                entry["rollback"] for entry in folder.metrics.entries if "rollback" in entry
+            ],
             seconds=sum(entry.get("seconds", 0.0) for entry in steps.values()),
         )
     )
