@@ -1,9 +1,9 @@
 """``lr="auto"`` and ``eps="auto"``: rates from a few probes and a race of short trials.
 
-ε is the largest scale at which central differences still agree with those at a third of it
-(:mod:`zoopt.tuning.slopes`). Slope and curvature there say where learning rates begin to be too
-large, and a race (:mod:`zoopt.tuning.race`) finds the best below. The winner's trial is the
-beginning of the run, so its steps are not made again.
+ε is the largest scale at which central differences still agree with those at a third of it. Slope,
+curvature and what batches have in common there say which learning rate to expect
+(:mod:`zoopt.tuning.slopes`), and a race (:mod:`zoopt.tuning.race`) tries those around it. The
+winner's trial is the beginning of the run, so its steps are not made again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from zoopt import checkpoint, trajectory
 from zoopt.comparison import Comparison
@@ -25,14 +24,23 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import NonFiniteLossError
 from zoopt.tuning.folder import Metrics
 from zoopt.tuning.guard import Guard
-from zoopt.tuning.race import Lap, laps_of, race
+from zoopt.tuning.learning import reliability
+from zoopt.tuning.race import Lap, length_of, race
 from zoopt.tuning.recovery import rebuild
 from zoopt.tuning.settings import AUTO, Settings
-from zoopt.tuning.slopes import LADDER, Ladder, Slopes, largest_rate
+from zoopt.tuning.slopes import LADDER, Ladder, Slopes, best_rate
 from zoopt.tuning.stepping import Stepper
 
-_BATCHES = 4
-"""Batches whose slopes are measured, and on which trials are scored; twice as many in the end."""
+_LADDERS = 4
+"""Directions along which slopes are measured at all scales."""
+_BATCHES = 12
+"""Batches whose slope, curvature and signal are measured."""
+_JUDGES = 8
+"""Batches that trials are scored on."""
+_UNKNOWN = 0.3
+"""The share of signal that is supposed where batches cannot be split."""
+_LEAST = 0.1
+"""The least share that so few batches can tell from none."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,9 @@ class Choice:
         lr: the learning rate.
         agreement: for each scale of the ladder, how far slopes agree with those a third below;
             empty where eps was given.
+        measured: slope, curvature and signal, and the learning rate to expect from them; empty
+            where lr was given.
+        base: what trials had to be better than; lower is better.
         laps: the trials; empty where lr was given.
         forwards: evaluations of a minibatch that all this took, those of the winner's trial, with
             which the run begins, left out.
@@ -52,6 +63,8 @@ class Choice:
     eps: float
     lr: float
     agreement: dict[str, float]
+    measured: dict[str, float]
+    base: float | None
     laps: tuple[Lap, ...]
     forwards: int
 
@@ -135,92 +148,119 @@ class Search:
 
     def _run(self) -> Choice:
         before = self._stepper.forwards
-        slopes, eps = self._eps()
-        agreement: dict[str, float] = {}
-        if self._settings.eps == AUTO:
-            pairs = zip(slopes.scales[1:], slopes.agreement(), strict=True)
-            agreement = {f"{scale:g}": found for scale, found in pairs if found > -math.inf}
-            self._said(
-                f"eps {eps:g}: slopes agree to {agreement[f'{eps:g}']:.3f} with a third of it"
-            )
+        eps, agreement = self._eps()
         settings = replace(self._settings, eps=eps)
         if settings.lr != AUTO:
-            return Choice(eps, float(settings.lr), agreement, (), self._stepper.forwards - before)
-        optimizer = self._optimizer_of(settings, None)
-        estimates = [self._estimate(optimizer, k) for k in range(_BATCHES)]
-        highest = largest_rate(slopes, eps, [each.coefficients for each in estimates])
-        measured = self._stepper.forwards - before
-        laps = race(highest, settings.steps, lambda lr, steps: self._go(settings, lr, steps))
-        spent = {}
+            forwards = self._stepper.forwards - before
+            return Choice(eps, float(settings.lr), agreement, {}, None, (), forwards)
+        measured = self._measured(settings)
+        self._said(
+            f"lr {measured['expected']:.3g} is to be expected from a slope of "
+            f"{measured['slope']:.3g}, a curvature of {measured['curvature']:.3g} and a share of "
+            f"{measured['signal']:.2f} that batches have in common; trying rates around it"
+        )
+        forwards = self._stepper.forwards - before
+        checkpoint.load(self._base, self._stepper.optimizer)
+        base = self._score()
+        winner, laps = race(measured["expected"], base, lambda lr: self._go(settings, lr))
+        if not math.isfinite(min(lap.score for lap in laps)):
+            raise ValueError(
+                f"the objective was not finite, or diverged, at every learning rate from "
+                f"{min(lap.lr for lap in laps):g} to {max(lap.lr for lap in laps):g}: give lr, or "
+                "check the objective"
+            )
         for lap in laps:
-            entries = _metrics(self._trial(lap.lr)).entries
-            spent[lap.lr] = entries[-1]["forwards"] if entries else 0
-        winner = laps[-1].lr
-        scoring = sum(self._judges(lap.steps) for lap in laps[:-1])
-        others = sum(count for lr, count in spent.items() if lr != winner)
-        self._said(f"lr {winner:g}: the best of {len(spent)} after {laps[-1].steps} steps")
-        return Choice(eps, winner, agreement, laps, measured + scoring + others)
+            made = _metrics(self._trial(lap.lr)).last("forwards") or 0
+            forwards += 0 if lap is winner else made
+        forwards += _JUDGES * (1 + len(laps))
+        self._said(f"lr {winner.lr:g}: {winner.score:.4g} after {length_of(settings.steps)} steps")
+        return Choice(eps, winner.lr, agreement, measured, base, tuple(laps), forwards)
 
-    def _eps(self) -> tuple[Slopes, float]:
-        """Slopes and curvatures, and the ε to go on with."""
-        given = self._settings.eps
-        scales = LADDER if given == AUTO else (float(given),)
+    def _eps(self) -> tuple[float, dict[str, float]]:
+        """ε, and how far slopes at each scale agree with those at the one below."""
+        if self._settings.eps != AUTO:
+            return float(self._settings.eps), {}
+        optimizer = self._probing(LADDER)
+        losses = [self._estimate(optimizer, k)[0].losses for k in range(_LADDERS)]
+        slopes = Slopes.of(LADDER, losses)
+        eps = slopes.best_scale()
+        pairs = zip(LADDER[1:], slopes.agreement(), strict=True)
+        agreement = {f"{scale:g}": found for scale, found in pairs if found > -math.inf}
+        self._said(f"eps {eps:g}: slopes agree to {agreement[f'{eps:g}']:.3f} with a third of it")
+        return eps, agreement
+
+    def _measured(self, settings: Settings) -> dict[str, float]:
+        """Slope, curvature and signal at the chosen ε, and the learning rate to expect."""
+        optimizer = self._probing((float(settings.eps),))
+        said = [self._estimate(optimizer, k) for k in range(_BATCHES)]
+        slopes = Slopes.of((float(settings.eps),), [estimate.losses for estimate, _ in said])
+        share = reliability(halves for _, halves in said)
+        signal = _UNKNOWN if share is None else max(share, _LEAST)
+        optimizer = self._optimizer_of(settings, None)
+        own = [self._estimate(optimizer, k)[0].coefficients for k in range(_LADDERS)]
+        return {
+            "slope": slopes.slope(),
+            "curvature": slopes.curvature(),
+            "signal": signal,
+            "expected": best_rate(slopes, own, signal),
+        }
+
+    def _probing(self, scales: Sequence[float]) -> ZOOptimizer:
+        """An optimizer that measures at scales, and probes as the run's own will."""
         engine = self._optimizer_of(self._settings, None).engine.name
-        ladder = Ladder(scales, self._settings.direction, engine)
-        optimizer = self._optimizer_of(self._settings, ladder)
-        losses = [self._estimate(optimizer, k).losses for k in range(_BATCHES)]
-        slopes = Slopes.of(scales, losses)
-        return slopes, (slopes.best_scale() if given == AUTO else scales[0])
+        return self._optimizer_of(self._settings, Ladder(scales, self._settings.direction, engine))
 
-    def _estimate(self, optimizer: ZOOptimizer, step: int) -> GradientEstimate:
+    def _estimate(
+        self, optimizer: ZOOptimizer, step: int
+    ) -> tuple[GradientEstimate, dict[str, float]]:
         """The optimizer's estimate on a step's batch, at the base weights."""
         self._stepper.optimizer = optimizer
         checkpoint.load(self._base, optimizer)
         return self._stepper.estimate(step)
 
-    def _go(self, settings: Settings, lr: float, steps: int) -> float:
-        """Goes on with a trial to a number of steps; gives the objective there, lower is better."""
+    def _score(self) -> float:
+        """The objective on the batches that judge; lower is better."""
+        end = self._settings.steps
+        steps = range(max(0, end - _JUDGES), end)
+        score = self._stepper.score([e for step in steps for e in self._stepper.batches(step)])
+        sign = -1.0 if self._stepper.metric.higher_is_better else 1.0
+        return sign * score if math.isfinite(score) else math.inf
+
+    def _go(self, settings: Settings, lr: float) -> float:
+        """Makes a trial, or goes on with it; gives the objective at its end, lower is better."""
         folder = self._trial(lr)
         folder.mkdir(exist_ok=True)
-        chosen = replace(settings, lr=lr)
+        chosen, length = replace(settings, lr=lr), length_of(settings.steps)
         optimizer = self._optimizer_of(chosen, None)
         self._stepper.settings, self._stepper.optimizer = chosen, optimizer
-        path, metrics = folder / trajectory.FILENAME, _metrics(folder)
+        path, metrics, guard = (
+            folder / trajectory.FILENAME,
+            _metrics(folder),
+            Guard(chosen.clip_ratio),
+        )
         checkpoint.load(self._base, optimizer)
         held = trajectory.read(path)
-        header = trajectory.header_of(optimizer) if held is None else None
-        log = trajectory.Trajectory(path, header)
+        log = trajectory.Trajectory(path, trajectory.header_of(optimizer) if held is None else None)
         optimizer.recorder = log.append
-        guard = Guard(chosen.clip_ratio)
-        restore = lambda: rebuild(path, [self._base], optimizer)  # noqa: E731
-        self._stepper.forwards = metrics.entries[-1]["forwards"] if metrics.entries else 0
+        self._stepper.forwards = metrics.last("forwards") or 0
         try:
             with optimizer.chain():
-                for record in held.records[:steps] if held is not None else ():
+                for record in held.records if held is not None else ():
                     optimizer.repeat(record)
                     guard.see(optimizer.estimated)
-                while optimizer.steps < steps:
+                while optimizer.steps < length and not guard.trouble():
                     optimizer.clip = guard.bound
                     if optimizer.steps % settings.eval_every == 0:
                         optimizer.settle()  # as the run will, where it evaluates
-                    metrics.append(self._stepper.step(restore))
+                    metrics.append(
+                        self._stepper.step(lambda: rebuild(path, [self._base], optimizer))
+                    )
                     guard.see(optimizer.estimated)
-            score = self._stepper.score(self._judging(steps))
+            return math.inf if guard.trouble() else self._score()
         except NonFiniteLossError:
             return math.inf
         finally:
             log.close()
-        sign = -1.0 if self._stepper.metric.higher_is_better else 1.0
-        return sign * score if math.isfinite(score) else math.inf
-
-    def _judging(self, lap: int) -> list[Any]:
-        """Training examples that trials are scored on: those of the last batches of the run."""
-        end = self._settings.steps
-        steps = range(max(0, end - self._judges(lap)), end)
-        return [example for step in steps for example in self._stepper.batches(step)]
-
-    def _judges(self, lap: int) -> int:
-        return _BATCHES * (2 if lap == laps_of(self._settings.steps)[-1] else 1)
 
     def _trial(self, lr: float) -> Path:
         return self._folder / f"lr-{lr:g}"

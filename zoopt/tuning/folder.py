@@ -81,11 +81,11 @@ class RunFolder:
         """Takes up a log that was written meanwhile."""
         self.log = trajectory.read(self.trajectory)
 
-    def keep_snapshot(self, optimizer: ZOOptimizer, and_earlier: bool) -> None:
-        """Writes what the run goes on from; keeps the one before, should it have to go back."""
+    def keep_snapshot(self, optimizer: ZOOptimizer) -> None:
+        """Writes what the run goes on from, and keeps the one before, should it have to go back."""
         new = self.path / "snapshot.new.safetensors"
         checkpoint.save(new, optimizer, {})
-        if and_earlier and self.snapshot.exists():
+        if self.snapshot.exists():
             self.snapshot.replace(self.earlier)
         new.replace(self.snapshot)
 

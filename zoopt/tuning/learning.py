@@ -85,6 +85,27 @@ class Halves:
         }
 
 
+def reliability(steps: Iterable[Mapping[str, Any]]) -> float | None:
+    """The share of a batch's squared coefficients that other batches have in common: 2r/(1 + r).
+
+    Args:
+        steps: what :meth:`Halves.of` said of each.
+
+    Returns:
+        0 to 1; None where batches were not split, or no coefficient was other than 0.
+
+    Example:
+        >>> reliability([{"shared": 1.0, "total": 2.0}, {}])
+        0.6666666666666666
+    """
+    split = [step for step in steps if "total" in step]
+    total = sum(step["total"] for step in split)
+    if not total > 0:
+        return None
+    r = max(0.0, sum(step["shared"] for step in split) / total)
+    return float(2 * r / (1 + r))
+
+
 @dataclass(frozen=True)
 class Learning:
     """What a run's probes said.
@@ -106,11 +127,8 @@ class Learning:
     def of(cls, steps: Iterable[Mapping[str, Any]], noise_floor: float) -> Learning:
         """From the lines of ``metrics.jsonl``."""
         steps = [step for step in steps if "silent" in step]
-        total = sum(step.get("total", 0.0) for step in steps)
-        snr = None
-        if total > 0:
-            r = sum(step.get("shared", 0.0) for step in steps) / total
-            whole = 2 * r / (1 + r) if r > 0 else 0.0
+        whole, snr = reliability(steps), None
+        if whole is not None:
             snr = math.sqrt(whole / (1 - whole)) if whole < 1 else math.inf
         return cls(
             _mean([step["silent"] for step in steps]),

@@ -1,8 +1,4 @@
-"""A race between learning rates: short trials, the better half of which goes on each time.
-
-Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943), with a field that is widened
-while its highest or lowest rate is the best.
-"""
+"""A race between learning rates: trials of a third of the run at some around the expected one."""
 
 from __future__ import annotations
 
@@ -10,83 +6,68 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-FIELD = 6
-"""Rates that start."""
 APART = 2.0
 """Ratio of neighbouring rates."""
-_WIDEN = 4
-"""How often the field may be widened."""
+_WIDEN = 2
+"""How often the field is widened where its highest or its lowest rate is the best."""
+_SHARE = 3
+"""A trial is one such part of the run."""
 
 
 @dataclass(frozen=True)
 class Lap:
-    """What a rate had reached after some steps.
+    """What a rate had reached.
 
     Attributes:
         lr: the learning rate.
-        steps: how many steps.
         score: the objective then; lower is better, infinite where it was not finite.
     """
 
     lr: float
-    steps: int
     score: float
 
 
-Trial = Callable[[float, int], float]
-"""Goes on with a rate's trial to a number of steps, and gives the score there."""
+def length_of(steps: int) -> int:
+    """The steps of a trial for a run of so many.
 
-
-def laps_of(steps: int) -> tuple[int, ...]:
-    """The steps after which the field is halved, for a run of so many steps.
-
-    A field of six costs 13 laps of the first length together, of which the winner's 4 are the
-    beginning of the run.
-
-    >>> laps_of(130)
-    (10, 20, 40)
-    >>> laps_of(3)
-    (1, 2, 3)
+    >>> length_of(80), length_of(1)
+    (27, 1)
     """
-    first = max(1, round(steps / 13))
-    return tuple(sorted({min(first * 2**k, steps) for k in range(3)}))
+    return max(1, round(steps / _SHARE))
 
 
-def race(highest: float, steps: int, trial: Trial) -> tuple[Lap, ...]:
-    """Runs trials at ``highest``, half of it, and so on.
+def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple[Lap, list[Lap]]:
+    """Tries rates around the expected one.
+
+    Trials share batches and directions, so what differs is the rate, but luck is shared as well:
+    where the first directions happen to point the wrong way on the examples that judge, every rate
+    does worse than none, and the lowest looks best. Such a race is void.
+
+    Args:
+        expected: what measurements recommend.
+        base: the objective before any step; lower is better.
+        trial: gives the objective after a trial at a rate.
 
     Returns:
-        all laps in the order in which they were run, and the winner's last one again at the end.
-
-    Raises:
-        ValueError: the objective is not finite at any rate.
+        The winner, which is the expected rate in a void race, and all laps.
     """
-    first, *later = laps_of(steps)
-    laps = [_lap(highest / APART**k, first, trial) for k in range(FIELD)]
+    laps = [_lap(rate, trial) for rate in (expected, expected * APART, expected / APART)]
     for _ in range(_WIDEN):
         rates = [lap.lr for lap in laps]
-        best = _best(laps)[0].lr
-        if best not in (max(rates), min(rates)):
-            break
-        laps.append(_lap(best * APART if best == max(rates) else best / APART, first, trial))
-    field = _best(laps)
-    for steps_there in later:
-        going_on = field[: (len(field) + 1) // 2]
-        laps += (field := [_lap(each.lr, steps_there, trial) for each in going_on])
-        field = _best(field)
-    if not math.isfinite(field[0].score):
-        rates = [lap.lr for lap in laps]
-        raise ValueError(
-            f"the objective is not finite after {first} steps at any learning rate from "
-            f"{min(rates):g} to {max(rates):g}: check it at the model as it is"
-        )
-    return (*laps, field[0])
+        best = min(laps, key=_score)
+        if best.lr == min(rates) or not math.isfinite(best.score):
+            laps.append(_lap(min(rates) / APART, trial))
+        elif best.lr == max(rates):
+            laps.append(_lap(max(rates) * APART, trial))
+    best = min(laps, key=_score)
+    void = best.score >= base and math.isfinite(laps[0].score)
+    return (laps[0] if void else best), laps
 
 
-def _lap(lr: float, steps: int, trial: Trial) -> Lap:
+def _lap(lr: float, trial: Callable[[float], float]) -> Lap:
     lr = float(f"{lr:.3g}")
-    return Lap(lr, steps, trial(lr, steps))
+    return Lap(lr, trial(lr))
 
 
-def _best(laps: list[Lap]) -> list[Lap]:
-    return sorted(laps, key=lambda lap: lap.score)
+def _score(lap: Lap) -> float:
+    return lap.score

@@ -167,10 +167,8 @@ def write_report(
             d=optimizer.d,
             steps=len(steps),
             forwards=last.get("forwards", 0),
-            found=folder.metrics.last("auto"),
-            rollbacks=[
-                entry["rollback"] for entry in folder.metrics.entries if "rollback" in entry
-            ],
+            found=metrics.last("auto"),
+            rollbacks=[entry["rollback"] for entry in metrics.entries if "rollback" in entry],
             seconds=sum(entry.get("seconds", 0.0) for entry in steps.values()),
         )
     )

@@ -25,7 +25,7 @@ AGREE = 0.98
 
 
 class Ladder(ZOEstimator):
-    """Asks for the loss at θ and on both sides of it at every scale; estimates nothing.
+    """Asks for the loss at θ and on both sides of it at every scale.
 
     Args:
         scales: the ε's.
@@ -38,10 +38,12 @@ class Ladder(ZOEstimator):
         self.scales = tuple(scales)
 
     def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
-        """Zero, with the losses at θ, then at θ + εz and θ − εz for each scale."""
+        """The slope at the first scale; losses at θ, then at θ + εz and θ − εz for each scale."""
         (seed,) = seeds
         sides = [Probe(((seed, side * e),)) for e in self.scales for side in (+1, -1)]
-        return GradientEstimate((seed,), (0.0,), tuple(evaluate([Probe(()), *sides])))
+        losses = evaluate([Probe(()), *sides])
+        slope = (losses[1] - losses[2]) / (2 * self.scales[0])
+        return GradientEstimate((seed,), (slope,), tuple(losses))
 
 
 @dataclass(frozen=True)
@@ -104,41 +106,46 @@ class Slopes:
         agreeing = [j for j, concordance in enumerate(found) if concordance >= AGREE]
         return self.scales[1 + (agreeing[-1] if agreeing else int(np.argmax(found)))]
 
-    def slope(self, scale: float) -> float:
-        """Root mean square of zᵀ∇L at a scale: about ‖∇L‖ of a batch."""
-        return _rms(self.first[:, self.scales.index(scale)])
+    def slope(self) -> float:
+        """Root mean square of zᵀ∇L at the first scale: about ‖∇L‖ of a batch."""
+        return _rms(self.first[:, 0])
 
-    def curvature(self, scale: float) -> float:
-        """Root mean square of zᵀHz at a scale: about the trace of the Hessian H."""
-        return _rms(self.second[:, self.scales.index(scale)])
+    def curvature(self) -> float:
+        """Mean of zᵀHz at the first scale: about the trace of the Hessian H.
+
+        Where it is within its own error of 0, the root mean square, which is never less.
+        """
+        found = self.second[:, 0]
+        mean, error = float(found.mean()), float(found.std()) / math.sqrt(len(found))
+        return mean if mean > error else _rms(found)
 
 
-def largest_rate(slopes: Slopes, scale: float, coefficients: Sequence[Sequence[float]]) -> float:
-    """The learning rate at which a step gains most, if the batch's gradient were the true one.
+def best_rate(slopes: Slopes, coefficients: Sequence[Sequence[float]], signal: float) -> float:
+    """The learning rate at which a step gains most.
 
-    For ĝ = Σ_k c_k z_k a step changes L by −η ĝᵀ∇L + η² ĝᵀHĝ/2. With ĝᵀ∇L ≈ √n · ‖∇L‖ · √(Σ c_k²)
-    and ĝᵀHĝ ≈ tr H · Σ c_k² the best η is √n ‖∇L‖ / (tr H √(Σ c_k²)); for SPSA n / tr H. Batches
-    that disagree want less.
+    For ĝ = Σ_k c_k z_k a step changes L by −η ĝᵀ∇L + η² ĝᵀHĝ/2, with ĝᵀ∇L ≈ √n R ‖∇B‖ √(Σ c_k²) and
+    ĝᵀHĝ ≈ tr H · Σ c_k², where ∇B is the gradient of a batch and R the share of its square that
+    other batches have in common. The best η is √n R ‖∇B‖ / (tr H √(Σ c_k²)); for SPSA n R / tr H.
 
     Args:
-        slopes: of the objective.
-        scale: the ε at which it is probed.
-        coefficients: those of estimates on some batches, n each.
+        slopes: of the objective, at the scale that probes have.
+        coefficients: those of the run's own estimates on some batches, n each.
+        signal: R.
 
     Raises:
         ValueError: the objective does not change at this scale.
     """
     squares = [sum(c * c for c in each) for each in coefficients]
     size = math.sqrt(sum(squares) / len(squares))
-    slope, curvature = slopes.slope(scale), slopes.curvature(scale)
+    slope, curvature = slopes.slope(), slopes.curvature()
     if not (slope > 0 and size > 0):
         raise ValueError(
-            f"the objective did not change for probes of eps {scale:g}: take eps='auto', larger "
-            "batches, or begin with a smooth surrogate"
+            f"the objective did not change for probes of eps {slopes.scales[0]:g}: take "
+            "eps='auto', larger batches, or begin with a smooth surrogate"
         )
     # Of an objective without curvature a probe's own length is all that is known of its scale.
-    curvature = curvature or slope / scale
-    return math.sqrt(len(coefficients[0])) * slope / (curvature * size)
+    curvature = curvature or slope / slopes.scales[0]
+    return math.sqrt(len(coefficients[0])) * signal * slope / (curvature * size)
 
 
 def _rms(values: NDArray[np.float64]) -> float:

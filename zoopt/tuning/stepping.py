@@ -98,18 +98,21 @@ class Stepper:
             entry["compile_seconds"] = compiling
         return entry
 
-    def estimate(self, step: int) -> GradientEstimate:
+    def estimate(self, step: int) -> tuple[GradientEstimate, dict[str, float]]:
         """What the optimizer's probes say at θ as it is, of a step's batch, along its directions.
 
         Nothing is updated; the in-place engine's θ is restored within rounding.
+
+        Returns:
+            The estimate, and what both halves of the batch say of it; see :class:`Halves`.
         """
         self.optimizer.steps = step
+        self.halves.forget()
         with seeded(fold(self.settings.seed, step)):
             self.optimizer.estimate(self._asked(step))
         self.optimizer.settle()
-        self.halves.forget()
         assert self.optimizer.estimated is not None
-        return self.optimizer.estimated
+        return self.optimizer.estimated, self.halves.of(self.optimizer)
 
     def noise_floor(self) -> float:
         """How far the objective differs where nothing does: the same θ, batch and random state."""
