@@ -10,6 +10,7 @@ import torch
 
 import zoopt
 from zoopt.bench import Case, Contestant, Problem, Study, contestant, rows, trial
+from zoopt.bench.contestants import TUNING_TRIALS
 from zoopt.bench.study import TUNING_SEED, done
 
 
@@ -92,7 +93,9 @@ def test_an_interrupted_study_goes_on(tmp_path: Path) -> None:
 
 def test_everybody_is_tuned_over_as_many_settings() -> None:
     names = ["spsa", "nspsa:2", "mezo/rademacher", "nevergrad:OnePlusOne", "pycma"]
-    assert {len(contestant(name).settings) for name in names} == {6}
+    names += ["nevergrad:SPSA-tuned", "evotorch:SNES", "adamw"]
+    assert {len(contestant(name).settings) for name in names} == {TUNING_TRIALS}
+    assert contestant("nevergrad:SPSA").settings == ({"sigma": 1.0},)
     assert len(contestant("spsa", trials=1).settings) == 1
 
 
