@@ -13,7 +13,7 @@ from zoopt.bench.problems import GROUPS
 
 HERE = Path(__file__).parent
 SEEDS = 5
-BUDGET, BUDGET_LARGE, LARGE = 600, 300, 50_000
+BUDGET, BUDGET_LARGE, LARGE = 600, 200, 50_000
 CONTESTANTS = (
     "spsa/rademacher",
     "nspsa:8/rademacher",

@@ -89,8 +89,8 @@ class EvoTorch:
         value = finite_number(self._closure(), f"step {self.steps}")
         return torch.tensor(-value if self.maximize else value, dtype=torch.float64)
 
-    def _write(self, x: torch.Tensor) -> None:
-        self.coordinates.write(np.array(x, dtype=np.float64))
+    def _write(self, x: Any) -> None:
+        self.coordinates.write(np.array(x.numpy(), dtype=np.float64))
 
 
 def _population(name: str, d: int) -> int:

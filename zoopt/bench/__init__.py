@@ -19,7 +19,8 @@ from pathlib import Path
 import pandas as pd
 
 from zoopt.bench.contestants import contestant
-from zoopt.bench.study import Study, rows, standings
+from zoopt.bench.results import rows, standings
+from zoopt.bench.study import Study
 from zoopt.bench.trial import Case, Contestant, Problem
 
 __all__ = ["Case", "Contestant", "Problem", "Study", "benchmark", "contestant", "rows", "standings"]
