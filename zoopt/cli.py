@@ -17,6 +17,7 @@ from rich.table import Table
 
 from zoopt import checkpoint, registry, trajectory
 from zoopt.arguments import joined
+from zoopt.bench import cli as bench
 from zoopt.metrics import Metric
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.recipes import RECIPES
@@ -98,12 +99,14 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     listing.add_argument("what", choices=list(_LISTS), help="what to list")
     sub.add_subcommand("list", listing, help="what there is by name")
 
+    bench.add_to(sub)
     sub.add_subcommand("recipes", ArgumentParser(), help="published settings, and where they stand")
     return parser, {
         "tune": _tune,
         "eval": _eval,
         "replay": _replay,
         "list": _list,
+        "bench": bench.main,
         "recipes": _recipes,
     }
 

@@ -1,17 +1,4 @@
-"""The contestants by name: zoopt's estimators, other libraries' optimizers, backpropagation.
-
-========================= ===================================================== ===================
-name                      what runs                                             tuned over
-========================= ===================================================== ===================
-``spsa``, ``nspsa:16``    an estimator of zoopt, ``/rademacher`` behind it for  its learning rate,
-                          another direction                                     two ε in turn
-``nevergrad:NGOpt``       a name of nevergrad's registry                        its spread σ
-``nevergrad:SPSA``        with nevergrad's own constants, a = 1e-5 and c = 0.1  nothing: as shipped
-``nevergrad:SPSA-tuned``  the same algorithm                                    a and c
-``pycma``                 CMA-ES; ``pycma-diagonal`` for the separable one      its spread σ
-``evotorch:SNES``         ``PGPE``, ``SNES`` or ``XNES``                        its spread σ
-``adamw``                 AdamW by backpropagation, for reference               its learning rate
-========================= ===================================================== ===================
+"""The contestants by name (:data:`NAMES`): zoopt's, other libraries', backpropagation.
 
 Who is tuned has the same number of settings to try, evenly spaced in the logarithm.
 """
@@ -20,16 +7,29 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from zoopt import baselines, registry
+from zoopt.baselines.populations import SEARCHES
 from zoopt.bench.trial import Contestant, Steps
 from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters import groups_of
+
+NAMES = {
+    "spsa, mezo, nspsa:16, onesided:8": "zoopt, n behind its estimator; tuned: lr, two ε in turn",
+    "spsa/rademacher": "the same with another direction",
+    "nevergrad:NGOpt": "an optimizer of nevergrad's registry; tuned: its spread σ",
+    "nevergrad:SPSA": "as shipped, with a = 1e-5 and c = 0.1 whatever the problem",
+    "nevergrad:SPSA-tuned": "the same algorithm; tuned: a, two c in turn",
+    "pycma, pycma-diagonal": "CMA-ES, and the separable one; tuned: σ",
+    "evotorch:SNES": "PGPE, SNES or XNES; tuned: σ",
+    "adamw": "backpropagation, a step of which counts as 3 evaluations; tuned: lr",
+}
+"""Patterns of names, and what each stands for."""
 
 TUNING_TRIALS = 10
 """Settings that are tried for each contestant on each problem."""
@@ -87,7 +87,7 @@ def contestant(
             name, _adamw(selected), _grid("lr", lr, trials), cost=BACKWARD_COST, gradient=True
         )
     if head in ("pycma", "pycma-diagonal", "evotorch", "nevergrad"):
-        importlib.import_module(_IMPORTS.get(head, "cma"))  # before trials fork
+        _check(head, rest)
         settings = _grid("sigma", sigma, trials)
         if name == "nevergrad:SPSA":
             settings = ({"sigma": 1.0},)
@@ -105,6 +105,8 @@ Make = Callable[[Any, Setting, int, int], Steps]
 def _ours(name: str, options: Mapping[str, Any]) -> Make:
     family, _, direction = name.partition("/")
     estimator, _, n = family.partition(":")
+    if estimator not in registry.ESTIMATORS or (n and not n.isdecimal()):
+        raise KeyError(f"no contestant is called {name!r}. There are: {'; '.join(NAMES)}")
     made = registry.make_estimator(estimator, **({"n": int(n)} if n else {}))
 
     def make(source: Any, setting: Setting, budget: int, seed: int) -> Steps:
@@ -119,6 +121,19 @@ def _ours(name: str, options: Mapping[str, Any]) -> Make:
         )
 
     return make
+
+
+def _check(library: str, name: str) -> None:
+    """Imports the library, before trials fork, and tells of a name that it does not have."""
+    importlib.import_module(_IMPORTS.get(library, "cma"))
+    known: Iterable[str] = (name,)
+    if library == "evotorch":
+        known = SEARCHES
+    elif library == "nevergrad":
+        known = importlib.import_module("nevergrad").optimizers.registry
+        name = name.removesuffix("-tuned")
+    if name not in known:
+        raise KeyError(registry.unknown(f"optimizer of {library}", name, known))
 
 
 class Bounded:

@@ -95,6 +95,7 @@ def standings(trials: pd.DataFrame) -> pd.DataFrame:
         higher=("higher_is_better", "first"),
     )
     made["order"] = made["median"].where(~made["higher"].astype(bool), -made["median"])
+    made["setting"] = [_readable(json.loads(setting)) for setting in made["setting"]]
     made = made.sort_values(["problem", "budget", "order"], kind="stable", ignore_index=True)
     return made.drop(columns=["order", "higher"]).rename(columns={"early": "ended early"})
 
@@ -107,6 +108,10 @@ def _quantile(scores: pd.Series, q: float) -> float:
     if low == high or not np.isfinite([low, high]).all():
         return float(low if np.isinf(low) else high)
     return float(low + (high - low) * (place - math.floor(place)))
+
+
+def _readable(setting: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in setting.items())
 
 
 def _edge(chosen: Mapping[str, float], tried: Sequence[Mapping[str, float]]) -> str:
