@@ -1,0 +1,111 @@
+"""COCO's runtime distributions, read by cocopp, as a table and a picture."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from zoopt.bench.plots import STYLES
+
+TARGETS = 10.0 ** np.arange(2, -8.2, -0.2)
+"""COCO's 51 targets: distances from the optimum, from 100 to 1e-8."""
+
+COLORS = {
+    "ZooptSPSA": "#0072B2",
+    "ZooptNSPSA": "#0072B2",
+    "ZooptMeZO": "#0072B2",
+    "OnePlusOne": "#D55E00",
+    "NGOpt": "#D55E00",
+    "DiagonalCMA": "#009E73",
+    "CMA": "#009E73",
+    "TwoPointsDE": "#CC79A7",
+    "PSO": "#CC79A7",
+    "SPSA": "#999999",
+    "RandomSearch": "#999999",
+    "pycma": "#000000",
+    "pycma-diagonal": "#000000",
+}
+"""A hue of Okabe and Ito's for each kind; members of a kind differ in their dashes."""
+
+
+def runs(exdata, suite, name):
+    """A row for each function, dimension and target: evaluations to it, infinite if not reached."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from cocopp import pproc
+
+        data = pproc.DataSetList([str(exdata / f"{suite}-{name}")])
+    rows = []
+    for found in data:
+        for target, evaluations in zip(TARGETS, found.detEvals(TARGETS), strict=True):
+            for count in evaluations:
+                rows.append((suite, name, found.dim, found.funcId, target, count))
+    table = pd.DataFrame(
+        rows, columns=["suite", "search", "d", "function", "target", "evaluations"]
+    )
+    return table.assign(evaluations=table["evaluations"].fillna(np.inf))
+
+
+def table(found, budgets):
+    """The share of (function, target) reached at a tenth of the budget and at its end.
+
+    Args:
+        found: rows of :func:`runs`.
+        budgets: evaluations a dimension of each suite.
+    """
+    budget = found["suite"].map(budgets) * found["d"]
+    scored = found.assign(
+        budget=budget,
+        early=found["evaluations"] <= budget / 10,
+        end=found["evaluations"] <= budget,
+    )
+    made = scored.groupby(["suite", "d", "search"], as_index=False, sort=False).agg(
+        functions=("function", "nunique"),
+        budget=("budget", "first"),
+        early=("early", "mean"),
+        end=("end", "mean"),
+    )
+    made = made.sort_values(["suite", "d", "end"], ascending=[True, True, False], kind="stable")
+    return made.rename(
+        columns={"early": "targets at a tenth of the budget", "end": "targets at its end"}
+    )
+
+
+def plot(found, budgets, path):
+    """Share of (function, target) reached against evaluations ÷ d, a panel for each suite and d."""
+    panels = list(found.groupby(["suite", "d"], sort=False))
+    columns = 3
+    rows = -(-(len(panels)) // columns)
+    figure = Figure(figsize=(12.5, 3.4 * rows + 0.8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    drawn = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes, ((suite, d), rows_of) in zip(drawn, panels, strict=False):
+        x = np.geomspace(1 / d, budgets[suite], 200)
+        for name, chosen in rows_of.groupby("search", sort=False):
+            spent = np.sort(chosen["evaluations"]) / d
+            y = np.searchsorted(spent, x, side="right") / len(spent)
+            kind = [other for other in COLORS if COLORS[other] == COLORS[name]].index(name)
+            axes.plot(x, y, color=COLORS[name], linestyle=STYLES[kind], label=name, linewidth=1.5)
+        axes.set(xscale="log", xlabel="evaluations ÷ d", ylabel="share of targets", xlim=x[[0, -1]])
+        count = rows_of["function"].nunique()
+        axes.set_title(f"{suite}, d = {d}, {count} functions", loc="left", fontsize=10)
+        axes.grid(alpha=0.25)
+    for axes in drawn[len(panels) :]:
+        axes.axis("off")
+    handles, labels = drawn[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False, fontsize=9)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def write(exdata, folder, experiments, names):
+    """Reads what is under exdata/, and writes bbob.csv and bbob.png into the folder."""
+    found = pd.concat(
+        [runs(exdata, experiment.suite, name) for experiment in experiments for name in names],
+        ignore_index=True,
+    )
+    budgets = {experiment.suite: experiment.budget for experiment in experiments}
+    folder.mkdir(parents=True, exist_ok=True)
+    table(found, budgets).to_csv(folder / "bbob.csv", index=False, float_format="%.3f")
+    plot(found, budgets, folder / "bbob.png")
