@@ -63,8 +63,8 @@ class Experiment:
 
 
 EXPERIMENTS = (
-    Experiment("bbob", "2,5,10,20,40", "", "1", 50),
-    Experiment("bbob-noisy", "5,20", "", "1", 50),
+    Experiment("bbob", "2,5,10,20,40", "", "1", 30),
+    Experiment("bbob-noisy", "5,20", "", "1", 20),
     Experiment("bbob-largescale", "160,640", "1,8,10,12,15,20", "1", 5),
 )
 SMOKE = (

@@ -29,7 +29,7 @@ from zoopt.bench.processes import Died, forked
 RESULTS = Path(__file__).parent / "results"
 DIMENSIONS = (10**3, 10**4, 10**5, 10**6, 10**7)
 EVALUATIONS = 60
-SECONDS = 15.0
+SECONDS = 8.0
 MEMORY = 8 << 30
 LEAST = 0.1
 """Megabytes below which memory is not told apart."""

@@ -24,7 +24,7 @@ from zoopt.bench.plots import COLORS
 
 RESULTS = Path(__file__).parent / "results"
 DIMENSIONS = (10**3, 10**4, 10**5, 10**6, 10**7)
-RANKS = {10: 10**7, 30: 10**5, 100: 10**7, 300: 10**5}
+RANKS = {10: 10**7, 30: 10**7, 100: 10**6, 300: 10**5}
 """Each effective rank, and the largest dimension it is run at."""
 MARKERS = "osD^v"
 

@@ -1,14 +1,17 @@
 """Optimizers on functions and small models at a matched budget; see README.md.
 
-`python -m benchmarks.functions.run` goes on with results/trials.jsonl and writes the report beside
-it. `--smoke` runs everything at toy size and writes nothing.
+`python -m benchmarks.functions.run` goes on with results/trials.jsonl and draws its pictures beside
+it. `--smoke` runs everything at toy size and keeps nothing.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
-from zoopt.bench import Study, contestant
+from benchmarks import machine
+from benchmarks.publish import REFERENCE, SHOWN
+from zoopt.bench import Study, contestant, plots, report, rows
 from zoopt.bench.problems import GROUPS
 
 HERE = Path(__file__).parent
@@ -34,7 +37,7 @@ CONTESTANTS = (
     "evotorch:PGPE",
     "evotorch:SNES",
     "evotorch:XNES",
-    "adamw",
+    REFERENCE,
 )
 
 
@@ -53,10 +56,22 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="toy size, nothing written")
     parser.add_argument("--workers", type=int, default=1, help="trials at a time (%(default)s)")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        file = (Path(folder) if chosen.smoke else HERE / "results") / "trials.jsonl"
-        for study in studies(file, chosen.smoke):
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if chosen.smoke else HERE / "results"
+        for study in studies(folder / "trials.jsonl", chosen.smoke):
             study.run(chosen.workers, progress=lambda line: print(line, flush=True))
+        write(folder)
+
+
+def write(folder):
+    """The pictures, and what the study was run with."""
+    trials = rows(folder / "trials.jsonl")
+    (folder / "curves.png").write_bytes(plots.curves(trials, SHOWN))
+    black = trials[trials["contestant"] != REFERENCE]
+    (folder / "targets.png").write_bytes(plots.targets(black, SHOWN[:-1]))
+    (folder / "profiles.png").write_bytes(plots.profiles(black, SHOWN[:-1]))
+    facts = {**machine.facts(), "versions": report.versions()}
+    (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -141,7 +141,6 @@ GROUPS: Mapping[str, Callable[[], list[Problem]]] = {
         digits(accuracy=True, batch=None),
         digits((128,)),
         digits((128,), accuracy=True),
-        digits((256, 256)),
     ],
 }
 """Groups of problems by name, made when they are asked for."""

@@ -127,7 +127,7 @@ def run(
         with torch.no_grad():
             return float(case.score())
 
-    curve = [(0, score())]
+    curve = [(0, _rounded(score()))]
     before = _peak_mb()
     marks = sorted({round(budget ** ((k + 1) / CURVE_POINTS)) for k in range(CURVE_POINTS)})
     while evaluations < budget:
@@ -147,11 +147,11 @@ def run(
             seconds += time.perf_counter() - started
         if marks and evaluations >= marks[0]:
             marks = [mark for mark in marks if mark > evaluations]
-            curve.append((evaluations, score()))
+            curve.append((evaluations, _rounded(score())))
     final = score()
     return {
         "score": final,
-        "curve": [*curve, (evaluations, final)],
+        "curve": [*curve, (evaluations, _rounded(final))],
         "evaluations": evaluations,
         "forwards": evaluations * case.forwards,
         "seconds": seconds,
@@ -160,6 +160,11 @@ def run(
         "higher_is_better": case.higher_is_better,
         "stop": stop,
     }
+
+
+def _rounded(score: float) -> float:
+    """To what a curve can show, so that files stay small."""
+    return float(f"{score:.6g}")
 
 
 def _own_end(error: Exception) -> bool:
