@@ -19,7 +19,7 @@ class Steps(Protocol):
     """What is compared: :class:`zoopt.ZOOptimizer`, :class:`zoopt.baselines.BlackBox`, yours."""
 
     def step(self, closure: Callable[[], Any]) -> Any:
-        """Evaluates the closure some times, and moves θ."""
+        """Evaluates the closure some times, and moves θ; not at all if it is finished."""
 
     def settle(self) -> None:
         """Makes θ what the optimizer would have one use."""
@@ -131,7 +131,7 @@ def run(
     before = _peak_mb()
     marks = sorted({round(budget ** ((k + 1) / CURVE_POINTS)) for k in range(CURVE_POINTS)})
     while evaluations < budget:
-        started = time.perf_counter()
+        started, before_step = time.perf_counter(), evaluations
         try:
             if optimizer is None:
                 optimizer = contestant.make(case.source, setting, budget, seed)
@@ -145,6 +145,9 @@ def run(
             break
         finally:
             seconds += time.perf_counter() - started
+        if evaluations == before_step:
+            stop = f"finished after {evaluations} evaluations"
+            break
         if marks and evaluations >= marks[0]:
             marks = [mark for mark in marks if mark > evaluations]
             curve.append((evaluations, _rounded(score())))
