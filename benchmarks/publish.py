@@ -18,11 +18,10 @@ SHOWN = (
     "spsa/rademacher",
     "nspsa:8/rademacher",
     "mezo",
+    "onesided/rademacher",
     "nevergrad:OnePlusOne",
-    "nevergrad:SPSA-tuned",
     "evotorch:SNES",
     "pycma-diagonal",
-    REFERENCE,
 )
 """Who is drawn in colour."""
 

@@ -63,9 +63,9 @@ class Experiment:
 
 
 EXPERIMENTS = (
-    Experiment("bbob", "2,5,10,20,40", "", "1", 30),
-    Experiment("bbob-noisy", "5,20", "", "1", 20),
-    Experiment("bbob-largescale", "160,640", "1,8,10,12,15,20", "1", 5),
+    Experiment("bbob", "2,5,10,20,40", "", "1", 20),
+    Experiment("bbob-noisy", "5,20", "", "1", 10),
+    Experiment("bbob-largescale", "160,640", "1,8,10,12,15,20", "1", 3),
 )
 SMOKE = (
     Experiment("bbob", "2,3", "1,8", "1", 10),

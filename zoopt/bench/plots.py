@@ -132,8 +132,14 @@ def _legend(figure: Figure, shown: Sequence[str], contestants: Sequence[str]) ->
     others = len(set(contestants) - set(shown))
     if others:
         (ordered[f"{others} others"],) = figure.axes[-1].plot([], [], **style("", shown))
+    columns = 4 if figure.get_figwidth() > 9 else 3
     figure.legend(
-        ordered.values(), ordered, loc="outside lower center", ncols=4, frameon=False, fontsize=9
+        ordered.values(),
+        ordered,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
     )
 
 
