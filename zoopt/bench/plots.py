@@ -22,6 +22,9 @@ STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))
 _FAR = 1e30
 """Where a score that is not finite is drawn: outside."""
 
+DECADES = 30
+"""Ratio of scores from which on an axis is logarithmic."""
+
 SHOWN = 7
 """Lines that are drawn in colour where nobody says which."""
 
@@ -45,11 +48,8 @@ def curves(trials: pd.DataFrame, shown: Sequence[str] = ()) -> bytes:
             _curve(axes, [curve for curve in chosen["curve"] if curve], str(contestant), shown)
         higher = bool(found["higher_is_better"].any())
         axes.set_xscale("log")
-        if not higher and found["score"].min() > 0:
-            start = max(curve[0][1] for curve in found["curve"] if curve)
-            low, high = axes.get_ylim()
-            axes.set_yscale("log")
-            axes.set_ylim(max(low, found["score"].min() / 2, start * 1e-12), min(high, start * 3))
+        if not higher:
+            _limit(axes, found)
         better = "higher" if higher else "lower"
         axes.set(xlabel="evaluations", ylabel=f"score ({better} is better)")
         axes.set_title(_wrapped(str(problem)), loc="left", fontsize=10)
@@ -117,6 +117,18 @@ def _curve(axes: Any, found: Sequence[Any], contestant: str, shown: Sequence[str
     if contestant in shown:
         color = style(contestant, shown)["color"]
         axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _limit(axes: Any, found: pd.DataFrame) -> None:
+    """A logarithm where scores span decades, and nothing of those that diverge."""
+    start = max(curve[0][1] for curve in found["curve"] if curve)
+    best = found["score"].min()
+    low, high = axes.get_ylim()
+    if 0 < best < start / DECADES:
+        axes.set_yscale("log")
+        axes.set_ylim(max(low, best / 2, start * 1e-12), min(high, start * 3))
+    else:
+        axes.set_ylim(low, min(high, start + 0.2 * abs(start - best)))
 
 
 def _line(axes: Any, x: Any, y: Any, contestant: str, shown: Sequence[str]) -> None:
