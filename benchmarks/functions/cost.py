@@ -1,10 +1,10 @@
 """What an evaluation costs beside the objective, and how much memory is kept, against d.
 
 Every method and d has a process of its own, in which the objective is a number that costs nothing.
-Time is the processor's, of ask and tell, or of a step, for each evaluation; in between, the same
-process draws d standard normal numbers with numpy, and the ratio of the two is what compares methods
-across machines and their moods. Memory is by how much the process's peak rose above θ. A method gets
-EVALUATIONS evaluations, or SECONDS but no fewer than FEWEST, and MEMORY.
+Time is the processor's, of ask and tell, or of a step, for each evaluation. In between, the same
+process draws d standard normal numbers with numpy; the ratio of the two is what compares methods
+across machines and their moods. Memory is by how much the process's peak rose above θ. A method
+gets EVALUATIONS evaluations, or SECONDS but no fewer than FEWEST, and MEMORY.
 
 `python -m benchmarks.functions.cost` writes results/cost.csv and cost.png.
 """
