@@ -40,10 +40,10 @@ bench-functions: $(VENV)/bench.stamp ## compare optimizers on functions and smal
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.rank
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.cost
 
-bench-bbob: $(VENV)/bench.stamp ## compare optimizers on COCO's functions, half an hour
+bench-bbob: $(VENV)/bench.stamp ## compare optimizers on COCO's functions, a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run
 
-bench: bench-functions bench-bbob ## all comparisons of optimizers, and the page about them, two hours
+bench: bench-functions bench-bbob ## all comparisons of optimizers, and the page about them, an hour or two
 	$(BIN)/python -m benchmarks.publish
 
 bench-smoke: $(VENV)/bench.stamp ## run the comparisons of optimizers at toy size

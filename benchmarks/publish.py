@@ -113,14 +113,14 @@ def costs():
             row[f"draws, d = {d:,}"] = f"{value:.2g}" if np.isfinite(value) else ""
         for d in (10**5, 10**7):
             value = at["mb"].get(d, np.nan) / (4 * d / 1e6)
-            row[f"θ's, d = {d:,}"] = f"{value:.1f}" if np.isfinite(value) else ""
+            row[f"memory ÷ θ, d = {d:,}"] = f"{value:.1f}" if np.isfinite(value) else ""
         reasons = [reason for reason in at["reason"].dropna() if reason]
         rows.append({**row, "why not": "; ".join(dict.fromkeys(reasons))})
     return pages.markdown(pd.DataFrame(rows))
 
 
 def bbob():
-    """The share of COCO's targets reached at the end of the budget."""
+    """The share of targets reached on COCO's functions at the end of the budget."""
     found = pd.read_csv(HERE / "bbob" / "results" / "bbob.csv")
     found["column"] = found["suite"] + ", d = " + found["d"].astype(str)
     order = list(dict.fromkeys(found.sort_values(["suite", "d"])["column"]))
