@@ -71,7 +71,7 @@ def _function(
         def noisy() -> Tensor:
             return value(x) + noise * torch.randn((), generator=drawn, dtype=torch.float64)
 
-        return Case([x], noisy if noise else lambda: value(x), lambda: float(value(x)))
+        return Case([x], noisy if noise else lambda: value(x), lambda: value(x).item())
 
     return Problem(name, make, d, differentiable=True)
 
@@ -115,7 +115,7 @@ def digits(
         def objective() -> Tensor:
             return value(train[torch.randint(len(train), (batch,))] if batch else train)
 
-        return Case(net, objective, lambda: float(value(test)), higher_is_better=accuracy)
+        return Case(net, objective, lambda: value(test).item(), higher_is_better=accuracy)
 
     name = f"digits, {model}, {number}, d = {d:,}" + (", minibatches" if batch else "")
     return Problem(name, make, d, differentiable=not accuracy)
