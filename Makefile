@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint bench-step bench-memory bench-functions bench-smoke clean
+.PHONY: help venv demo test test-slow lint bench bench-bbob bench-functions bench-memory \
+	bench-smoke bench-step clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,12 +35,22 @@ bench-memory: $(VENV)/bench.stamp ## measure the memory of a tuning step against
 	$(BIN)/python examples/fetch.py
 	$(BIN)/python -m benchmarks.memory.run
 
-bench-functions: $(VENV)/bench.stamp ## compare optimizers on functions and small models, half an hour
-	$(BIN)/python -m benchmarks.functions.run
-	$(BIN)/python -m benchmarks.functions.rank
+bench-functions: $(VENV)/bench.stamp ## compare optimizers on functions and small models, an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.run
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.rank
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.cost
 
-bench-smoke: $(VENV)/bench.stamp ## run the comparison of optimizers at toy size
-	$(BIN)/python -m benchmarks.functions.run --smoke
+bench-bbob: $(VENV)/bench.stamp ## compare optimizers on COCO's functions, a quarter of an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run
+
+bench: bench-functions bench-bbob ## all comparisons of optimizers, and the page about them, an hour or two
+	$(BIN)/python -m benchmarks.publish
+
+bench-smoke: $(VENV)/bench.stamp ## run the comparisons of optimizers at toy size
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.run --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.rank --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.cost --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run --smoke
 
 clean: ## remove .venv and what builds and tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

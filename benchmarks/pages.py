@@ -1,31 +1,11 @@
 """Results on pages: a table as Markdown, and the marked place of a document that shows it."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
+from zoopt.bench.tables import markdown
 
-
-def markdown(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> str:
-    """The table's columns as Markdown, numbers on the right, what is missing left empty.
-
-    ``formats`` has a format specification for columns of numbers, such as ``",.0f"``; ``".4g"`` is
-    used for the others. A table without rows is no text.
-    """
-    if table.empty:
-        return ""
-    numeric = {name: pd.api.types.is_numeric_dtype(table[name]) for name in table}
-    formats = {name: ".4g" for name in table if numeric[name]} | dict(formats or {})
-
-    def cell(name, value):
-        if pd.isna(value):
-            return ""
-        return format(value, formats.get(name, "")).replace("|", "\\|")
-
-    rows = [[cell(name, row[name]) for name in table] for _, row in table.iterrows()]
-    rule = ["---:" if numeric[name] else "---" for name in table]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [list(table), rule, *rows]) + "\n"
+__all__ = ["markdown", "replace"]
 
 
 def replace(page: Path, name: str, text: str) -> None:

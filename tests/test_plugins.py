@@ -107,6 +107,7 @@ def test_imports_run_one_way():
         "engines": 2, "updates": 2, "metrics": 2,
         "closures": 2, "precision": 2, "comparison": 3, "combination": 3, "estimators": 4,
         "presets": 5, "recipes": 6, "registry": 6, "optimizer": 7, "tasks": 7,
+        "baselines": 7, "bench": 8,
         "checkpoint": 8, "trajectory": 9, "tuning": 10, "runs": 11, "testing": 12, "cli": 12,
     }  # fmt: skip
     for path in (ROOT / "zoopt").rglob("*.py"):

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from zoopt import registry, trajectory
 from zoopt.arguments import joined
+from zoopt.bench import cli as bench
 from zoopt.metrics import Metric
 from zoopt.parsing import Parser
 from zoopt.probing import NonFiniteLossError, evaluation_mode
@@ -102,12 +103,14 @@ def _parser() -> tuple[Parser, dict[str, Callable[[Namespace], int]]]:
     listing.add_argument("what", choices=list(_LISTS), help="what to list")
     sub.add_subcommand("list", listing, help="what there is by name")
 
+    bench.add_to(sub)
     sub.add_subcommand("recipes", Parser(), help="published settings, and where they stand")
     return parser, {
         "tune": _tune,
         "eval": _eval,
         **of_runs,
         "list": _list,
+        "bench": bench.main,
         "recipes": _recipes,
     }
 

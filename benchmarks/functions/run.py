@@ -1,60 +1,76 @@
 """Optimizers on functions and small models at a matched budget; see README.md.
 
-`python -m benchmarks.functions.run` goes on with results/trials.jsonl and writes tables and curves
-beside it. `--smoke` runs everything at toy size and writes nothing.
+`python -m benchmarks.functions.run` goes on with results/trials.jsonl and draws its pictures beside
+it. `--smoke` runs everything at toy size and keeps nothing.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
-from benchmarks import pages
-from benchmarks.functions import plots
-from benchmarks.functions.problems import PROBLEMS
-from zoopt.bench import Study, contestant, standings
+from benchmarks import machine
+from benchmarks.publish import REFERENCE, SHOWN
+from zoopt.bench import Study, contestant, plots, report, rows
+from zoopt.bench.problems import GROUPS
 
 HERE = Path(__file__).parent
-BUDGET, SEEDS, TUNING = 500, 3, 3
+SEEDS = 5
+BUDGET, BUDGET_LARGE, LARGE = 600, 200, 50_000
 CONTESTANTS = (
     "spsa/rademacher",
-    "nspsa:4/rademacher",
+    "nspsa:8/rademacher",
+    "mezo",
     "onesided/rademacher",
     "nevergrad:OnePlusOne",
     "nevergrad:DiagonalCMA",
+    "nevergrad:CMA",
     "nevergrad:NGOpt",
+    "nevergrad:TwoPointsDE",
+    "nevergrad:PSO",
+    "nevergrad:TBPSA",
+    "nevergrad:RandomSearch",
     "nevergrad:SPSA",
+    "nevergrad:SPSA-tuned",
+    "pycma",
     "pycma-diagonal",
+    "evotorch:PGPE",
+    "evotorch:SNES",
+    "evotorch:XNES",
+    REFERENCE,
 )
-SHOWN = ["contestant", "algorithm", "setting", "q1", "median", "q3"]
 
 
-def tables(trials):
-    """A table for each problem, under its name."""
-    made = standings(trials)
-    texts = []
-    for problem in dict.fromkeys(trials["problem"]):
-        rows = made[made["problem"] == problem]
-        texts.append(f"**{problem}**\n\n{pages.markdown(rows[SHOWN])}")
-    return "\n".join(texts)
+def studies(file, smoke=False):
+    """A study for each problem, all in one file."""
+    settings, seeds = (2, 1) if smoke else (None, SEEDS)
+    who = [contestant(name, **({"trials": settings} if settings else {})) for name in CONTESTANTS]
+    for group in GROUPS.values():
+        for problem in group():
+            budget = BUDGET_LARGE if problem.d >= LARGE else BUDGET
+            yield Study([problem], who, 12 if smoke else budget, seeds, file)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="toy size, nothing written")
-    parser.add_argument("--workers", type=int, default=2, help="trials at a time (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="trials at a time (%(default)s)")
     chosen = parser.parse_args()
-    if chosen.smoke:
-        with tempfile.TemporaryDirectory() as folder:
-            who = [contestant(name, trials=2) for name in CONTESTANTS]
-            study = Study(PROBLEMS, who, 20, 1, Path(folder) / "trials.jsonl")
-            print(tables(study.run(chosen.workers)))
-        return
-    who = [contestant(name, trials=TUNING) for name in CONTESTANTS]
-    trials = Study(PROBLEMS, who, BUDGET, SEEDS, HERE / "results" / "trials.jsonl").run(
-        chosen.workers
-    )
-    plots.curves(trials, HERE / "results" / "curves.png")
-    (HERE / "results" / "functions.md").write_text(tables(trials), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if chosen.smoke else HERE / "results"
+        for study in studies(folder / "trials.jsonl", chosen.smoke):
+            study.run(chosen.workers, progress=lambda line: print(line, flush=True))
+        write(folder)
+
+
+def write(folder):
+    """The pictures, and what the study was run with."""
+    trials = rows(folder / "trials.jsonl")
+    trials = trials[trials["contestant"] != REFERENCE]  # far below the rest, on many problems
+    for draw in (plots.curves, plots.targets, plots.profiles):
+        (folder / f"{draw.__name__}.png").write_bytes(draw(trials, SHOWN))
+    facts = {**machine.facts(), "versions": report.versions()}
+    (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -151,3 +151,48 @@ def test_mistakes_are_told() -> None:
         baselines.pycma([x], sigma=0)
     with pytest.raises(zoopt.NonFiniteLossError):
         baselines.pycma([x]).step(lambda: float("nan"))
+
+
+@pytest.mark.parametrize("name", ["PGPE", "SNES", "XNES"])
+def test_evotorchs_searches_find_the_bottom_and_repeat_by_seed(name: str) -> None:
+    found = []
+    for seed in (1, 1, 2):
+        x = nn.Parameter(torch.linspace(-1, 1, 6))
+        optimizer = baselines.evotorch(name, [x], sigma=0.5, seed=seed)
+        optimizer.settle()
+        torch.testing.assert_close(x.detach(), torch.linspace(-1, 1, 6))
+        for _ in range(60):
+            optimizer.step(lambda x=x: ((x - 1) ** 2).sum())
+        optimizer.settle()
+        found.append(x.detach().clone())
+    assert ((found[0] - 1) ** 2).sum() < 0.3
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_population_sees_one_random_state_and_the_next_another() -> None:
+    x = nn.Parameter(torch.zeros(4))
+    optimizer = baselines.pycma([x], sigma=1.0)
+    size = optimizer.search.strategy.popsize
+    drawn: list[float] = []
+
+    def loss() -> torch.Tensor:
+        drawn.append(torch.rand(()).item())
+        return (x**2).sum()
+
+    for _ in range(2 * size):
+        optimizer.step(loss)
+    assert len(set(drawn[:size])) == len(set(drawn[size:])) == 1
+    assert drawn[0] != drawn[-1]
+    drawn.clear()
+    baselines.evotorch("SNES", [x]).step(loss)
+    assert len(drawn) > 1
+    assert len(set(drawn)) == 1
+
+
+def test_nevergrads_constants_can_be_set_and_misspelt_ones_are_told() -> None:
+    assert Nevergrad("SPSA", 3, constants={"a": 0.5}).optimizer.a == 0.5
+    with pytest.raises(ValueError, match="SPSA has no b to be set"):
+        Nevergrad("SPSA", 3, constants={"b": 0.5})
+    with pytest.raises(KeyError, match="Did you mean 'SNES'"):
+        baselines.evotorch("SNESS", nn.Linear(2, 1))

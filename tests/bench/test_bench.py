@@ -1,7 +1,10 @@
 """Studies: what a trial counts, how contestants are tuned, what an interruption leaves."""
 
 import math
+import os
+import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,9 @@ import pytest
 import torch
 
 import zoopt
-from zoopt.bench import Case, Contestant, Problem, Study, contestant, rows, trial
-from zoopt.bench.study import TUNING_SEED, done
+from zoopt.bench import Case, Contestant, Problem, Study, contestant, rows, standings, trial
+from zoopt.bench.contestants import TUNING_TRIALS
+from zoopt.bench.results import TUNING_SEED, done
 
 
 def sphere(seed: int) -> Case:
@@ -51,15 +55,103 @@ def test_a_trial_spends_its_budget_to_the_evaluation() -> None:
     assert row["evaluations"] == 9
     assert row["forwards"] == 27
     assert row["stop"] == "budget"
-    assert row["curve"][0] == (0, start)
+    assert row["curve"][0] == (0, pytest.approx(start, rel=1e-5))
     assert row["score"] == pytest.approx(start / 4**4)  # the fifth step had one evaluation left
-    assert row["curve"][-1] == (9, row["score"])
+    assert row["curve"][-1] == (9, pytest.approx(row["score"], rel=1e-5))
 
 
 def test_a_contestant_that_diverges_is_a_row_that_says_so() -> None:
-    row = trial.run(PROBLEM, contestant("spsa"), {"lr": 1e30}, budget=50, seed=0)
+    row = trial.run(PROBLEM, contestant("spsa"), {"lr": 1e30, "eps": 1e-3}, budget=50, seed=0)
     assert row["stop"].startswith("NonFiniteLossError after")
     assert row["evaluations"] < 50
+
+
+def test_what_maximizes_is_told_the_negative_and_judged_by_the_number(tmp_path: Path) -> None:
+    def case(seed: int) -> Case:
+        (x,) = (made := sphere(seed)).source
+        value = lambda: 5 - (x**2).sum()  # noqa: E731
+        return replace(made, closure=value, score=lambda: value().item(), higher_is_better=True)
+
+    study = Study([Problem("hill", case)], [contestant("mezo")], 200, 2, tmp_path / "trials.jsonl")
+    table = study.run()
+    assert table["higher_is_better"].all()
+    assert table["score"].between(4.8, 5.0).all()
+
+
+def test_a_killed_trial_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    class Hungry(Descent):
+        def step(self, closure: Callable[[], Any]) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    hungry = Contestant("hungry", lambda source, *_: Hungry(source, 0.5))
+    study = Study([PROBLEM], [hungry, descent(0.5)], 10, 2, tmp_path / "trials.jsonl")
+    table = standings(study.run(workers=2)).set_index("contestant")
+    assert table.loc["hungry", "ended early"] == 2
+    assert table.loc["hungry", "median"] == math.inf
+    assert table.loc["descent", "ended early"] == 0
+    assert set(rows(study.file)["stop"]) == {
+        "budget",
+        "killed, as the system does when memory runs out",
+    }
+    before = study.file.read_bytes()
+    study.run()
+    assert study.file.read_bytes() == before
+
+
+def test_too_little_memory_is_a_row_and_a_mistake_of_the_callers_is_not() -> None:
+    def starved(*_: Any) -> Descent:
+        raise MemoryError
+
+    row = trial.run(PROBLEM, Contestant("starved", starved), {}, budget=9, seed=1)
+    assert row["stop"] == "MemoryError after 0 evaluations"
+    assert row["score"] == sphere(1).score()
+
+    def wrong(seed: int) -> Case:
+        return replace(sphere(seed), closure=lambda: {}["label"])
+
+    with pytest.raises(KeyError, match="label"):
+        trial.run(Problem("wrong", wrong), descent(0.5), {"rate": 0.5}, budget=9, seed=1)
+
+
+def test_backpropagation_pays_three_evaluations_a_step_and_needs_a_gradient() -> None:
+    adamw = contestant("adamw")
+    row = trial.run(PROBLEM, adamw, {"lr": 0.1}, budget=10, seed=0)
+    assert row["evaluations"] == 9
+    assert row["score"] < row["curve"][0][1]
+    assert not adamw.takes(PROBLEM)
+    assert adamw.takes(replace(PROBLEM, differentiable=True))
+
+
+def test_full_covariances_are_left_out_where_they_are_too_large() -> None:
+    for name in ("nevergrad:CMA", "pycma", "evotorch:XNES"):
+        assert contestant(name).takes(replace(PROBLEM, d=500))
+        assert not contestant(name).takes(replace(PROBLEM, d=10_000))
+        assert contestant(name).takes(PROBLEM)
+
+
+def test_an_infinite_value_does_not_end_a_search() -> None:
+    def case(seed: int) -> Case:
+        (x,) = (made := sphere(seed)).source
+        inside = lambda: (x**2).sum() if x.abs().max() < 3 else torch.tensor(math.inf)  # noqa: E731
+        return replace(made, closure=inside)
+
+    for name in ("nevergrad:OnePlusOne", "pycma", "evotorch:SNES"):
+        row = trial.run(Problem("walled", case), contestant(name), {"sigma": 1.0}, 200, 0)
+        assert row["stop"] == "budget"
+        assert row["score"] < 0.5 * row["curve"][0][1]
+
+
+def test_who_evaluates_nothing_in_a_step_is_finished() -> None:
+    class Once(Descent):
+        def step(self, closure: Callable[[], Any]) -> None:
+            if self.rate:
+                super().step(closure)
+            self.rate = 0.0
+
+    once = Contestant("once", lambda source, *_: Once(source, 0.5))
+    row = trial.run(PROBLEM, once, {}, budget=10, seed=1)
+    assert row["stop"] == "finished after 2 evaluations"
+    assert row["score"] == pytest.approx(sphere(1).score() / 4)
 
 
 def test_the_setting_is_chosen_on_a_seed_of_its_own(tmp_path: Path) -> None:
@@ -92,7 +184,9 @@ def test_an_interrupted_study_goes_on(tmp_path: Path) -> None:
 
 def test_everybody_is_tuned_over_as_many_settings() -> None:
     names = ["spsa", "nspsa:2", "mezo/rademacher", "nevergrad:OnePlusOne", "pycma"]
-    assert {len(contestant(name).settings) for name in names} == {6}
+    names += ["nevergrad:SPSA-tuned", "evotorch:SNES", "adamw"]
+    assert {len(contestant(name).settings) for name in names} == {TUNING_TRIALS}
+    assert contestant("nevergrad:SPSA").settings == ({"sigma": 1.0},)
     assert len(contestant("spsa", trials=1).settings) == 1
 
 

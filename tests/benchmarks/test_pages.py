@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from benchmarks import pages
+from benchmarks import pages, publish
 
 
 def test_a_table_becomes_markdown():
@@ -32,3 +32,10 @@ def test_a_missing_block_is_an_error(tmp_path):
     page.write_text("nothing\n", encoding="utf-8")
     with pytest.raises(ValueError, match="0 blocks"):
         pages.replace(page, "b", "new")
+
+
+def test_the_page_of_benchmarks_has_the_committed_numbers():
+    page = publish.PAGE.read_text(encoding="utf-8")
+    for block, table in publish.tables().items():
+        current = f"<!-- {block} -->\n{table}<!-- /{block} -->"
+        assert current in page, f"{block}: run python -m benchmarks.publish"

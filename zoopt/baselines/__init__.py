@@ -12,16 +12,24 @@ True
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from zoopt.baselines.blackbox import BlackBox, Search
+from zoopt.baselines.populations import EvoTorch
 from zoopt.baselines.searches import Nevergrad, PyCMA
 
-__all__ = ["BlackBox", "Search", "nevergrad", "pycma"]
+__all__ = ["BlackBox", "EvoTorch", "Search", "evotorch", "nevergrad", "pycma"]
 
 
 def nevergrad(
-    name: str, source: Any, *, budget: int | None = None, seed: int = 0, **options: Any
+    name: str,
+    source: Any,
+    *,
+    budget: int | None = None,
+    seed: int = 0,
+    constants: Mapping[str, float] | None = None,
+    **options: Any,
 ) -> BlackBox:
     """An optimizer of nevergrad's on the parameters of a model, or on a subspace of them.
 
@@ -31,10 +39,13 @@ def nevergrad(
         source: a module, parameters or (name, parameter) pairs.
         budget: evaluations there will be.
         seed: what candidates and subspace are drawn from.
+        constants: attributes to set on it, ``{"a": 0.1, "c": 0.01}`` for its SPSA.
         options: ``params``, ``dimension``, ``direction``, ``sigma`` and ``maximize`` of
             :class:`BlackBox`.
     """
-    return BlackBox(source, lambda d: Nevergrad(name, d, budget, seed), seed=seed, **options)
+    return BlackBox(
+        source, lambda d: Nevergrad(name, d, budget, seed, constants), seed=seed, **options
+    )
 
 
 def pycma(source: Any, *, diagonal: bool = False, seed: int = 0, **options: Any) -> BlackBox:
@@ -47,3 +58,16 @@ def pycma(source: Any, *, diagonal: bool = False, seed: int = 0, **options: Any)
         options: as of :func:`nevergrad`.
     """
     return BlackBox(source, lambda d: PyCMA(d, diagonal, seed), seed=seed, **options)
+
+
+def evotorch(name: str, source: Any, *, seed: int = 0, **options: Any) -> EvoTorch:
+    """A search of evotorch's, ``"PGPE"``, ``"SNES"`` or ``"XNES"``; a step is a population.
+
+    Args:
+        name: one of the above.
+        source: a module, parameters or (name, parameter) pairs.
+        seed: what candidates and subspace are drawn from.
+        options: ``params``, ``dimension``, ``direction``, ``sigma`` and ``maximize`` of
+            :class:`BlackBox`.
+    """
+    return EvoTorch(name, source, seed=seed, **options)

@@ -10,7 +10,7 @@ import torch
 from zoopt.baselines.coordinates import Coordinates, Vector
 from zoopt.interfaces import Direction
 from zoopt.parameters import Select, groups_of, slots_of
-from zoopt.probing import evaluation_mode, finite_number
+from zoopt.probing import evaluation_mode, finite_number, same_randomness
 
 
 class Search(Protocol):
@@ -19,6 +19,10 @@ class Search(Protocol):
     @property
     def algorithm(self) -> str:
         """What runs, by its own name: where a name only chooses among others, the chosen one."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the next point is the first of its population, or there are none."""
 
     def ask(self) -> Vector:
         """The next point to evaluate."""
@@ -33,8 +37,10 @@ class Search(Protocol):
 class BlackBox:
     """Tunes parameters by evaluating the candidates of a :class:`Search`, one a step.
 
-    The same closures serve it and :class:`zoopt.ZOOptimizer`. Between steps θ holds the candidate
-    evaluated last; :meth:`settle` makes it the search's recommendation. It costs a copy of θ.
+    The same closures serve it and :class:`zoopt.ZOOptimizer`. Candidates of one population see the
+    same random state, so that they are compared on the same minibatch. Between steps θ holds the
+    candidate evaluated last; :meth:`settle` makes it the search's recommendation. It costs a copy
+    of θ.
 
     Args:
         source: a module, parameters or (name, parameter) pairs.
@@ -69,6 +75,11 @@ class BlackBox:
         self.steps = 0
 
     @property
+    def algorithm(self) -> str:
+        """What runs, by its own name."""
+        return self.search.algorithm
+
+    @property
     def d(self) -> int:
         """How many scalars are tuned."""
         return sum(slot.tensor.numel() for slot in self.slots)
@@ -82,7 +93,10 @@ class BlackBox:
             TypeError: the closure returned something that is not one number.
         """
         sign = -1.0 if self.maximize else 1.0
+        if self.search.fresh:
+            self._rewind = same_randomness({slot.tensor.device for slot in self.slots})
         self.coordinates.write(self.search.ask())
+        self._rewind()
         with evaluation_mode(self.model):
             value = finite_number(closure(), f"step {self.steps}")
         self.search.tell(sign * value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,18 @@ class Nevergrad:
         d: number of coordinates.
         budget: evaluations there will be; several optimizers plan with it. None is not known.
         seed: what its random numbers are drawn from.
+        constants: attributes of the optimizer to set, such as the a and c of its SPSA, which
+            has 1e-5 and 0.1 for whatever problem it meets.
     """
 
-    def __init__(self, name: str, d: int, budget: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        d: int,
+        budget: int | None = None,
+        seed: int = 0,
+        constants: Mapping[str, float] | None = None,
+    ) -> None:
         import nevergrad as ng
         from nevergrad.optimization import metamodel
 
@@ -47,6 +56,10 @@ class Nevergrad:
             )
         # A numpy integer is refused by Python's random from 3.11 on.
         self.optimizer.parametrization.random_state.seed(int(seed) % 2**32)
+        for attribute, value in (constants or {}).items():
+            if not hasattr(self.optimizer, attribute):
+                raise ValueError(f"nevergrad's {name} has no {attribute} to be set to {value}")
+            setattr(self.optimizer, attribute, value)
         self._candidate: Any = None
         kept = ARCHIVE_BYTES // (16 * d)
         if kept < 300:
@@ -59,6 +72,9 @@ class Nevergrad:
         """The names from the chosen optimizer to what it delegates to, as far as it has decided."""
         names = [part.name for part in _parts(self.optimizer)]
         return " > ".join(dict.fromkeys(names))
+
+    fresh = True
+    """nevergrad does not say which candidates it will compare."""
 
     def ask(self) -> Vector:
         """The next candidate."""
@@ -115,6 +131,11 @@ class PyCMA:
         self.algorithm = f"pycma {'separable ' if diagonal else ''}CMA-ES"
         self._points: list[Vector] = []
         self._losses: list[float] = []
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last population is told of completely."""
+        return not self._points
 
     def ask(self) -> Vector:
         """The next point of the population."""

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from zoopt.bench import report
 from zoopt.bench.contestants import contestant
-from zoopt.bench.study import Study, rows, standings
+from zoopt.bench.results import rows, standings
+from zoopt.bench.study import Study
 from zoopt.bench.trial import Case, Contestant, Problem
 
 __all__ = ["Case", "Contestant", "Problem", "Study", "benchmark", "contestant", "rows", "standings"]
@@ -42,7 +44,8 @@ def benchmark(
         contestants: who takes part.
         budget: evaluations of the objective a trial.
         seeds: trials that count, for each contestant.
-        folder: where ``trials.jsonl`` is kept; the same call goes on from there.
+        folder: where ``trials.jsonl`` is kept, from which the same call goes on, and
+            ``report.html`` and ``report.md`` are written.
         name: what the problem is called in tables and in the file.
         workers: trials at a time, each with one thread and in a process of its own.
 
@@ -50,5 +53,6 @@ def benchmark(
         See :func:`standings`.
     """
     made = [contestant(who) if isinstance(who, str) else who for who in contestants]
-    study = Study([Problem(name, case)], made, budget, seeds, Path(folder) / "trials.jsonl")
-    return standings(study.run(workers))
+    file = Path(folder) / "trials.jsonl"
+    Study([Problem(name, case)], made, budget, seeds, file).run(workers)
+    return report.write(file, Path(folder), name)

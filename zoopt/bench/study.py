@@ -7,10 +7,10 @@ on the seeds that count. A trial that is in the file is not run again.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,10 @@ import pandas as pd
 import torch
 
 from zoopt.bench import trial
+from zoopt.bench.processes import Died, forked
+from zoopt.bench.results import TUNING_SEED, Key, cost, done, mend, rows
 from zoopt.bench.trial import Contestant, Problem
 from zoopt.optimizer import ZOOptimizer
-
-TUNING_SEED = 1_000_003
-"""Seed of the trials by which settings are chosen."""
-
-Key = tuple[str, str, str, int, int]
-"""Problem, contestant, setting, seed and budget: what makes a trial the same one."""
 
 
 @dataclass(frozen=True)
@@ -64,61 +60,74 @@ class Study:
     seeds: int
     file: Path
 
-    def run(self, workers: int = 1) -> pd.DataFrame:
-        """Runs what is missing, ``workers`` trials at a time with one thread each.
+    def run(
+        self, workers: int = 1, threads: int = 1, progress: Callable[[str], None] | None = None
+    ) -> pd.DataFrame:
+        """Runs what is missing, ``workers`` trials at a time with ``threads`` threads each.
+
+        Args:
+            workers: trials at a time, each in a process of its own.
+            threads: torch's threads in each.
+            progress: told a line a trial.
 
         Returns:
             the rows of the trials that count; see :func:`rows`.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        _mend(self.file)
-        self._run([t for t in self._tuning() if t.key not in done(self.file)], workers)
-        self._run([t for t in self._counted() if t.key not in done(self.file)], workers)
+        mend(self.file)
+        for plan in (self._tuning, self._counted):
+            known = done(self.file)
+            missing = [planned for planned in plan() if planned.key not in known]
+            self._run(missing, workers, threads, progress or (lambda line: None))
         return rows(self.file)
 
     def _tuning(self) -> Iterator[Trial]:
-        for problem in self.problems:
-            for contestant in self.contestants:
-                if len(contestant.settings) > 1:
-                    for setting in contestant.settings:
-                        yield Trial(problem, contestant, setting, TUNING_SEED, self.budget)
+        for problem, contestant in self._pairs():
+            if len(contestant.settings) > 1:
+                for setting in contestant.settings:
+                    yield Trial(problem, contestant, setting, TUNING_SEED, self.budget)
 
     def _counted(self) -> Iterator[Trial]:
         found = done(self.file)
         tuning: dict[tuple[str, str], list[Trial]] = {}
         for t in self._tuning():
             tuning.setdefault((t.problem.name, t.contestant.name), []).append(t)
+        for problem, contestant in self._pairs():
+            tried = tuning.get((problem.name, contestant.name), [])
+            setting = contestant.settings[0]
+            if tried:
+                setting = min(tried, key=lambda t: cost(found[t.key])).setting
+            for seed in range(self.seeds):
+                yield Trial(problem, contestant, setting, seed, self.budget)
+
+    def _pairs(self) -> Iterator[tuple[Problem, Contestant]]:
         for problem in self.problems:
             for contestant in self.contestants:
-                tried = tuning.get((problem.name, contestant.name), [])
-                setting = contestant.settings[0]
-                if tried:
-                    setting = min(tried, key=lambda t: _orderable(found[t.key]["score"])).setting
-                for seed in range(self.seeds):
-                    yield Trial(problem, contestant, setting, seed, self.budget)
+                if contestant.takes(problem):
+                    yield problem, contestant
 
-    def _run(self, trials: Sequence[Trial], workers: int) -> None:
-        """Each in a process of its own, forked: peak memory is its own, and nothing is pickled."""
-        global _planned
+    def _run(
+        self,
+        trials: Sequence[Trial],
+        workers: int,
+        threads: int,
+        progress: Callable[[str], None],
+    ) -> None:
         if not trials:
             return
-        _planned = trials
         _load()
-        context = multiprocessing.get_context("fork")
-        with (
-            context.Pool(workers, _one_thread, maxtasksperchild=1) as pool,
-            self.file.open("a", encoding="utf-8") as file,
-        ):
-            for row in pool.imap_unordered(_run_planned, range(len(trials))):
+        tasks = [functools.partial(_row, planned) for planned in trials]
+        with self.file.open("a", encoding="utf-8") as file:
+            for count, (number, answer) in enumerate(forked(tasks, workers, threads), 1):
+                planned = trials[number]
+                row = _dead(planned, answer) if isinstance(answer, Died) else answer
                 file.write(json.dumps(row) + "\n")
                 file.flush()
-
-
-_planned: Sequence[Trial] = ()
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+                progress(
+                    f"{count}/{len(trials)} {planned.problem.name} | {planned.contestant.name} "
+                    f"{row['setting']} seed {planned.seed}: {row['score']:.4g}, "
+                    f"{row['seconds']:.1f} s, {row['stop']}"
+                )
 
 
 def _load() -> None:
@@ -127,73 +136,20 @@ def _load() -> None:
     ZOOptimizer([x]).step(lambda: x.sum())
 
 
-def _run_planned(number: int) -> dict[str, Any]:
-    planned = _planned[number]
-    problem, contestant, setting, seed, budget = planned.key
+def _row(planned: Trial) -> dict[str, Any]:
     row = trial.run(
         planned.problem, planned.contestant, planned.setting, planned.budget, planned.seed
     )
-    return {
-        "problem": problem,
-        "contestant": contestant,
-        "setting": setting,
-        "seed": seed,
-        "budget": budget,
-        **row,
-    }
+    return _named(planned, row)
 
 
-def done(file: Path) -> dict[Key, dict[str, Any]]:
-    """The trials in a file by their keys."""
-    if not file.exists():
-        return {}
-    found: dict[Key, dict[str, Any]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        found[row["problem"], row["contestant"], row["setting"], row["seed"], row["budget"]] = row
-    return found
+def _dead(planned: Trial, died: Died) -> dict[str, Any]:
+    """The row of a trial whose process ended without one."""
+    unknown = dict.fromkeys(("score", "evaluations", "forwards", "seconds", "peak_mb"), math.nan)
+    algorithm = planned.contestant.name
+    return _named(planned, {**unknown, "curve": [], "algorithm": algorithm, "stop": str(died)})
 
 
-def rows(file: Path) -> pd.DataFrame:
-    """The trials that count, one a row, with what :func:`zoopt.bench.trial.run` returns."""
-    found = list(done(file).values())
-    return pd.DataFrame([row for row in found if row["seed"] != TUNING_SEED])
-
-
-def standings(trials: pd.DataFrame) -> pd.DataFrame:
-    """Quartiles of the final score over seeds and median costs, the best of a problem first.
-
-    Columns: problem, contestant, algorithm, setting, trials, ended early, q1, median, q3,
-    evaluations, forwards, seconds and peak_mb.
-    """
-    table = trials.assign(early=trials["stop"] != "budget").groupby(
-        ["problem", "contestant"], as_index=False, sort=False
-    )
-    made = table.agg(
-        algorithm=("algorithm", "first"),
-        setting=("setting", "first"),
-        trials=("seed", "size"),
-        early=("early", "sum"),
-        q1=("score", lambda x: x.quantile(0.25)),
-        median=("score", "median"),
-        q3=("score", lambda x: x.quantile(0.75)),
-        evaluations=("evaluations", "median"),
-        forwards=("forwards", "median"),
-        seconds=("seconds", "median"),
-        peak_mb=("peak_mb", "median"),
-    )
-    made = made.rename(columns={"early": "ended early"})
-    return made.sort_values(["problem", "median"], kind="stable", ignore_index=True)
-
-
-def _mend(file: Path) -> None:
-    """Takes a last line out that an interruption left unfinished."""
-    if file.exists():
-        text = file.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            file.write_text(whole, encoding="utf-8")
-
-
-def _orderable(score: float) -> float:
-    return score if math.isfinite(score) else math.inf
+def _named(planned: Trial, row: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("problem", "contestant", "setting", "seed", "budget")
+    return {**dict(zip(names, planned.key, strict=True)), **row}

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-
-from zoopt.probing import NonFiniteLossError
 
 CURVE_POINTS = 24
 """Places, evenly spaced in the logarithm of evaluations, at which a trial's score is taken."""
@@ -20,7 +19,7 @@ class Steps(Protocol):
     """What is compared: :class:`zoopt.ZOOptimizer`, :class:`zoopt.baselines.BlackBox`, yours."""
 
     def step(self, closure: Callable[[], Any]) -> Any:
-        """Evaluates the closure some times, and moves θ."""
+        """Evaluates the closure some times, and moves θ; not at all if it is finished."""
 
     def settle(self) -> None:
         """Makes θ what the optimizer would have one use."""
@@ -32,15 +31,17 @@ class Case:
 
     Attributes:
         source: a module or parameters, fresh.
-        closure: the objective that optimizers see, with its noise and minibatches; lower is better.
-        score: what they are judged by: without noise, on held-out data; lower is better.
+        closure: the objective that optimizers see, with its noise and minibatches.
+        score: what they are judged by: without noise, on held-out data.
         forwards: forward passes of one evaluation of the objective.
+        higher_is_better: of both. Optimizers minimize, and are given the objective's negative.
     """
 
     source: Any
     closure: Callable[[], Any]
     score: Callable[[], float]
     forwards: int = 1
+    higher_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class Problem:
     Attributes:
         name: what tables call it.
         make: a case from a seed, of start, data and noise.
+        d: number of variables; None where nobody is to be left out for it.
+        differentiable: whether the objective has a gradient, for those who take it.
     """
 
     name: str
     make: Callable[[int], Case]
+    d: int | None = None
+    differentiable: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,23 @@ class Contestant:
         name: what tables call it.
         make: the optimizer, from the case's source, a setting, the budget and a seed.
         settings: what is tried for it; a contestant as shipped has one.
+        cost: evaluations that one call of the objective counts as: more than one for a contestant
+            that has more than its value of it.
+        gradient: whether it takes the objective's gradient, and so only differentiable problems.
+        limit: variables beyond which it is left out, where its work grows as their cube.
     """
 
     name: str
     make: Callable[[Any, Mapping[str, float], int, int], Steps]
     settings: tuple[Mapping[str, float], ...] = field(default_factory=lambda: ({},))
+    cost: int = 1
+    gradient: bool = False
+    limit: int | None = None
+
+    def takes(self, problem: Problem) -> bool:
+        """Whether it takes part in a problem."""
+        small = self.limit is None or problem.d is None or problem.d <= self.limit
+        return small and (problem.differentiable or not self.gradient)
 
 
 class _Spent(Exception):
@@ -81,61 +98,82 @@ def run(
     """One trial, as the row that is kept of it.
 
     Seconds are those spent in steps; scoring does not count. Memory is by how much the process's
-    peak grew, and exact in a process of its own.
+    peak grew, and exact in a process of its own. A contestant that diverges or asks for more memory
+    than there is ends with what it has; other exceptions are the caller's.
 
     Returns:
         ``score`` at the end, ``curve`` of (evaluations, score), ``evaluations``, ``forwards``,
-        ``seconds``, ``peak_mb``, ``algorithm`` and ``stop``: "budget", or why it ended before.
+        ``seconds``, ``peak_mb``, ``algorithm``, ``higher_is_better`` and ``stop``: "budget", or why
+        it ended before.
     """
     torch.manual_seed(seed)
     case = problem.make(seed)
-    before = _peak_mb()
-    started = time.perf_counter()
-    optimizer = contestant.make(case.source, setting, budget, seed)
-    seconds = time.perf_counter() - started
+    sign = -1 if case.higher_is_better else 1
     evaluations = 0
+    seconds = 0.0
+    stop = "budget"
+    optimizer: Steps | None = None
 
     def closure() -> Any:
         nonlocal evaluations
-        if evaluations >= budget:
+        if evaluations + contestant.cost > budget:
             raise _Spent
-        evaluations += 1
-        return case.closure()
+        evaluations += contestant.cost
+        return sign * case.closure()
 
     def score() -> float:
-        optimizer.settle()
+        if optimizer is not None:
+            optimizer.settle()
         with torch.no_grad():
             return float(case.score())
 
-    curve = [(0, score())]
+    curve = [(0, _rounded(score()))]
+    before = _peak_mb()
     marks = sorted({round(budget ** ((k + 1) / CURVE_POINTS)) for k in range(CURVE_POINTS)})
-    stop = "budget"
     while evaluations < budget:
-        started = time.perf_counter()
+        started, before_step = time.perf_counter(), evaluations
         try:
+            if optimizer is None:
+                optimizer = contestant.make(case.source, setting, budget, seed)
             optimizer.step(closure)
         except _Spent:
             break
-        except (NonFiniteLossError, FloatingPointError) as error:
+        except Exception as error:
+            if not _own_end(error):
+                raise
             stop = f"{type(error).__name__} after {evaluations} evaluations"
             break
         finally:
             seconds += time.perf_counter() - started
+        if evaluations == before_step:
+            stop = f"finished after {evaluations} evaluations"
+            break
         if marks and evaluations >= marks[0]:
             marks = [mark for mark in marks if mark > evaluations]
-            curve.append((evaluations, score()))
+            curve.append((evaluations, _rounded(score())))
     final = score()
-    search = getattr(optimizer, "search", None)
     return {
         "score": final,
-        "curve": [*curve, (evaluations, final)],
+        "curve": [*curve, (evaluations, _rounded(final))],
         "evaluations": evaluations,
         "forwards": evaluations * case.forwards,
         "seconds": seconds,
         "peak_mb": _peak_mb() - before,
-        "algorithm": getattr(search, "algorithm", contestant.name),
+        "algorithm": getattr(optimizer, "algorithm", contestant.name),
+        "higher_is_better": case.higher_is_better,
         "stop": stop,
     }
+
+
+def _rounded(score: float) -> float:
+    """To what a curve can show, so that files stay small."""
+    return float(f"{score:.6g}")
+
+
+def _own_end(error: Exception) -> bool:
+    """Whether a contestant came to this by itself: numbers or memory out of bounds."""
+    kinds = (ArithmeticError, np.linalg.LinAlgError, MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 def _peak_mb() -> float:

@@ -1,0 +1,57 @@
+"""What is read from a file of trials."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoopt.bench.results import TUNING_SEED, rows, standings
+
+
+def line(score: float, setting: dict[str, float], seed: int, **more: Any) -> str:
+    row = {
+        "problem": "p",
+        "contestant": "c",
+        "setting": json.dumps(setting),
+        "seed": seed,
+        "budget": 10,
+        "score": score,
+        "curve": [],
+        "evaluations": 10,
+        "forwards": 10,
+        "seconds": 1.0,
+        "peak_mb": 1.0,
+        "algorithm": "c",
+        "stop": "budget",
+    }
+    return json.dumps({**row, **more}) + "\n"
+
+
+def test_a_setting_chosen_at_an_end_of_what_was_tried_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    tried = [{"lr": lr, "eps": eps} for lr, eps in ((0.1, 1.0), (0.2, 2.0), (0.3, 1.0))]
+    text = "".join(line(1.0, setting, TUNING_SEED) for setting in tried)
+    file.write_text(text + line(1.0, tried[2], 0) + line(1.0, tried[1], 0, contestant="other"))
+    assert list(standings(rows(file))["edge"]) == ["lr highest", ""]
+    file.write_text(text + line(1.0, tried[1], 0))
+    assert list(standings(rows(file))["edge"]) == [""]
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_the_best_stands_first_whichever_way_is_better(tmp_path: Path, higher: bool) -> None:
+    file = tmp_path / "trials.jsonl"
+    scores = {"a": 0.1, "b": 0.9, "dead": math.nan}
+    text = [line(s, {}, 0, contestant=n, higher_is_better=higher) for n, s in scores.items()]
+    file.write_text("".join(text))
+    expected = ["b", "a", "dead"] if higher else ["a", "b", "dead"]
+    assert list(standings(rows(file))["contestant"]) == expected
+
+
+def test_a_trial_without_a_score_counts_as_the_worst(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    scores = (1.0, 2.0, 3.0, math.nan, math.nan)
+    file.write_text("".join(line(score, {}, seed) for seed, score in enumerate(scores)))
+    (row,) = standings(rows(file)).to_dict("records")
+    assert (row["q1"], row["median"], row["q3"]) == (2.0, 3.0, math.inf)

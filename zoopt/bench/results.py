@@ -1,0 +1,123 @@
+"""The file of trials: what is done, what counts, and who stands where."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+TUNING_SEED = 1_000_003
+"""Seed of the trials by which settings are chosen."""
+
+Key = tuple[str, str, str, int, int]
+"""Problem, contestant, setting, seed and budget: what makes a trial the same one."""
+
+
+def done(file: Path) -> dict[Key, dict[str, Any]]:
+    """The trials in a file by their keys."""
+    if not file.exists():
+        return {}
+    found: dict[Key, dict[str, Any]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        found[row["problem"], row["contestant"], row["setting"], row["seed"], row["budget"]] = row
+    return found
+
+
+def mend(file: Path) -> None:
+    """Takes a last line out that an interruption left unfinished."""
+    if file.exists():
+        text = file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            file.write_text(whole, encoding="utf-8")
+
+
+def cost(row: Mapping[str, Any]) -> float:
+    """A row's score as something to minimize, infinite where there is none."""
+    score = float(row["score"])
+    if not math.isfinite(score):
+        return math.inf
+    return -score if row.get("higher_is_better") else score
+
+
+def rows(file: Path) -> pd.DataFrame:
+    """The trials that count, one a row, with what :func:`zoopt.bench.trial.run` returns.
+
+    ``edge`` names what was chosen at an end of the values that were tried for it, "lr highest": a
+    contestant that might do better beyond it. It is empty where nothing was.
+    """
+    found = list(done(file).values())
+    tried: dict[tuple[Any, ...], list[dict[str, float]]] = {}
+    for row in found:
+        if row["seed"] == TUNING_SEED:
+            key = row["problem"], row["contestant"], row["budget"]
+            tried.setdefault(key, []).append(json.loads(row["setting"]))
+    counted = [row for row in found if row["seed"] != TUNING_SEED]
+    higher = {row["problem"] for row in found if row.get("higher_is_better")}
+    for row in counted:
+        settings = tried.get((row["problem"], row["contestant"], row["budget"]), [])
+        row["edge"] = _edge(json.loads(row["setting"]), settings)
+        row["higher_is_better"] = row["problem"] in higher
+    return pd.DataFrame(counted)
+
+
+def standings(trials: pd.DataFrame) -> pd.DataFrame:
+    """Quartiles of the final score over seeds and median costs, the best of a problem first.
+
+    A trial without a finite score counts as infinitely bad. Columns: problem, budget, contestant,
+    algorithm, setting, edge (see :func:`rows`), trials, ended early, q1, median, q3, evaluations,
+    forwards, seconds and peak_mb.
+    """
+    worst = np.where(trials["higher_is_better"], -np.inf, np.inf)
+    score = trials["score"].where(np.isfinite(trials["score"]), worst)
+    table = trials.assign(early=trials["stop"] != "budget", score=score).groupby(
+        ["problem", "budget", "contestant"], as_index=False, sort=False
+    )
+    made = table.agg(
+        algorithm=("algorithm", "first"),
+        setting=("setting", "first"),
+        edge=("edge", "first"),
+        trials=("seed", "size"),
+        early=("early", "sum"),
+        q1=("score", lambda x: _quantile(x, 0.25)),
+        median=("score", lambda x: _quantile(x, 0.5)),
+        q3=("score", lambda x: _quantile(x, 0.75)),
+        evaluations=("evaluations", "median"),
+        forwards=("forwards", "median"),
+        seconds=("seconds", "median"),
+        peak_mb=("peak_mb", "median"),
+        higher=("higher_is_better", "first"),
+    )
+    made["order"] = made["median"].where(~made["higher"].astype(bool), -made["median"])
+    made["setting"] = [_readable(json.loads(setting)) for setting in made["setting"]]
+    made = made.sort_values(["problem", "budget", "order"], kind="stable", ignore_index=True)
+    return made.drop(columns=["order", "higher"]).rename(columns={"early": "ended early"})
+
+
+def _quantile(scores: pd.Series, q: float) -> float:
+    """Between the two neighbours, linearly; infinite where either is."""
+    ordered = np.sort(np.asarray(scores, dtype=float))
+    place = q * (len(ordered) - 1)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    if low == high or not np.isfinite([low, high]).all():
+        return float(low if np.isinf(low) else high)
+    return float(low + (high - low) * (place - math.floor(place)))
+
+
+def _readable(setting: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in setting.items())
+
+
+def _edge(chosen: Mapping[str, float], tried: Sequence[Mapping[str, float]]) -> str:
+    ends = []
+    for name, value in chosen.items():
+        values = {setting[name] for setting in tried}
+        if len(values) > 2 and value in (min(values), max(values)):
+            ends.append(f"{name} {'lowest' if value == min(values) else 'highest'}")
+    return ", ".join(ends)

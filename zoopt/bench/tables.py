@@ -1,0 +1,35 @@
+"""Tables as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+
+def markdown(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> str:
+    """The table's columns as Markdown, numbers on the right, what is missing left empty.
+
+    ``formats`` has a format specification for columns of numbers, such as ``",.0f"``; ``".4g"`` is
+    used for the others. A table without rows is no text.
+    """
+    if table.empty:
+        return ""
+    heads, rows = cells(table, formats)
+    rule = ["---:" if pd.api.types.is_numeric_dtype(table[name]) else "---" for name in table]
+    lines = [heads, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def cells(
+    table: pd.DataFrame, formats: Mapping[str, str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """The heads and the rows as text; see :func:`markdown`."""
+    numeric = [name for name in table if pd.api.types.is_numeric_dtype(table[name])]
+    chosen = dict.fromkeys(numeric, ".4g") | dict(formats or {})
+
+    def cell(name: str, value: Any) -> str:
+        return "" if pd.isna(value) else format(value, chosen.get(name, ""))
+
+    return list(table), [[cell(name, row[name]) for name in table] for _, row in table.iterrows()]

@@ -1,0 +1,105 @@
+"""How much of the way each trial has come, and when: what plots and summaries are made from.
+
+The *gap* of a score is |score − best| / |start − best|, with the best final score that any trial
+had on the problem and the median score at the start: 1 where nothing is gained, 0 at the best. A
+target is a gap to be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+TARGETS: tuple[float, ...] = tuple(float(gap) for gap in np.geomspace(0.9, 0.01, 20))
+"""Gaps, evenly spaced in the logarithm."""
+
+PROFILE = 0.1
+"""The gap at which performance profiles ask who was first."""
+
+PROBLEM = ["problem", "budget"]
+"""What makes a problem one: curves of other budgets are not compared."""
+
+
+def gaps(trials: pd.DataFrame) -> pd.DataFrame:
+    """Where every trial stood, and when.
+
+    Args:
+        trials: see :func:`zoopt.bench.rows`.
+
+    Returns:
+        a row for each point of each curve: problem, budget, contestant, seed, evaluations and gap.
+        A gap that is not finite is infinite.
+    """
+    parts = []
+    for (problem, budget), found in trials.groupby(PROBLEM, sort=False):
+        sign = -1.0 if found["higher_is_better"].any() else 1.0
+        curves = [np.array(curve, dtype=float).reshape(-1, 2) for curve in found["curve"]]
+        starts = [sign * curve[0, 1] for curve in curves if len(curve)]
+        ends = [sign * curve[-1, 1] for curve in curves if len(curve)]
+        start, best = np.median(starts), np.nanmin([*ends, *starts])
+        for row, curve in zip(found.itertuples(), curves, strict=True):
+            gap = np.maximum(sign * curve[:, 1] - best, 0) / max(start - best, 1e-300)
+            part = {"problem": problem, "budget": budget, "contestant": row.contestant}
+            part |= {"seed": row.seed, "evaluations": curve[:, 0]}
+            parts.append(pd.DataFrame({**part, "gap": np.nan_to_num(gap, nan=np.inf)}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def reached(trials: pd.DataFrame, targets: Sequence[float] = TARGETS) -> pd.DataFrame:
+    """When each trial first reached each target.
+
+    Returns:
+        a row for each trial and target: problem, budget, contestant, seed, target and evaluations,
+        which are infinite where it was not reached.
+    """
+    points = gaps(trials)
+    index = pd.MultiIndex.from_frame(trials[[*PROBLEM, "contestant", "seed"]])
+    parts = []
+    for target in targets:
+        hit = points[points["gap"] <= target]
+        first = hit.groupby([*PROBLEM, "contestant", "seed"])["evaluations"].min()
+        parts.append(first.reindex(index).fillna(np.inf).reset_index().assign(target=target))
+    return pd.concat(parts, ignore_index=True)
+
+
+def profile(trials: pd.DataFrame, target: float = PROFILE) -> dict[str, NDArray[np.float64]]:
+    """Performance ratios (Dolan and Moré 2002, arXiv cs/0102001), sorted, by contestant.
+
+    The ratio of a contestant on a problem and seed is the evaluations it took to the target divided
+    by those of the fastest there, infinite where it did not get there. Where nobody did, nobody has
+    a ratio. A contestant that was not run on a problem did not get there.
+    """
+    table = reached(trials, [target]).pivot_table(
+        index=[*PROBLEM, "seed"], columns="contestant", values="evaluations", sort=False
+    )
+    table = table.fillna(np.inf).clip(lower=1)
+    fastest = table.min(axis=1)
+    ratios = table[np.isfinite(fastest)].div(fastest[np.isfinite(fastest)], axis=0)
+    return {str(name): np.sort(ratios[name].to_numpy()) for name in ratios}
+
+
+def summary(trials: pd.DataFrame) -> pd.DataFrame:
+    """All problems together, the contestant with the most targets first.
+
+    Columns: contestant, problems it was run on, how often its median was the best, its mean rank
+    among those who were run on the same problems, and the share of targets that its trials reached
+    within the budget, over the problems it was run on.
+    """
+    final = trials.copy()
+    final["score"] = np.where(final["higher_is_better"], -final["score"], final["score"])
+    final["score"] = final["score"].where(np.isfinite(final["score"]), np.inf)
+    medians = final.groupby([*PROBLEM, "contestant"], as_index=False, sort=False)["score"].median()
+    medians["rank"] = medians.groupby(PROBLEM)["score"].rank(method="average")
+    hits = reached(trials)
+    hits["hit"] = np.isfinite(hits["evaluations"])
+    table = medians.groupby("contestant", sort=False).agg(
+        problems=("rank", "size"),
+        first=("rank", lambda r: int((r == 1).sum())),
+        rank=("rank", "mean"),
+    )
+    table["targets reached"] = hits.groupby("contestant")["hit"].mean()
+    table = table.sort_values("targets reached", ascending=False, kind="stable").reset_index()
+    return table.rename(columns={"rank": "mean rank"})
