@@ -249,7 +249,9 @@ def test_an_objective_by_name_has_the_evaluations_predictions(
 
 
 def test_a_regression_has_values(encoder, sentences, make_trainer):
-    model = type(encoder)(type(encoder.config)(**{**encoder.config.to_dict(), "num_labels": 1}))
+    model = type(encoder)(
+        type(encoder.config)(**{**encoder.config.to_dict(), "id2label": {0: "value"}})
+    )
     rows = [{**row, "labels": float(row["labels"])} for row in sentences]
     trainer = make_trainer(
         model,

@@ -199,7 +199,7 @@ def test_what_is_below_a_decoders_head_runs_once_for_all_probes(tokenizer, confi
     """Keys and values that a decoder kept would be written by every probe, and end the sharing."""
     torch.manual_seed(0)
     model = LlamaForSequenceClassification(
-        LlamaConfig(**{**config.to_dict(), "num_labels": 1, "pad_token_id": 0})
+        LlamaConfig(**{**config.to_dict(), "id2label": {0: "value"}, "pad_token_id": 0})
     )
     rows = [{"text": "a good b", "label": 1.0}, {"text": "bad", "label": 0.0}]
     objective = TaskObjective(
