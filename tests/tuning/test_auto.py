@@ -140,7 +140,15 @@ def test_trials_that_are_not_finite_lose():
 def test_a_run_finds_its_rates_learns_and_replays(blobs, settings, tmp_path, engine):
     settings |= {"lr": "auto", "eps": "auto", "steps": 80, "engine": engine}
     model, task = blobs()
-    result = zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
+    told = []
+    result = zoopt.tune(
+        model,
+        task=task,
+        run_dir=tmp_path,
+        callbacks=[lambda metrics, step: told.append(step)],
+        **settings,
+    )
+    assert told == list(range(1, 81))
     assert result.stop == {"steps": 80}
     assert result.report.row("accuracy").gain.value > 0.4
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -134,17 +134,25 @@ class Search:
         finally:
             checkpoint.load(self._base, optimizer)
 
-    def adopt(self, choice: Choice, log: Path, metrics: Metrics) -> None:
-        """Makes the winner's trial the beginning of the run, if there was a race."""
+    def adopt(self, choice: Choice, log: Path, metrics: Metrics) -> list[dict[str, Any]]:
+        """Makes the winner's trial the beginning of the run, if there was a race.
+
+        Returns:
+            The lines of the steps that the run has from it.
+        """
         if not choice.laps:
-            return
+            return []
         trial, spent = self._trial(choice.lr), metrics.last("forwards") or 0
-        for entry in _metrics(trial).entries:
-            metrics.append({**entry, "forwards": entry["forwards"] + spent})
+        made = [
+            {**entry, "forwards": entry["forwards"] + spent} for entry in _metrics(trial).entries
+        ]
+        for entry in made:
+            metrics.append(entry)
         beside = log.with_name(log.name + ".partial")
         shutil.copyfile(trial / trajectory.FILENAME, beside)
         checkpoint.into_place(beside, log)
         self._base.unlink(missing_ok=True)
+        return made
 
     def _run(self) -> Choice:
         before = self._stepper.forwards

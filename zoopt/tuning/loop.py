@@ -168,7 +168,8 @@ class Tuner:
         if self.folder.log is None:
             spent = (metrics.last("forwards") or 0) + choice.forwards
             metrics.append({"step": 0, "auto": asdict(choice), "forwards": spent})
-            search.adopt(choice, self.folder.trajectory, metrics)
+            for entry in search.adopt(choice, self.folder.trajectory, metrics):
+                self.callbacks.on_step(entry, entry["step"])
             self.folder.reread()
         self.settings = choice.applied(self.settings)
         self.optimizer = self._optimizer(self.settings)
