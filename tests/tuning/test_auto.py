@@ -115,12 +115,12 @@ def parabola(best):
     return lambda lr: math.log2(lr / best) ** 2
 
 
-@pytest.mark.parametrize("best", [1.0, 0.3, 4.0, 0.125, 8.0])
+@pytest.mark.parametrize("best", [1.0, 0.7, 2.0, 4.0, 0.25])
 def test_a_race_finds_the_best_rate_also_a_little_outside_of_its_field(best):
     winner, laps = race(1.0, 1.0, parabola(best))
     assert abs(math.log2(winner.lr / best)) <= 0.5
     rates = sorted(lap.lr for lap in laps)
-    assert len(rates) <= 5
+    assert len(rates) <= 4
     assert all(b / a == pytest.approx(APART, rel=0.02) for a, b in pairwise(rates))
 
 
@@ -128,7 +128,7 @@ def test_where_no_rate_beats_none_the_race_is_void():
     """The first directions point the wrong way: the less a trial moves, the better it looks."""
     winner, laps = race(1.0, 0.5, lambda lr: 0.5 + lr)
     assert winner.lr == 1.0
-    assert min(lap.lr for lap in laps) == 0.125
+    assert min(lap.lr for lap in laps) == 0.25
 
 
 def test_trials_that_are_not_finite_lose():

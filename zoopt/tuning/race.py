@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 APART = 2.0
 """Ratio of neighbouring rates."""
-_WIDEN = 2
-"""How often the field is widened where its highest or its lowest rate is the best."""
 _SHARE = 3
 """A trial is one such part of the run."""
 
@@ -37,7 +35,7 @@ def length_of(steps: int) -> int:
 
 
 def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple[Lap, list[Lap]]:
-    """Tries rates around the expected one.
+    """Tries the expected rate, its double and its half, and one further out if an end is the best.
 
     Trials share batches and directions, so what differs is the rate, but luck is shared as well:
     where the first directions happen to point the wrong way on the examples that judge, every rate
@@ -52,13 +50,12 @@ def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple
         The winner, which is the expected rate in a void race, and all laps.
     """
     laps = [_lap(rate, trial) for rate in (expected, expected * APART, expected / APART)]
-    for _ in range(_WIDEN):
-        rates = [lap.lr for lap in laps]
-        best = min(laps, key=_score)
-        if best.lr == min(rates) or not math.isfinite(best.score):
-            laps.append(_lap(min(rates) / APART, trial))
-        elif best.lr == max(rates):
-            laps.append(_lap(max(rates) * APART, trial))
+    rates = [lap.lr for lap in laps]
+    best = min(laps, key=_score)
+    if best.lr == min(rates) or not math.isfinite(best.score):
+        laps.append(_lap(min(rates) / APART, trial))
+    elif best.lr == max(rates):
+        laps.append(_lap(max(rates) * APART, trial))
     best = min(laps, key=_score)
     void = best.score >= base and math.isfinite(laps[0].score)
     return (laps[0] if void else best), laps
