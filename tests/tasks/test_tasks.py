@@ -46,6 +46,18 @@ def test_verbalizer_logits_are_the_last_positions_of_each_example_alone(tokenize
         np.testing.assert_allclose(scores, alone.numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")
+def test_virtual_tokens_do_not_shift_the_last_position(tokenizer, config):
+    peft = pytest.importorskip("peft")
+    soft = peft.PromptTuningConfig(num_virtual_tokens=3, task_type=peft.TaskType.CAUSAL_LM)
+    model = peft.get_peft_model(LlamaForCausalLM(config), soft).eval()
+    (scores,) = verbalizer(tokenizer).predict(model, ROWS[:1])
+    ids = torch.tensor([tokenizer("a b c it was")["input_ids"]])
+    with torch.no_grad():
+        logits = model(ids).logits[0, -1, tokenizer.convert_tokens_to_ids(["bad", "good"])]
+    np.testing.assert_allclose(scores, logits.numpy(), rtol=1e-4, atol=1e-6)
+
+
 def test_only_the_label_positions_logits_are_computed(tokenizer, config):
     model = LlamaForCausalLM(config).eval()
     shapes = []

@@ -128,12 +128,12 @@ def accepted(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 def last_positions(tokens: torch.Tensor, count: int) -> torch.Tensor:
     """``logits_to_keep`` for the last positions of tokens of shape (rows, length), as indices.
 
+    They count from the end, because an adapter may put virtual tokens before the beginning.
     A model gathers indexed positions into rows of their own. Where it is told their number instead,
     it slices, and torch multiplies a slice with a frozen head once for each row, on a copy of the
     head each: that takes longer than the rest of the forward.
     """
-    length = tokens.shape[1]
-    return torch.arange(max(0, length - count), length, device=tokens.device)
+    return torch.arange(-min(count, tokens.shape[1]), 0, device=tokens.device)
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
