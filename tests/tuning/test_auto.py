@@ -37,30 +37,39 @@ G = np.linspace(-1, 1, 50)
 def test_of_a_quadratic_slope_and_curvature_are_exact():
     h = np.linspace(0.1, 2.0, 50)
     slopes = slopes_of(lambda x: x @ G + x @ (h * x) / 2)
-    assert min(slopes.agreement()) > 0.999999
-    assert slopes.best_scale() == LADDER[-1]
+    assert slopes.best_scale() >= 1e-1
     assert slopes.curvature() == pytest.approx(h.sum())
     assert slopes.slope() == pytest.approx(np.linalg.norm(G), rel=0.5)
 
 
 def test_noise_takes_the_small_scales_and_higher_terms_the_large_ones():
     cubic = slopes_of(lambda x: x @ G + 30 * (x @ G) ** 3, noise=1e-6)
-    exact = cubic.first[:, LADDER.index(1e-2)]
-    chosen = cubic.best_scale()
-    assert 3e-3 <= chosen <= 3e-2
-    at = cubic.first[:, LADDER.index(chosen)]
-    assert at == pytest.approx(exact, rel=0.15, abs=0.01)
-    noisy = slopes_of(lambda x: x @ G, noise=1e-2)
-    assert noisy.best_scale() >= 1e-1
+    true = slopes_of(lambda x: x @ G).first[:, 0]
+    errors = np.sqrt(((cubic.first - true[:, None]) ** 2).mean(axis=0))
+    assert errors[LADDER.index(cubic.best_scale())] < 0.1 * np.sqrt((true**2).mean())
+    assert slopes_of(lambda x: x @ G, noise=1e-2).best_scale() == LADDER[-1]
 
 
-def test_of_an_objective_that_moves_in_jumps_the_scale_that_agrees_most_is_taken():
+def test_the_error_is_what_it_says_where_noise_rules():
+    noisy = slopes_of(lambda x: x @ G, directions=200, noise=0.1)
+    true = slopes_of(lambda x: x @ G, directions=200).first[:, 0]
+    measured = np.sqrt(((noisy.first - true[:, None]) ** 2).mean(axis=0))
+    assert noisy.errors()[:3] == pytest.approx(measured[:3], rel=0.25)
+
+
+def test_where_both_sides_are_worse_a_scale_says_nothing_of_the_slope():
+    saturated = slopes_of(lambda x: 0.02 * (x @ G) + min(1.0, float(x @ x)))
+    assert saturated.errors()[-1] == math.inf
+    assert saturated.best_scale() < 0.1
+
+
+def test_of_an_objective_that_moves_in_jumps_scales_that_see_them_are_taken():
     slopes = slopes_of(lambda x: round(20 * float(x @ G)) / 20)
     assert slopes.best_scale() >= 3e-2
 
 
 def test_an_objective_that_never_changes_is_an_error():
-    with pytest.raises(ValueError, match=r"did not change .* larger batches"):
+    with pytest.raises(ValueError, match=r"say nothing .* larger batches"):
         slopes_of(lambda x: 1.0).best_scale()
     flat = slopes_of(lambda x: 1.0, scales=(1e-2,))
     with pytest.raises(ValueError, match=r"eps 0\.01"):

@@ -1,9 +1,9 @@
 """``lr="auto"`` and ``eps="auto"``: rates from a few probes and a race of short trials.
 
-ε is the largest scale at which central differences still agree with those at a third of it. Slope,
-curvature and what batches have in common there say which learning rate to expect
-(:mod:`zoopt.tuning.slopes`), and a race (:mod:`zoopt.tuning.race`) tries those around it. The
-winner's trial is the beginning of the run, so its steps are not made again.
+ε is the scale at which central differences have the least error. Slope, curvature and what batches
+have in common there say which learning rate to expect (:mod:`zoopt.tuning.slopes`), and a race
+(:mod:`zoopt.tuning.race`) tries those around it. The winner's trial is the beginning of the run, so
+its steps are not made again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from zoopt.tuning.settings import AUTO, Settings
 from zoopt.tuning.slopes import LADDER, Ladder, Slopes, best_rate
 from zoopt.tuning.stepping import Stepper
 
-_LADDERS = 4
+_LADDERS = 5
 """Directions along which slopes are measured at all scales."""
-_BATCHES = 12
+_BATCHES = 10
 """Batches whose slope, curvature and signal are measured."""
-_JUDGES = 8
+_JUDGES = 7
 """Batches that trials are scored on."""
 _UNKNOWN = 0.3
 """The share of signal that is supposed where batches cannot be split."""
@@ -51,8 +51,8 @@ class Choice:
     Attributes:
         eps: the perturbation scale.
         lr: the learning rate.
-        agreement: for each scale of the ladder, how far slopes agree with those a third below;
-            empty where eps was given.
+        errors: of slopes at each scale; empty where eps was given, and without scales that say
+            nothing.
         measured: slope, curvature and signal, and the learning rate to expect from them; empty
             where lr was given.
         base: what trials had to be better than; lower is better.
@@ -63,7 +63,7 @@ class Choice:
 
     eps: float
     lr: float
-    agreement: dict[str, float]
+    errors: dict[str, float]
     measured: dict[str, float]
     base: float | None
     laps: tuple[Lap, ...]
@@ -157,11 +157,11 @@ class Search:
 
     def _run(self) -> Choice:
         before = self._stepper.forwards
-        eps, agreement = self._eps()
+        eps, errors = self._eps()
         settings = replace(self._settings, eps=eps)
         if settings.lr != AUTO:
             forwards = self._stepper.forwards - before
-            return Choice(eps, float(settings.lr), agreement, {}, None, (), forwards)
+            return Choice(eps, float(settings.lr), errors, {}, None, (), forwards)
         measured = self._measured(settings)
         self._said(
             f"lr {measured['expected']:.3g} is to be expected from a slope of "
@@ -183,20 +183,18 @@ class Search:
             forwards += 0 if lap is winner else made
         forwards += _JUDGES * (1 + len(laps))
         self._said(f"lr {winner.lr:g}: {winner.score:.4g} after {length_of(settings.steps)} steps")
-        return Choice(eps, winner.lr, agreement, measured, base, tuple(laps), forwards)
+        return Choice(eps, winner.lr, errors, measured, base, tuple(laps), forwards)
 
     def _eps(self) -> tuple[float, dict[str, float]]:
-        """ε, and how far slopes at each scale agree with those at the one below."""
+        """ε, and the error of slopes at each scale."""
         if self._settings.eps != AUTO:
             return float(self._settings.eps), {}
         optimizer = self._probing(LADDER)
         losses = [self._estimate(optimizer, k)[0].losses for k in range(_LADDERS)]
         slopes = Slopes.of(LADDER, losses)
-        eps = slopes.best_scale()
-        pairs = zip(LADDER[1:], slopes.agreement(), strict=True)
-        agreement = {f"{scale:g}": found for scale, found in pairs if found > -math.inf}
-        self._said(f"eps {eps:g}: slopes agree to {agreement[f'{eps:g}']:.3f} with a third of it")
-        return eps, agreement
+        eps, found = slopes.best_scale(), dict(zip(LADDER, slopes.errors(), strict=True))
+        self._said(f"eps {eps:g}: slopes are measured to about {found[eps]:.3g} there")
+        return eps, {f"{e:g}": error for e, error in found.items() if error < math.inf}
 
     def _measured(self, settings: Settings) -> dict[str, float]:
         """Slope, curvature and signal at the chosen ε, and the learning rate to expect."""
@@ -206,7 +204,7 @@ class Search:
         share = reliability(halves for _, halves in said)
         signal = _UNKNOWN if share is None else max(share, _LEAST)
         optimizer = self._optimizer_of(settings, None)
-        own = [self._estimate(optimizer, k)[0].coefficients for k in range(_LADDERS)]
+        own = [self._estimate(optimizer, k)[0].coefficients for k in range(2)]
         return {
             "slope": slopes.slope(),
             "curvature": slopes.curvature(),

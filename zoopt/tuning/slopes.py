@@ -1,8 +1,9 @@
 """What a few probes at growing distances say of an objective: its slope, curvature and noise.
 
 Along a direction z, c(ε) = (L(θ + εz) − L(θ − εz)) / 2ε tends to the slope zᵀ∇L. At small ε it
-drowns in the noise of L, at large ε in the terms that a difference leaves out. In between it does
-not depend on ε, and that is what is looked for.
+drowns in the noise of L, at large ε in the terms that a difference leaves out. The ε where both
+together are least is what is looked for (Moré and Wild 2012, "Estimating derivatives of noisy
+simulations", ACM TOMS 38(3)).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from zoopt.interfaces import Evaluate, GradientEstimate, Probe
 
 LADDER = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1e0)
 """The scales ε at which slopes are compared."""
-AGREE = 0.98
-"""Concordance from which on slopes at two scales are the same: they differ by a fifth."""
+_BENT = 3.0
+"""How many times what is odd in ε what is even in it may be, where probes still tell of θ."""
 
 
 class Ladder(ZOEstimator):
@@ -73,42 +74,46 @@ class Slopes:
         second = (plus - 2 * base + minus) / eps**2
         return cls(tuple(scales), (plus - minus) / (2 * eps), second)
 
-    def agreement(self) -> list[float]:
-        """How far the slopes at each scale but the first are those at the one before: 1 − D.
+    def errors(self) -> list[float]:
+        """How far the slopes at each scale are from those at θ, as a root mean square.
 
-        D = Σ(a − b)² / Σ(a² + b²), Lin's coefficient of concordance (1989) about zero. It is 1 for
-        equal slopes, about 0 for unrelated ones and for such as grow with the scale. A scale at
-        which nothing changed agrees with nothing.
+        The noise of L is taken from the losses at the smallest scale, all of whose differences
+        count as noise; it is δ/√2ε in a slope. What a scale leaves out is by how much its slopes
+        differ from those at the scale below, beyond the noise of both. Infinite where most slopes
+        are 0, as those of an objective in jumps, and where L is bent so far that both sides are
+        mostly worse (or better) than θ.
         """
-        found = []
-        for a, b in zip(self.first.T, self.first.T[1:], strict=False):
-            size, usable = float(a @ a + b @ b), bool(a.any() and b.any())
-            usable = usable and math.isfinite(size)
-            found.append(1.0 - float((a - b) @ (a - b)) / size if usable else -math.inf)
-        return found
+        eps = np.asarray(self.scales)
+        moved = self.first[:, 0] ** 2 + (self.second[:, 0] * eps[0] / 2) ** 2
+        noise = eps[0] ** 2 * float(moved.mean()) / 2 / (2 * eps**2)
+        left_out = np.zeros(len(eps))
+        for j in range(1, len(eps)):
+            differ = float(((self.first[:, j] - self.first[:, j - 1]) ** 2).mean())
+            left_out[j] = max(0.0, differ - noise[j] - noise[j - 1])
+        bent = _rms(self.second) * eps / 2 > _BENT * _rms(self.first)
+        silent = (self.first == 0).mean(axis=0) > 0.5
+        errors = np.where(bent | silent, np.inf, np.sqrt(noise + left_out))
+        return [float(error) if math.isfinite(error) else math.inf for error in errors]
 
     def best_scale(self) -> float:
-        """The largest ε at which the slopes are still those of a smaller one.
-
-        Where none agree fully, as those of an objective that moves in jumps, the ε at which they
-        agree most.
+        """The ε at which slopes have the least error.
 
         Raises:
-            ValueError: at no scale did the objective change along any direction.
+            ValueError: at no scale can they be told from the rest.
         """
-        found = self.agreement()
-        if max(found) == -math.inf:
+        errors = self.errors()
+        if min(errors) == math.inf:
             raise ValueError(
-                f"the objective did not change for probes of eps {self.scales[0]:g} to "
-                f"{self.scales[-1]:g}: it does not depend on the tuned parameters, or moves in "
-                "jumps too rare for a batch. Take larger batches, or begin with a smooth surrogate"
+                f"probes of eps {self.scales[0]:g} to {self.scales[-1]:g} say nothing of the "
+                "objective's slope: it does not depend on the tuned parameters, or moves in jumps "
+                "too rare for a batch. Take larger batches, begin with a smooth surrogate, or "
+                "give eps"
             )
-        agreeing = [j for j, concordance in enumerate(found) if concordance >= AGREE]
-        return self.scales[1 + (agreeing[-1] if agreeing else int(np.argmax(found)))]
+        return self.scales[int(np.argmin(errors))]
 
     def slope(self) -> float:
         """Root mean square of zᵀ∇L at the first scale: about ‖∇L‖ of a batch."""
-        return _rms(self.first[:, 0])
+        return float(_rms(self.first)[0])
 
     def curvature(self) -> float:
         """Mean of zᵀHz at the first scale: about the trace of the Hessian H.
@@ -117,7 +122,7 @@ class Slopes:
         """
         found = self.second[:, 0]
         mean, error = float(found.mean()), float(found.std()) / math.sqrt(len(found))
-        return mean if mean > error else _rms(found)
+        return mean if mean > error else float(_rms(self.second)[0])
 
 
 def best_rate(slopes: Slopes, coefficients: Sequence[Sequence[float]], signal: float) -> float:
@@ -148,5 +153,7 @@ def best_rate(slopes: Slopes, coefficients: Sequence[Sequence[float]], signal: f
     return math.sqrt(len(coefficients[0])) * signal * slope / (curvature * size)
 
 
-def _rms(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(values**2)))
+def _rms(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over directions, for each scale."""
+    mean: NDArray[np.float64] = np.sqrt(np.mean(values**2, axis=0))
+    return mean
