@@ -190,3 +190,36 @@ def test_a_run_interrupted_after_going_back_ends_as_the_uninterrupted_one(
     assert "rollback" in ends[0][1]
     assert ends[0][1] == ends[1][1]
     assert torch.equal(ends[0][0], ends[1][0])
+
+
+def test_a_run_killed_at_a_step_that_diverged_goes_back_as_the_uninterrupted_one(tmp_path):
+    class Kill(zoopt.Callback):
+        def on_step(self, metrics, step):
+            if step == at and metrics["lr"] == 2.1:
+                raise RuntimeError("killed")
+
+    def tuned(run_dir, *callbacks):
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(model.weight)
+        zoopt.tune(
+            model,
+            train=[0],
+            objective=zoopt.metric(
+                lambda model, batch: float(model.weight.detach() ** 2) / 2, higher_is_better=False
+            ),
+            lr=2.1,
+            eps=1e-2,
+            steps=45,
+            schedule="constant",
+            clip_ratio=0.0,
+            run_dir=run_dir,
+            quiet=True,
+            callbacks=callbacks,
+        )
+        return trajectory.read(run_dir / "trajectory.jsonl")
+
+    log = tuned(tmp_path / "whole")
+    at = log.rollbacks[0].at
+    with pytest.raises(RuntimeError, match="killed"):
+        tuned(tmp_path / "killed", Kill())
+    assert tuned(tmp_path / "killed") == log

@@ -198,32 +198,35 @@ class Tuner:
 
     def _steps(self) -> dict[str, Any]:
         settings, optimizer = self.settings, self.optimizer
-        self._evaluate_if_due()
-        while optimizer.steps < settings.steps:
-            if stop := self.callbacks.stop():
-                return stop
-            optimizer.clip = self.guard.bound
-            try:
-                reason, trouble = "diverged", self._step()
-            except NonFiniteLossError as error:
-                reason, trouble = "non-finite objective", str(error)
+        reason, trouble = "diverged", self._trouble()
+        while True:
             if trouble:
                 if not self.rollbacks.back(trouble, self.log):
                     return {reason: trouble}
                 self.console.warn(f"{trouble}: {self.rollbacks}")
-        return {"steps": settings.steps}
+            self._evaluate_if_due()
+            if optimizer.steps >= settings.steps:
+                return {"steps": settings.steps}
+            if stop := self.callbacks.stop():
+                return stop
+            optimizer.clip = self.guard.bound
+            try:
+                self._step()
+                reason, trouble = "diverged", self._trouble()
+            except NonFiniteLossError as error:
+                reason, trouble = "non-finite objective", str(error)
 
-    def _step(self) -> str:
-        """Makes a step, tells of it and evaluates it; returns what can be mended by going back."""
+    def _step(self) -> None:
+        """Makes a step and tells of it."""
         entry = self.stepper.step(self.rollbacks.rebuild)
         self.folder.metrics.append(entry)
         self.console.step(entry)
         self.callbacks.on_step(entry, self.optimizer.steps)
         self.guard.see(self.optimizer.estimated)
-        trouble = self.guard.trouble() if self.settings.rollbacks else ""
-        if not trouble:
-            self._evaluate_if_due()
-        return trouble
+
+    def _trouble(self) -> str:
+        """What going back can mend. A run resumed at such a step goes back as it would have."""
+        return self.guard.trouble() if self.settings.rollbacks else ""
 
     def _note(self, entry: dict[str, Any]) -> None:
         """Something befell the run, and it goes on."""
