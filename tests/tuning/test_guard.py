@@ -223,3 +223,19 @@ def test_a_run_killed_at_a_step_that_diverged_goes_back_as_the_uninterrupted_one
     with pytest.raises(RuntimeError, match="killed"):
         tuned(tmp_path / "killed", Kill())
     assert tuned(tmp_path / "killed") == log
+
+
+def test_an_evaluation_that_is_not_finite_takes_the_run_back_too(blobs, settings, tmp_path):
+    class Fails(zoopt.HeadClassification):
+        def forward(self, model, examples):
+            self.evaluations = getattr(self, "evaluations", 0) + (len(examples) == 30)
+            logits = super().forward(model, examples)
+            return logits * math.nan if self.evaluations == 5 and len(examples) == 30 else logits
+
+    model, task = blobs()
+    task.__class__ = Fails
+    result = zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
+    (rollback,) = trajectory.read(tmp_path / "trajectory.jsonl").rollbacks
+    assert "NaN" in rollback.why
+    assert rollback.at % settings["eval_every"] == 0
+    assert result.stop == {"steps": 30}

@@ -204,13 +204,13 @@ class Tuner:
                 if not self.rollbacks.back(trouble, self.log):
                     return {reason: trouble}
                 self.console.warn(f"{trouble}: {self.rollbacks}")
-            self._evaluate_if_due()
-            if optimizer.steps >= settings.steps:
-                return {"steps": settings.steps}
-            if stop := self.callbacks.stop():
-                return stop
-            optimizer.clip = self.guard.bound
             try:
+                self._evaluate_if_due()
+                if optimizer.steps >= settings.steps:
+                    return {"steps": settings.steps}
+                if stop := self.callbacks.stop():
+                    return stop
+                optimizer.clip = self.guard.bound
                 self._step()
                 reason, trouble = "diverged", self._trouble()
             except NonFiniteLossError as error:
