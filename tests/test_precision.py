@@ -30,7 +30,7 @@ def measured(model: nn.Module, **options: float) -> zoopt.precision.TensorPrecis
 )
 def test_what_a_probe_changes(make, dtype, unchanged, cosine):
     found = measured(make(dtype), eps=1e-3)
-    assert found.unchanged == pytest.approx(unchanged, abs=0.006)
+    assert found.unchanged == pytest.approx(unchanged, abs=0.01)
     assert found.cosine == pytest.approx(cosine, abs=0.01)
 
 
@@ -47,7 +47,7 @@ def test_what_a_probe_changes(make, dtype, unchanged, cosine):
 )
 def test_what_an_update_loses(dtype, lr, swallowed):
     found = measured(matrix(dtype), lr=lr)
-    assert found.swallowed == pytest.approx(swallowed, abs=0.006)
+    assert found.swallowed == pytest.approx(swallowed, abs=0.01)
     assert found.kept == pytest.approx(1.0, abs=1e-3)
     assert measured(norm(dtype), lr=3e-5).swallowed == 1.0
 

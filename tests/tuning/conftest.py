@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 
@@ -9,6 +11,14 @@ from zoopt.tuning import evaluation
 def few_resamples(monkeypatch):
     """Intervals are not what most of these tests are about."""
     monkeypatch.setattr(evaluation, "_RESAMPLES", 20)
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Jobs that a shell starts in the background inherit that Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
