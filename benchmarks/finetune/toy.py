@@ -8,12 +8,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 GOOD, BAD = ("fine", "funny", "moving", "clever"), ("dull", "flat", "silly", "trite")
 PLAIN = ("the", "plot", "cast", "score", "film", "and", "with", "a")
-ASKED = "Review : Sentiment The movie was negative positive terrible bad okay good great".split()
+ASKED = ("Review", ":", "Sentiment", "The", "movie", "was", "negative", "positive")
+BANDS = ("terrible", "bad", "okay", "good", "great")
 
 
 def load(dtype=torch.float32):
     """A random Llama of three layers, and a tokenizer of whole words."""
-    words = ["<pad>", "<unk>", *GOOD, *BAD, *PLAIN, *ASKED]
+    words = ["<pad>", "<unk>", *GOOD, *BAD, *PLAIN, *ASKED, *BANDS]
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -36,12 +37,12 @@ def load(dtype=torch.float32):
 
 
 def examples(split, count=64):
-    """Sentences with a word for each point of their rating, which is from -3 to 3 and not 0."""
+    """Sentences with up to three words that say their rating, which is from -3 to 3."""
     drawn = random.Random(split)
     rows = []
     for _ in range(count):
-        rating = drawn.choice((-3, -2, -1, 1, 2, 3))
-        strong = drawn.choices(GOOD if rating > 0 else BAD, k=abs(rating))
+        rating = drawn.uniform(-3, 3)
+        strong = drawn.choices(GOOD if rating > 0 else BAD, k=1 + int(abs(rating)))
         words = strong + drawn.choices(PLAIN, k=drawn.randint(3, 8))
         drawn.shuffle(words)
         label = "positive" if rating > 0 else "negative"
