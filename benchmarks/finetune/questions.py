@@ -93,5 +93,5 @@ class Scale:
         }
 
 
-FULL = Scale(models.smollm2, models.examples, budget=240, seeds=3)
+FULL = Scale(models.smollm2, models.examples, budget=192, seeds=3)
 TOY = Scale(toy.load, toy.examples, budget=48, seeds=1, limit=32)

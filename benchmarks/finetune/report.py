@@ -115,17 +115,21 @@ def plot(trials):
 
 
 def _line(axes, name, curves):
-    """A row that tunes: its colour is the optimizer's, its dashes what is tuned."""
+    """A row that tunes: its mean, and its range over seeds."""
     if not curves:
         return
-    family, _, rest = name.partition("-")
-    hue = "mezo on accuracy" if rest.endswith("accuracy") else family
-    color = COLORS[HUES.index(hue)]
-    dashes = DASHES[rest.removesuffix("accuracy").strip("-") or "all"]
+    color, dashes = style(name)
     at = [forwards for forwards, _ in max(curves, key=len)]
     seen = np.array([[y for _, y in curve] for curve in curves if len(curve) == len(at)])
     axes.plot(at, seen.mean(0), color=color, linestyle=dashes, lw=1.7, label=ROWS[name].title)
     axes.fill_between(at, seen.min(0), seen.max(0), color=color, alpha=0.12, linewidth=0)
+
+
+def style(name):
+    """The colour of a row's optimizer and objective, and the dashes of what is tuned."""
+    family, _, rest = name.partition("-")
+    hue = "mezo on accuracy" if rest.endswith("accuracy") else family
+    return COLORS[HUES.index(hue)], DASHES[rest.removesuffix("accuracy").strip("-") or "all"]
 
 
 def _level(axes, name, curves):

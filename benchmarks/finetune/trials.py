@@ -10,6 +10,9 @@ from benchmarks.finetune.tuned import MARKS, TUNED, Run
 from benchmarks.finetune.untuned import UNTUNED
 from zoopt.bench.results import TUNING_SEED
 
+SEARCHED = 1 / 2
+"""Share of the budget that each rate is tried for when the best is looked for."""
+
 MEASURED = 2
 """Steps in which memory is measured: from the second on an optimizer has all of its state."""
 
@@ -52,24 +55,24 @@ def tuned(scale, name, question, rate, seed):
     splits, row = scale.splits, TUNED[name]
     part, tokenizer = row.part(scale, question)
     task = question.task(tokenizer, splits["train"], splits["dev"])
-    run = Run(row, part, task, rate, scale.budget, seed)
+    chosen = seed != TUNING_SEED
+    budget = scale.budget if chosen else int(SEARCHED * scale.budget)
+    run = Run(row, part, task, rate, budget, seed)
     curve = []
 
     def mark():
         curve.append([run.forwards, scores(task, run.predict, splits["dev"])["accuracy"]])
 
     def first():
-        for _ in range(min(MEASURED, scale.budget // row.cost)):
-            run.step()
+        run.to(min(MEASURED * row.cost, budget))
 
-    chosen = seed != TUNING_SEED
     if chosen:
         mark()
     _, megabytes = with_memory(part.model, first)
     for share in MARKS if chosen else ():
-        run.to(share * scale.budget)
+        run.to(share * budget)
         mark()
-    run.to(scale.budget)
+    run.to(budget)
     dev = scores(task, run.predict, splits["dev"])
     test = scores(task, run.predict, splits["test"]) if chosen else None
     return {

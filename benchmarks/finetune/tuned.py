@@ -29,7 +29,7 @@ DIMENSIONS = 32
 FIXED = 32
 """Training sentences that searches compare their candidates on, as many as in BBT."""
 
-MARKS = (1 / 8, 1 / 4, 1 / 2)
+MARKS = (1 / 6, 1 / 3, 2 / 3)
 """Shares of the budget at which the development sentences are scored, besides its end."""
 
 
@@ -244,10 +244,9 @@ class Run:
     def to(self, forwards):
         """Steps on as long as the forward passes do not exceed so many."""
         while not self.stop and self.forwards + self.row.cost <= forwards:
-            self.step()
+            self._step()
 
-    def step(self):
-        """A step."""
+    def _step(self):
         compiling, started = compilation.seconds(), time.perf_counter()
         if self.steps is None:
             count = self.budget // self.row.cost
