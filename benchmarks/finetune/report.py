@@ -15,8 +15,19 @@ from zoopt.bench.plots import COLORS
 from zoopt.bench.results import rows
 
 ROWS = UNTUNED | TUNED
-HUES = ("adamw", "mezo", "mezo on accuracy", "nevergrad", "pycma")
-DASHES = {"all": "-", "norms": (0, (5, 2)), "lora": (0, (1, 1.2)), "prompt": (0, (4, 1.5, 1, 1.5))}
+PARTS = {
+    "": "all weights",
+    "norms": "norms of the upper third",
+    "lora": "LoRA, or a subspace of it",
+    "prompt": "subspace of a soft prompt",
+}
+LABELS = {
+    "adamw": "AdamW",
+    "mezo": "MeZO",
+    "mezo-accuracy": "MeZO on accuracy",
+    "nevergrad": "nevergrad NGOpt",
+    "pycma": "pycma CMA-ES",
+}
 
 
 def write(file):
@@ -85,57 +96,56 @@ def _by_row(trials):
 
 
 def plot(trials):
-    """Mean development accuracy against forward passes, with the range over seeds, as a PNG."""
+    """Mean development accuracy against forward passes, with the range over seeds, as a PNG.
+
+    Questions are above one another, what is tuned is side by side.
+    """
     questions = [name for name in QUESTIONS if (trials["problem"] == name).any()]
-    figure = Figure(figsize=(5.6 * len(questions), 6.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(12.6, 3.2 * len(questions) + 1.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, question in zip(np.ravel(figure.subplots(1, len(questions))), questions, strict=True):
-        for name, found in _by_row(trials[trials["problem"] == question]):
-            (_line if name in TUNED else _level)(axes, name, [c for c in found["curve"] if c])
-        axes.set(xlabel="forward passes of 16 sentences (a backward pass is 2)")
-        axes.set(ylabel="accuracy on development sentences")
-        axes.set_title(QUESTIONS[question].title, loc="left")
-        axes.grid(alpha=0.25)
+    panels = figure.subplots(len(questions), len(PARTS), sharey="row", sharex=True, squeeze=False)
+    for line, question in zip(panels, questions, strict=True):
+        line[0].set_ylabel(f"{QUESTIONS[question].title}\naccuracy on development sentences")
+        for axes, part in zip(line, PARTS, strict=True):
+            axes.grid(alpha=0.25)
+            for name, found in _by_row(trials[trials["problem"] == question]):
+                if name in UNTUNED or style(name)[0] == part:
+                    _draw(axes, name, [curve for curve in found["curve"] if curve])
+    for axes, title in zip(panels[0], PARTS.values(), strict=True):
+        axes.set_title(title, loc="left", fontsize=10)
+    for axes in panels[-1]:
+        axes.set_xlabel("forward passes (backward: 2)")
     handles = {}
-    for axes in figure.axes:
+    for axes in panels.flat:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    ordered = {each.title: handles[each.title] for each in ROWS.values() if each.title in handles}
     figure.legend(
-        ordered.values(),
-        ordered,
-        loc="outside lower center",
-        ncols=len(questions) + 1,
-        frameon=False,
-        fontsize=8,
-        handlelength=3.4,
+        handles.values(), handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9
     )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _line(axes, name, curves):
-    """A row that tunes: its mean, and its range over seeds."""
-    if not curves:
-        return
-    color, dashes = style(name)
-    at = [forwards for forwards, _ in max(curves, key=len)]
-    seen = np.array([[y for _, y in curve] for curve in curves if len(curve) == len(at)])
-    axes.plot(at, seen.mean(0), color=color, linestyle=dashes, lw=1.7, label=ROWS[name].title)
-    axes.fill_between(at, seen.min(0), seen.max(0), color=color, alpha=0.12, linewidth=0)
-
-
 def style(name):
-    """The colour of a row's optimizer and objective, and the dashes of what is tuned."""
+    """The panel that a row that tunes is in, and its line's label."""
     family, _, rest = name.partition("-")
-    hue = "mezo on accuracy" if rest.endswith("accuracy") else family
-    return COLORS[HUES.index(hue)], DASHES[rest.removesuffix("accuracy").strip("-") or "all"]
+    part = rest.removesuffix("accuracy").strip("-")
+    return part, LABELS[f"{family}-accuracy" if rest.endswith("accuracy") else family]
 
 
-def _level(axes, name, curves):
-    """A row that tunes nothing: a mark where its forward passes end."""
+def _draw(axes, name, curves):
+    """A line with its range over seeds; of a row that tunes nothing, where its passes end."""
     if not curves:
         return
-    number = list(UNTUNED).index(name)
-    x, y = np.mean([curve[-1] for curve in curves], axis=0)
-    axes.plot(x, y, "osD^v"[number], color="black", mfc="white", ms=7, label=ROWS[name].title)
+    if name in UNTUNED:
+        x, y = np.mean([curve[-1] for curve in curves], axis=0)
+        marker = "osD^v"[list(UNTUNED).index(name)]
+        axes.plot(x, y, marker, color="black", mfc="white", ms=6, label=ROWS[name].title)
+        return
+    longest = max(curves, key=len)
+    at = [forwards for forwards, _ in longest]
+    seen = np.array([[y for _, y in curve] for curve in curves if len(curve) == len(longest)])
+    _, label = style(name)
+    color = COLORS[list(LABELS.values()).index(label)]
+    axes.plot(at, seen.mean(0), color=color, marker=".", lw=1.7, label=label)
+    axes.fill_between(at, seen.min(0), seen.max(0), color=color, alpha=0.15, linewidth=0)

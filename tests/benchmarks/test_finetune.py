@@ -121,5 +121,5 @@ def test_every_row_has_a_line_and_names_are_told_apart():
     }
     with pytest.raises(ValueError, match="no row is called 'mezzo'"):
         run.named(["mezzo"])
-    for name in TUNED:
-        report.style(name)
+    assert {report.style(name)[0] for name in TUNED} == set(report.PARTS)
+    assert {report.style(name)[1] for name in TUNED} == set(report.LABELS.values())
