@@ -4,8 +4,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint bench bench-bbob bench-functions bench-memory \
-	bench-smoke bench-step clean
+.PHONY: help venv demo test test-slow lint bench bench-bbob bench-finetune bench-functions \
+	bench-memory bench-smoke bench-step clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ bench-functions: $(VENV)/bench.stamp ## compare optimizers on functions and smal
 bench-bbob: $(VENV)/bench.stamp ## compare optimizers on COCO's functions, a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run
 
+bench-finetune: $(VENV)/bench.stamp ## compare ways to teach a language model, an hour and a half on two cores
+	$(BIN)/python examples/fetch.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run
+
 bench: bench-functions bench-bbob ## all comparisons of optimizers, and the page about them, an hour or two
 	$(BIN)/python -m benchmarks.publish
 
@@ -51,6 +55,7 @@ bench-smoke: $(VENV)/bench.stamp ## run the comparisons of optimizers at toy siz
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.rank --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.cost --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run --smoke
 
 clean: ## remove .venv and what builds and tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,135 @@
+"""Language models at matched budgets; see README.md.
+
+`python -m benchmarks.finetune.run [rows...]` goes on with results/trials.jsonl and writes the table
+and the plot beside it. Rows are names or patterns, as `icl-4` or `'mezo*'`.
+"""
+
+import argparse
+import fnmatch
+import json
+import math
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.finetune import report
+from benchmarks.finetune.questions import FULL, QUESTIONS, TOY
+from benchmarks.finetune.trials import trial
+from benchmarks.finetune.tuned import TUNED
+from benchmarks.finetune.untuned import UNTUNED
+from zoopt.bench.processes import Died, forked
+from zoopt.bench.results import TUNING_SEED, cost, done, mend
+
+RESULTS = Path(__file__).parent / "results"
+ROWS = (*UNTUNED, *TUNED)
+
+
+def setting_of(rate):
+    """A rate as the file has it."""
+    return json.dumps({} if rate is None else {"rate": rate})
+
+
+def search(scale, question, names):
+    """The trials by which rates are chosen: (row, question, rate, seed)."""
+    for name in names:
+        for rate in TUNED[name].rates if name in TUNED else ():
+            yield name, question, rate, TUNING_SEED
+
+
+def counted(scale, question, names, found):
+    """The trials that count, of rows that have been searched."""
+    for name in names:
+        if name in UNTUNED:
+            rate, seeds = None, min(scale.seeds, UNTUNED[name].seeds)
+        else:
+            rate, seeds = best_rate(scale, question, name, found), scale.seeds
+        for seed in range(seeds):
+            yield name, question, rate, seed
+
+
+def best_rate(scale, question, name, found):
+    """The rate with the best accuracy on the development sentences, of equals the lower loss."""
+
+    def order(rate):
+        row = found[question, name, setting_of(rate), TUNING_SEED, scale.budget]
+        return cost(row), (row["dev"] or {}).get("cross_entropy", math.inf)
+
+    return min(TUNED[name].rates, key=order)
+
+
+def run(scale, names, questions, file, workers):
+    """Runs what is missing of rows and questions: the search of each question, then what counts."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    mend(file)
+    for question in questions:
+        _missing(scale, list(search(scale, question, names)), file, workers)
+        _missing(scale, list(counted(scale, question, names, done(file))), file, workers)
+
+
+def _missing(scale, plan, file, workers):
+    known = done(file)
+    keys = {each: _key(scale, *each) for each in plan}
+    todo = [each for each in plan if tuple(keys[each].values()) not in known]
+    tasks = [partial(trial, scale, *each) for each in todo]
+    for count, (number, answer) in enumerate(forked(tasks, workers), 1):
+        row = keys[todo[number]] | (_dead(answer) if isinstance(answer, Died) else answer)
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({**row, "higher_is_better": True}) + "\n")
+        shown = " ".join(map(str, todo[number]))
+        print(
+            f"{count}/{len(todo)} {shown}: {row['score']:.3f}, {row['seconds']:.0f} s", flush=True
+        )
+
+
+def _key(scale, name, question, rate, seed):
+    return {
+        "problem": question,
+        "contestant": name,
+        "setting": setting_of(rate),
+        "seed": seed,
+        "budget": scale.budget,
+    }
+
+
+def _dead(died):
+    """What is known of a trial whose process ended without an answer."""
+    unknown = dict.fromkeys(("score", "forwards", "seconds", "peak_mb"), math.nan)
+    return {**unknown, "test": None, "dev": None, "curve": [], "algorithm": "", "stop": str(died)}
+
+
+def named(patterns):
+    """The rows that names and patterns mean, in the table's order.
+
+    Raises:
+        ValueError: one of them means none.
+    """
+    for pattern in patterns:
+        if not fnmatch.filter(ROWS, pattern):
+            raise ValueError(f"no row is called {pattern!r}. There are: {', '.join(ROWS)}")
+    return [name for name in ROWS if any(fnmatch.fnmatchcase(name, each) for each in patterns)]
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", default=["*"], help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--questions", nargs="+", default=list(QUESTIONS), choices=list(QUESTIONS))
+    parser.add_argument("--smoke", action="store_true", help="toy size, nothing kept")
+    parser.add_argument("--workers", type=int, default=2, help="trials at a time (%(default)s)")
+    chosen = parser.parse_args(arguments)
+    try:
+        names = named(chosen.rows)
+    except ValueError as error:
+        parser.error(str(error))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if chosen.smoke else RESULTS
+        file = folder / "trials.jsonl"
+        scale = TOY if chosen.smoke else FULL
+        run(scale, names, chosen.questions, file, chosen.workers)
+        print(report.write(file))
+        facts = json.dumps(machine.facts(), indent=1)
+        (folder / "machine.json").write_text(facts + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
