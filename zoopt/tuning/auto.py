@@ -141,6 +141,7 @@ class Search:
         Returns:
             The lines of the steps that the run has from it.
         """
+        self._base.unlink(missing_ok=True)
         if not choice.laps:
             return []
         trial, spent = self._trial(choice.lr), metrics.last("forwards") or 0
@@ -152,7 +153,6 @@ class Search:
         beside = log.with_name(log.name + ".partial")
         shutil.copyfile(trial / trajectory.FILENAME, beside)
         checkpoint.into_place(beside, log)
-        self._base.unlink(missing_ok=True)
         return made
 
     def _run(self) -> Choice:
@@ -189,14 +189,25 @@ class Search:
         """ε, and how far slopes at each scale agree with those at the one below."""
         if self._settings.eps != AUTO:
             return float(self._settings.eps), {}
-        optimizer = self._probing(LADDER)
-        losses = [self._estimate(optimizer, k)[0].losses for k in range(_LADDERS)]
-        slopes = Slopes.of(LADDER, losses)
+        scales, losses = self._finite_ladders()
+        slopes = Slopes.of(scales, losses)
         eps = slopes.best_scale()
-        pairs = zip(LADDER[1:], slopes.agreement(), strict=True)
+        pairs = zip(scales[1:], slopes.agreement(), strict=True)
         agreement = {f"{scale:g}": found for scale, found in pairs if found > -math.inf}
         self._said(f"eps {eps:g}: slopes agree to {agreement[f'{eps:g}']:.3f} with a third of it")
         return eps, agreement
+
+    def _finite_ladders(self) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+        """Losses along each direction, at those of the scales at which all are finite."""
+        scales = LADDER
+        while True:
+            optimizer = self._probing(scales)
+            try:
+                return scales, [self._estimate(optimizer, k)[0].losses for k in range(_LADDERS)]
+            except NonFiniteLossError:
+                if len(scales) == 2:
+                    raise
+                scales = scales[:-1]
 
     def _measured(self, settings: Settings) -> dict[str, float]:
         """Slope, curvature and signal at the chosen ε, and the learning rate to expect."""
