@@ -195,6 +195,22 @@ def test_eps_alone_may_be_found(blobs, settings, tmp_path):
     records = trajectory.read(tmp_path / "trajectory.jsonl").records
     assert {record.eps for record in records} == {(choice["eps"],)}
     assert records[0].lr == (settings["lr"],)
+    assert not (tmp_path / "auto" / "base.safetensors").exists()
+
+
+def test_scales_at_which_the_objective_is_not_finite_are_left_out(tmp_path):
+    model = torch.nn.Linear(3, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 0.1)
+    objective = zoopt.metric(
+        lambda model, batch: model.weight.sum() - torch.log(0.5 - (model.weight**2).sum()),
+        higher_is_better=False,
+    )
+    options = {"objective": objective, "lr": 1e-3, "eps": "auto", "steps": 2, "quiet": True}
+    zoopt.tune(model, train=[0], run_dir=tmp_path, **options)
+    choice = json.loads((tmp_path / "auto.json").read_text())
+    assert 0.001 <= choice["eps"] <= 0.1
+    assert "0.1" in choice["errors"]
+    assert "1" not in choice["errors"]
 
 
 class Interrupting(zoopt.HeadClassification):
@@ -226,6 +242,12 @@ def test_an_interrupted_search_goes_on_where_it_was(blobs, settings, tmp_path, f
         assert texts[0] == texts[1]
 
 
+def forwards(run_dir):
+    """What each step says has been evaluated so far."""
+    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["forwards"] for line in lines if "value" in line}
+
+
 def test_a_run_killed_right_after_its_search_begins_with_the_winner(blobs, settings, tmp_path):
     settings |= {"lr": "auto", "steps": 40}
     whole, task = blobs()
@@ -233,12 +255,14 @@ def test_a_run_killed_right_after_its_search_begins_with_the_winner(blobs, setti
     log = (tmp_path / "run" / "trajectory.jsonl").read_text()
     kept = tmp_path / "killed"
     kept.mkdir()
-    for name in ("config.yaml", "auto.json", "before.npz"):
+    for name in ("config.yaml", "auto.json", "before.npz", "metrics.jsonl"):
         shutil.copy(tmp_path / "run" / name, kept / name)
     shutil.copytree(tmp_path / "run" / "auto", kept / "auto")
     model, task = blobs()
     zoopt.tune(model, task=task, run_dir=kept, **settings)
     assert (kept / "trajectory.jsonl").read_text() == log
+    counts = [forwards(tmp_path / "run"), forwards(kept)]
+    assert counts[0] == counts[1]
     assert torch.equal(weights(model), weights(whole))
 
 

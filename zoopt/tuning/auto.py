@@ -141,6 +141,7 @@ class Search:
         Returns:
             The lines of the steps that the run has from it.
         """
+        self._base.unlink(missing_ok=True)
         if not choice.laps:
             return []
         trial, spent = self._trial(choice.lr), metrics.last("forwards") or 0
@@ -152,7 +153,6 @@ class Search:
         beside = log.with_name(log.name + ".partial")
         shutil.copyfile(trial / trajectory.FILENAME, beside)
         checkpoint.into_place(beside, log)
-        self._base.unlink(missing_ok=True)
         return made
 
     def _run(self) -> Choice:
@@ -189,12 +189,23 @@ class Search:
         """ε, and the error of slopes at each scale."""
         if self._settings.eps != AUTO:
             return float(self._settings.eps), {}
-        optimizer = self._probing(LADDER)
-        losses = [self._estimate(optimizer, k)[0].losses for k in range(_LADDERS)]
-        slopes = Slopes.of(LADDER, losses)
-        eps, found = slopes.best_scale(), dict(zip(LADDER, slopes.errors(), strict=True))
+        scales, losses = self._finite_ladders()
+        slopes = Slopes.of(scales, losses)
+        eps, found = slopes.best_scale(), dict(zip(scales, slopes.errors(), strict=True))
         self._said(f"eps {eps:g}: slopes are measured to about {found[eps]:.3g} there")
         return eps, {f"{e:g}": error for e, error in found.items() if error < math.inf}
+
+    def _finite_ladders(self) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+        """Losses along each direction, at those of the scales at which all are finite."""
+        scales: tuple[float, ...] = LADDER
+        while True:
+            optimizer = self._probing(scales)
+            try:
+                return scales, [self._estimate(optimizer, k)[0].losses for k in range(_LADDERS)]
+            except NonFiniteLossError:
+                if len(scales) == 2:
+                    raise
+                scales = scales[:-1]
 
     def _measured(self, settings: Settings) -> dict[str, float]:
         """Slope, curvature and signal at the chosen ε, and the learning rate to expect."""

@@ -166,8 +166,9 @@ class Tuner:
                 choice = search.run()
             choice.write(path)
         if self.folder.log is None:
-            spent = (metrics.last("forwards") or 0) + choice.forwards
-            metrics.append({"step": 0, "auto": asdict(choice), "forwards": spent})
+            if metrics.last("auto") is None:
+                spent = (metrics.last("forwards") or 0) + choice.forwards
+                metrics.append({"step": 0, "auto": asdict(choice), "forwards": spent})
             for entry in search.adopt(choice, self.folder.trajectory, metrics):
                 self.callbacks.on_step(entry, entry["step"])
             self.folder.reread()
