@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import zoopt
+from zoopt.tuning import dryrun
 from zoopt.tuning.dryrun import DryRun
+from zoopt.tuning.making import make_optimizer
 from zoopt.tuning.settings import settings_from
 
 
@@ -69,3 +71,20 @@ def test_weights_in_half_precision_are_as_they_were(blobs):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     dry(model, task, lr=0.1)
     assert all(torch.equal(before[n], tensor) for n, tensor in model.state_dict().items())
+
+
+def test_a_task_that_generates_is_measured_with_the_engine_of_its_run(blobs, monkeypatch):
+    model, task = blobs()
+    collate = task.collate
+    task.collate = lambda batch: collate(batch).bfloat16()
+    model.bfloat16()
+    made = []
+
+    def remembered(*args, **options):
+        made.append(make_optimizer(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(dryrun, "make_optimizer", remembered)
+    for task.gives, engine in (("logits", "overlay"), ("texts", "copy")):
+        dry(model, task, lr=0.1)
+        assert made[-1].engine.name == engine

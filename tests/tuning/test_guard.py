@@ -43,6 +43,21 @@ def test_maximized_objectives_are_judged_by_what_is_minimized():
     assert "from 0.9 to 0.1" in watched([-0.9] * WINDOW + [-0.1] * 30).trouble()
 
 
+def test_losses_that_are_partly_of_a_surrogate_are_not_compared():
+    """A cross-entropy of 0.5 gives way to an error count of 50, which stays where it is."""
+    estimates = [
+        GradientEstimate((1,), (0.1,), (loss,))
+        for loss in [*range(40), *[50.0] * 30, *[90.0] * WINDOW]
+    ]
+    guard = Guard(10.0, surrogate_steps=40)
+    for estimate in estimates[:70]:
+        guard.see(estimate)
+        assert not guard.trouble()
+    for estimate in estimates[70:]:
+        guard.see(estimate)
+    assert "from 50 to 90" in guard.trouble()
+
+
 def test_the_bound_follows_the_median_and_ignores_silent_directions():
     guard = Guard(clip=3.0)
     for c in [0.0] * 50 + [0.2, -0.4, 0.6] * 4:

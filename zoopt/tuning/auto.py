@@ -254,7 +254,7 @@ class Search:
         path, metrics, guard = (
             folder / trajectory.FILENAME,
             _metrics(folder),
-            Guard(chosen.clip_ratio),
+            Guard(chosen.clip_ratio, chosen.surrogate_steps),
         )
         checkpoint.load(self._base, optimizer)
         held = trajectory.read(path)

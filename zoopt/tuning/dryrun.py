@@ -93,7 +93,9 @@ class DryRun:
         automatic = [name for name in ("lr", "eps") if getattr(settings, name) == AUTO]
         # A step takes as long with any rate.
         settings = replace(settings, **dict.fromkeys(automatic, 1e-6))  # type: ignore[arg-type]
-        optimizer = make_optimizer(model, settings, metric.higher_is_better)
+        optimizer = make_optimizer(
+            model, settings, metric.higher_is_better, decodes=task.gives == "texts"
+        )
         kept = [slot.exact.detach().clone() for slot in optimizer.slots]
         stepper = Stepper(
             model, task, metric, settings, optimizer, Fitting(task, lambda entry: None)

@@ -33,20 +33,24 @@ class Guard:
     Args:
         clip: how many times the median of the last coefficients' sizes a coefficient may have; 0
             leaves all as they are.
+        surrogate_steps: steps at the beginning whose losses are partly of another objective, and
+            are not compared.
     """
 
-    def __init__(self, clip: float) -> None:
-        self._clip = clip
+    def __init__(self, clip: float, surrogate_steps: int = 0) -> None:
+        self._clip, self._surrogate_steps = clip, surrogate_steps
         self._sizes: list[float] = []
         self._losses: list[float] = []
-        self._fresh = 0
+        self._steps = self._fresh = 0
 
     def see(self, estimate: GradientEstimate | None) -> None:
         """A step was made along this estimate; none was, if it is None."""
         if estimate is None:
             return
         self._sizes = [*self._sizes, *(abs(c) for c in estimate.coefficients if c)][-_MEMORY:]
-        self._losses.append(sum(estimate.losses) / len(estimate.losses))
+        if self._steps >= self._surrogate_steps:
+            self._losses.append(sum(estimate.losses) / len(estimate.losses))
+        self._steps += 1
         self._fresh += 1
 
     @property
@@ -80,7 +84,7 @@ class Guard:
             since: the step that the run last went back to; 0 if it never did.
             estimator: the run's.
         """
-        self._sizes, self._losses = [], []
+        self._sizes, self._losses, self._steps = [], [], 0
         for record in records:
             said = list(record.losses)
             again = estimator.estimate(partial(_repeated, said), record.seeds, record.eps[0])

@@ -80,7 +80,7 @@ class Tuner:
         self.callbacks = Callbacks(callbacks)
         self.folder = RunFolder(run_dir, job)
         self.console = Console(quiet)
-        self.guard = Guard(settings.clip_ratio)
+        self.guard = Guard(settings.clip_ratio, settings.surrogate_steps)
         self.rollbacks = Rollbacks(self.folder, self.stepper, self.guard)
         self.callbacks.add(
             Patience(
