@@ -5,6 +5,7 @@ models have their published shapes and random weights.
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +35,19 @@ def smollm2(dtype=torch.float32):
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def with_lora(model):
+    """The model with adapters of rank 8 on its queries and values, in fp32, which alone are tuned.
+
+    Hu et al. 2021, arXiv 2106.09685.
+    """
+    import peft
+
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        return peft.get_peft_model(model, config)
 
 
 def opt(size, dtype=torch.float32):

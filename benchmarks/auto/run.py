@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import peft
 import torch
 
 import zoopt
@@ -34,8 +33,7 @@ def lora():
     """SmolLM2 in bf16 with adapters of rank 8 in fp32."""
     model, tokenizer = models.smollm2(torch.bfloat16)
     torch.manual_seed(0)
-    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
-    return peft.get_peft_model(model, config), tokenizer, ()
+    return models.with_lora(model), tokenizer, ()
 
 
 def norms():

@@ -2,16 +2,15 @@
 
 import contextlib
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import peft
 import torch
 
 import zoopt
+from benchmarks import models
 from benchmarks.finetune.prepended import SoftPrompt
 from benchmarks.finetune.scoring import BATCH
 from zoopt import baselines
@@ -72,10 +71,7 @@ def norms(scale, question):
 def lora(scale, question):
     """Adapters of rank 8 in fp32 on queries and values of a model in bf16."""
     model, tokenizer = scale.load(torch.bfloat16)
-    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
-        return Part(peft.get_peft_model(model, config)), tokenizer
+    return Part(models.with_lora(model)), tokenizer
 
 
 def prompt(scale, question):
