@@ -43,7 +43,7 @@ bench-functions: $(VENV)/bench.stamp ## compare optimizers on functions and smal
 bench-bbob: $(VENV)/bench.stamp ## compare optimizers on COCO's functions, a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run
 
-bench-finetune: $(VENV)/bench.stamp ## compare ways to teach a language model, an hour and a half on two cores
+bench-finetune: $(VENV)/bench.stamp ## compare ways to teach a language model, two hours on two cores
 	$(BIN)/python examples/fetch.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run
 
