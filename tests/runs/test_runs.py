@@ -1,6 +1,7 @@
 """Runs looked into, compared and merged."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -90,6 +91,14 @@ def test_an_account_has_rollbacks_and_smaller_forwards(tmp_path):
     assert told["rollbacks"] == "from step 2 to 1 (worse)"
     assert told["out of memory"] == "from step 1 on 2 rows a forward"
     assert told["steps"] == "1 of 2"
+
+
+def test_scores_from_which_a_run_went_back_do_not_count(tmp_path):
+    tuned(tmp_path)
+    run = RunFiles.read(tmp_path)
+    steps = sorted(run.scores)
+    back = {"step": steps[1], "rollback": {"to": steps[1], "at": steps[-1], "why": "test"}}
+    assert list(replace(run, metrics=[*run.metrics, back]).scores) == steps[:2]
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

@@ -9,7 +9,11 @@ import torch
 import zoopt
 from zoopt import trajectory
 from zoopt.interfaces import GradientEstimate
+from zoopt.tuning.fitting import Fitting
 from zoopt.tuning.guard import WINDOW, Guard
+from zoopt.tuning.making import make_optimizer
+from zoopt.tuning.settings import settings_from
+from zoopt.tuning.stepping import Stepper
 
 
 def weights(model):
@@ -254,3 +258,33 @@ def test_an_evaluation_that_is_not_finite_takes_the_run_back_too(blobs, settings
     assert "NaN" in rollback.why
     assert rollback.at % settings["eval_every"] == 0
     assert result.stop == {"steps": 30}
+
+
+def test_a_step_made_again_with_smaller_forwards_keeps_its_bound(blobs, settings):
+    model, task = blobs()
+    chosen = settings_from({k: v for k, v in settings.items() if k != "quiet"})
+    optimizer = make_optimizer(model, chosen, maximize=False)
+    metric = zoopt.get_objective("cross_entropy")
+    fitting = Fitting(task, lambda entry: None)
+    stepper = Stepper(model, task, metric, chosen, optimizer, fitting)
+    records = []
+    optimizer.recorder = records.append
+    stepper.step(lambda: None)
+    forward, failures = task.forward, [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def forward_once_failing(model, examples):
+        if failures:
+            raise failures.pop()
+        return forward(model, examples)
+
+    def restore():
+        with torch.no_grad():
+            for parameter, value in zip(model.parameters(), base, strict=True):
+                parameter.copy_(value)
+        optimizer.steps = 0
+        optimizer.repeat(records[0])
+
+    base = [p.clone() for p in blobs()[0].parameters()]
+    task.forward, optimizer.clip = forward_once_failing, 1e-3
+    stepper.step(restore)
+    assert [record.clip for record in records] == [None, 1e-3]

@@ -57,8 +57,14 @@ class RunFiles:
 
     @property
     def scores(self) -> dict[int, float]:
-        """Development scores, by step."""
-        return {e["step"]: e["dev"] for e in self.metrics if e.get("dev") is not None}
+        """Development scores that count, by step."""
+        scores: dict[int, float] = {}
+        for entry in self.metrics:
+            if "rollback" in entry:
+                scores = {step: score for step, score in scores.items() if step <= entry["step"]}
+            elif entry.get("dev") is not None:
+                scores[entry["step"]] = entry["dev"]
+        return scores
 
     @property
     def best(self) -> tuple[int, float] | None:

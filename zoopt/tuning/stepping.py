@@ -75,8 +75,11 @@ class Stepper:
         step, started = self.optimizer.steps, time.perf_counter()
         compiling = compilation.seconds()
 
+        clip = self.optimizer.clip
+
         def again() -> None:
             restore()
+            self.optimizer.clip = clip  # repeating steps has set it to theirs
             self.halves.forget()
 
         value = self.fitting(functools.partial(self._update, step), again)
