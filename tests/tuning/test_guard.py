@@ -97,34 +97,34 @@ def test_a_spike_moves_theta_no_further_than_its_bound(blobs, settings, tmp_path
     assert torch.equal(weights(again), tuned)
 
 
-def test_a_run_that_diverges_goes_back_and_ends_well(tmp_path):
+def diverging(run_dir, steps, **settings):
     """Of θ²/2 in one dimension: at η = 2.1 a step multiplies θ by −1.1, at 1.05 by −0.05."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    result = zoopt.tune(
+        model,
+        train=[0],
+        objective=zoopt.metric(
+            lambda model, batch: float(model.weight.detach() ** 2) / 2, higher_is_better=False
+        ),
+        direction="rademacher",
+        lr=2.1,
+        eps=1e-2,
+        steps=steps,
+        schedule="constant",
+        clip_ratio=0.0,
+        run_dir=run_dir,
+        quiet=True,
+        **settings,
+    )
+    return model, result, trajectory.read(run_dir / "trajectory.jsonl")
 
-    def tuned(run_dir, **settings):
-        model = torch.nn.Linear(1, 1, bias=False)
-        torch.nn.init.ones_(model.weight)
-        result = zoopt.tune(
-            model,
-            train=[0],
-            objective=zoopt.metric(
-                lambda model, batch: float(model.weight.detach() ** 2) / 2, higher_is_better=False
-            ),
-            direction="rademacher",
-            lr=2.1,
-            eps=1e-2,
-            steps=60,
-            schedule="constant",
-            clip_ratio=0.0,
-            run_dir=run_dir,
-            quiet=True,
-            **settings,
-        )
-        return model, result, trajectory.read(run_dir / "trajectory.jsonl")
 
-    lost, result, log = tuned(tmp_path / "lost", rollbacks=0)
+def test_a_run_that_diverges_goes_back_and_ends_well(tmp_path):
+    lost, result, log = diverging(tmp_path / "lost", 60, rollbacks=0)
     assert not log.rollbacks
     assert float(lost.weight.detach()) ** 2 > 1e3
-    model, result, log = tuned(tmp_path / "kept")
+    model, result, log = diverging(tmp_path / "kept", 60)
     (rollback,) = log.rollbacks
     assert rollback.at - rollback.to == 2 * WINDOW
     assert [record.lr[0] for record in log.records] == [2.1] * rollback.to + [1.05] * (
@@ -217,31 +217,12 @@ def test_a_run_killed_at_a_step_that_diverged_goes_back_as_the_uninterrupted_one
             if step == at and metrics["lr"] == 2.1:
                 raise RuntimeError("killed")
 
-    def tuned(run_dir, *callbacks):
-        model = torch.nn.Linear(1, 1, bias=False)
-        torch.nn.init.ones_(model.weight)
-        zoopt.tune(
-            model,
-            train=[0],
-            objective=zoopt.metric(
-                lambda model, batch: float(model.weight.detach() ** 2) / 2, higher_is_better=False
-            ),
-            lr=2.1,
-            eps=1e-2,
-            steps=45,
-            schedule="constant",
-            clip_ratio=0.0,
-            run_dir=run_dir,
-            quiet=True,
-            callbacks=callbacks,
-        )
-        return trajectory.read(run_dir / "trajectory.jsonl")
-
-    log = tuned(tmp_path / "whole")
+    *_, log = diverging(tmp_path / "whole", 45)
     at = log.rollbacks[0].at
     with pytest.raises(RuntimeError, match="killed"):
-        tuned(tmp_path / "killed", Kill())
-    assert tuned(tmp_path / "killed") == log
+        diverging(tmp_path / "killed", 45, callbacks=[Kill()])
+    *_, resumed = diverging(tmp_path / "killed", 45)
+    assert resumed == log
 
 
 def test_an_evaluation_that_is_not_finite_takes_the_run_back_too(blobs, settings, tmp_path):

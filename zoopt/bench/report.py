@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, select_autoescape
 
 from zoopt.bench import plots, tables, targets
 from zoopt.bench.results import rows, standings
+from zoopt.pages import rendered
 
 SHOWN = ["contestant", "algorithm", "setting", "edge", "ended early", "q1", "median", "q3"]
 """Columns of a problem's table."""
@@ -71,19 +71,13 @@ def write(
         title: (base64.b64encode(draw(trials, shown)).decode(), caption)
         for title, (_, draw, caption) in PICTURES.items()
     }
-    page = (
-        Environment(
-            loader=PackageLoader("zoopt.bench", "."),
-            autoescape=select_autoescape(default=True, default_for_string=True),
-        )
-        .get_template("report.html.jinja")
-        .render(
-            name=name,
-            about=about,
-            overall=tables.cells(overall, FORMATS),
-            problems={problem: tables.cells(rows) for problem, rows in problems.items()},
-            pictures=pictures,
-        )
+    page = rendered(
+        "zoopt.bench",
+        name=name,
+        about=about,
+        overall=tables.cells(overall, FORMATS),
+        problems={problem: tables.cells(rows) for problem, rows in problems.items()},
+        pictures=pictures,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
     parts = [f"# {name}", about, tables.markdown(overall, FORMATS)]

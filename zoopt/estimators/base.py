@@ -57,5 +57,18 @@ class ZOEstimator(ABC):
             eps: the scale to probe at.
         """
 
+    def from_losses(
+        self, losses: Sequence[float], seeds: Sequence[int], eps: float
+    ) -> GradientEstimate:
+        """The estimate that known losses of its probes give, in the order of the probes.
+
+        Args:
+            losses: what the probes gave.
+            seeds: the n directions that they went along.
+            eps: the scale that they were at.
+        """
+        known = list(losses)
+        return self.estimate(lambda probes: known, seeds, eps)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(eps={self.eps}, n={self.n}, direction={self.direction!r})"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -85,7 +84,7 @@ class Choice:
         """Keeps the choice, whole or not at all."""
         beside = path.with_name(path.name + ".partial")
         beside.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        checkpoint.into_place(beside, path)
 
     def __str__(self) -> str:
         return f"eps {self.eps:g}, lr {self.lr:g} (found with {self.forwards:,} evaluations)"
@@ -251,11 +250,8 @@ class Search:
         chosen, length = replace(settings, lr=lr), length_of(settings.steps)
         optimizer = self._optimizer_of(chosen, None)
         self._stepper.settings, self._stepper.optimizer = chosen, optimizer
-        path, metrics, guard = (
-            folder / trajectory.FILENAME,
-            _metrics(folder),
-            Guard(chosen.clip_ratio, chosen.surrogate_steps),
-        )
+        path, metrics = folder / trajectory.FILENAME, _metrics(folder)
+        guard = Guard(chosen.clip_ratio, chosen.surrogate_steps)
         checkpoint.load(self._base, optimizer)
         held = trajectory.read(path)
         log = trajectory.Trajectory(path, trajectory.header_of(optimizer) if held is None else None)

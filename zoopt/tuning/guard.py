@@ -10,11 +10,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from statistics import median
 
 from zoopt.estimators import ZOEstimator
-from zoopt.interfaces import GradientEstimate, Probe
+from zoopt.interfaces import GradientEstimate
 from zoopt.records import StepRecord
 
 WINDOW = 10
@@ -86,11 +85,6 @@ class Guard:
         """
         self._sizes, self._losses, self._steps = [], [], 0
         for record in records:
-            said = list(record.losses)
-            again = estimator.estimate(partial(_repeated, said), record.seeds, record.eps[0])
-            self.see(again.clipped(record.clip))
+            estimate = estimator.from_losses(record.losses, record.seeds, record.eps[0])
+            self.see(estimate.clipped(record.clip))
         self._fresh = len(records) - since
-
-
-def _repeated(losses: list[float], probes: Sequence[Probe]) -> list[float]:
-    return losses

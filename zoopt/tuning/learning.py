@@ -74,8 +74,7 @@ class Halves:
 
         def coefficients(half: int) -> tuple[float, ...]:
             losses = [sign * values[half] for values in seen]
-            estimate_again = optimizer.estimator.estimate
-            return estimate_again(lambda probes: losses, estimate.seeds, eps).coefficients
+            return optimizer.estimator.from_losses(losses, estimate.seeds, eps).coefficients
 
         first, second = coefficients(0), coefficients(1)
         pairs = list(zip(first, second, strict=True))

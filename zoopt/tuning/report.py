@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
+from zoopt.pages import rendered
 from zoopt.tasks import Scores, Task, references_for
 from zoopt.tuning.evaluation import (
     Comparison,
@@ -146,31 +146,24 @@ def write_report(
 ) -> None:
     """Writes ``report.html``, which needs no other file, ``report.md`` and ``curve.png``."""
     picture = curve(folder, report)
-    metrics = folder.metrics
     (folder.path / "curve.png").write_bytes(picture)
-    steps = folder.metrics.steps
+    metrics, steps = folder.metrics, folder.metrics.steps
     last = steps[max(steps)] if steps else {}
-    page = (
-        Environment(
-            loader=PackageLoader("zoopt.tuning", "."),
-            autoescape=select_autoescape(default=True, default_for_string=True),
-        )
-        .get_template("report.html.jinja")
-        .render(
-            report=report,
-            stop=stop,
-            learning=learning,
-            hints=hints,
-            name=folder.path.name,
-            curve=base64.b64encode(picture).decode(),
-            config=folder.config.read_text(encoding="utf-8"),
-            d=optimizer.d,
-            steps=len(steps),
-            forwards=last.get("forwards", 0),
-            found=metrics.last("auto"),
-            rollbacks=[entry["rollback"] for entry in metrics.entries if "rollback" in entry],
-            seconds=sum(entry.get("seconds", 0.0) for entry in steps.values()),
-        )
+    page = rendered(
+        "zoopt.tuning",
+        report=report,
+        stop=stop,
+        learning=learning,
+        hints=hints,
+        name=folder.path.name,
+        curve=base64.b64encode(picture).decode(),
+        config=folder.config.read_text(encoding="utf-8"),
+        d=optimizer.d,
+        steps=len(steps),
+        forwards=last.get("forwards", 0),
+        found=metrics.last("auto"),
+        rollbacks=[entry["rollback"] for entry in metrics.entries if "rollback" in entry],
+        seconds=sum(entry.get("seconds", 0.0) for entry in steps.values()),
     )
     (folder.path / "report.html").write_text(page, encoding="utf-8")
     if report.rows:
