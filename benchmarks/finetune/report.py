@@ -72,13 +72,13 @@ def costs(trials):
                     "question": QUESTIONS[question].title,
                     "chosen": _chosen(of.iloc[0]),
                     "forwards": of["forwards"].median(),
-                    "seconds": of["seconds"].median(),
+                    "CPU seconds": of["seconds"].median(),
                     "MB": of["peak_mb"].median(),
                     "ms a sentence": np.median([test["ms"] for test in of["test"] if test]),
                     "ended early": ", ".join(sorted({s for s in of["stop"] if s != "budget"})),
                 }
             )
-    formats = {"forwards": ",.0f", "seconds": ",.1f", "MB": ",.0f", "ms a sentence": ".1f"}
+    formats = {"forwards": ",.0f", "CPU seconds": ",.1f", "MB": ",.0f", "ms a sentence": ".1f"}
     return pd.DataFrame(made), formats
 
 

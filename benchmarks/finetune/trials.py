@@ -31,9 +31,9 @@ def untuned(scale, name, question, _, seed):
     model, tokenizer = scale.load(torch.bfloat16)
     task = question.task(tokenizer, splits["train"], splits["dev"])
     drawn = torch.Generator().manual_seed(seed)
-    started = time.perf_counter()
+    started = time.process_time()
     prepared = row.prepare(model, tokenizer, question, splits, scale.budget, drawn)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     _, megabytes = with_memory(model, lambda: prepared.predict(splits["dev"][: task.batch_size]))
     dev = scores(task, prepared.predict, splits["dev"])
     test = scores(task, prepared.predict, splits["test"])

@@ -213,7 +213,6 @@ class Run:
 
     Attributes:
         taken: steps so far.
-        seconds: those of the steps, without compiling.
         stop: why it ended before its budget, if it did.
     """
 
@@ -224,11 +223,11 @@ class Run:
     budget: int
     seed: int
     taken: int = 0
-    seconds: float = 0.0
     stop: str = ""
     steps: Any = field(default=None, init=False)
 
     def __post_init__(self):
+        self._times = []
         self.batches = Batches(self.task, self.row.sentences, self.seed)
         self.objective = TaskObjective(self.task, zoopt.get_objective(self.row.objective))
 
@@ -237,13 +236,18 @@ class Run:
         """Forward passes of ``BATCH`` sentences so far."""
         return self.taken * self.row.cost
 
+    @property
+    def seconds(self):
+        """CPU seconds of the steps; those that compiled count as the mean of the others."""
+        return self.taken * sum(self._times) / max(1, len(self._times))
+
     def to(self, forwards):
         """Steps on as long as the forward passes do not exceed so many."""
         while not self.stop and self.forwards + self.row.cost <= forwards:
             self._step()
 
     def _step(self):
-        compiling, started = compilation.seconds(), time.perf_counter()
+        compiling, started = compilation.seconds(), time.process_time()
         if self.steps is None:
             count = self.budget // self.row.cost
             self.steps = self.row.make(self.part, self.rate, count, self.seed)
@@ -253,8 +257,8 @@ class Run:
         except ArithmeticError as error:
             self.stop = f"{type(error).__name__} after {self.forwards} forwards"
         self.taken += 1
-        compiling = compilation.seconds() - compiling
-        self.seconds += time.perf_counter() - started - compiling
+        if compilation.seconds() == compiling:
+            self._times.append(time.process_time() - started)
 
     def _asked(self, batch):
         with self._precision():
