@@ -4,8 +4,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint bench bench-bbob bench-finetune bench-functions \
-	bench-memory bench-smoke bench-step clean
+.PHONY: help venv demo test test-slow lint bench bench-auto bench-bbob bench-finetune \
+	bench-functions bench-memory bench-repeat bench-smoke bench-step clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,16 @@ bench-finetune: $(VENV)/bench.stamp ## compare ways to teach a language model, t
 	$(BIN)/python examples/fetch.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run
 
-bench: bench-functions bench-bbob ## all comparisons of optimizers, and the page about them, an hour or two
+bench-auto: $(VENV)/bench.stamp ## compare rates that a run finds itself with a grid, two hours
+	$(BIN)/python examples/fetch.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.auto.run
+
+bench-repeat: $(VENV)/bench.stamp ## run some committed trials again and compare, two minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.repeat
+
+# A benchmark goes on with the results that are there: of a fresh clone it runs nothing. Delete
+# benchmarks/NAME/results to have them made anew.
+bench: bench-functions bench-bbob bench-finetune bench-auto ## all comparisons that are missing, and the page
 	$(BIN)/python -m benchmarks.publish
 
 bench-smoke: $(VENV)/bench.stamp ## run the comparisons of optimizers at toy size
@@ -56,6 +65,7 @@ bench-smoke: $(VENV)/bench.stamp ## run the comparisons of optimizers at toy siz
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.functions.cost --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run --smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.repeat --count 2 --only mezo
 
 clean: ## remove .venv and what builds and tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -27,6 +27,7 @@ from zoopt.tuning.guard import Guard
 from zoopt.tuning.learning import reliability
 from zoopt.tuning.race import Lap, length_of, race
 from zoopt.tuning.recovery import rebuild
+from zoopt.tuning.rehearsal import reach
 from zoopt.tuning.settings import AUTO, Settings
 from zoopt.tuning.slopes import LADDER, Ladder, Slopes, best_rate
 from zoopt.tuning.stepping import Stepper
@@ -211,7 +212,8 @@ class Search:
         optimizer = self._probing((float(settings.eps),))
         said = [self._estimate(optimizer, k) for k in range(_BATCHES)]
         slopes = Slopes.of((float(settings.eps),), [estimate.losses for estimate, _ in said])
-        share = reliability(halves for _, halves in said)
+        # Too high a rate loses more than too low a one, and few batches say little.
+        share = reliability([halves for _, halves in said], less=1.0)
         signal = _UNKNOWN if share is None else max(share, _LEAST)
         optimizer = self._optimizer_of(settings, None)
         own = [self._estimate(optimizer, k)[0].coefficients for k in range(2)]
@@ -219,7 +221,7 @@ class Search:
             "slope": slopes.slope(),
             "curvature": slopes.curvature(),
             "signal": signal,
-            "expected": best_rate(slopes, own, signal),
+            "expected": best_rate(slopes, own, signal) / reach(optimizer.update, own),
         }
 
     def _probing(self, scales: Sequence[float]) -> ZOOptimizer:

@@ -84,11 +84,13 @@ class Halves:
         }
 
 
-def reliability(steps: Iterable[Mapping[str, Any]]) -> float | None:
+def reliability(steps: Iterable[Mapping[str, Any]], less: float = 0.0) -> float | None:
     """The share of a batch's squared coefficients that other batches have in common: 2r/(1 + r).
 
     Args:
         steps: what :meth:`Halves.of` said of each.
+        less: take so many standard errors of r off, (1 − r²)/√N for N steps of equal size. Sizes
+            differ widely, so N is (Σ t)²/Σ t² with the sizes t.
 
     Returns:
         0 to 1; None where batches were not split, or no coefficient was other than 0.
@@ -101,7 +103,9 @@ def reliability(steps: Iterable[Mapping[str, Any]]) -> float | None:
     total = sum(step["total"] for step in split)
     if not total > 0:
         return None
-    r = max(0.0, sum(step["shared"] for step in split) / total)
+    r = sum(step["shared"] for step in split) / total
+    error = (1 - r * r) * math.sqrt(sum(step["total"] ** 2 for step in split)) / total
+    r = max(0.0, r - less * error)
     return float(2 * r / (1 + r))
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 APART = 2.0
 """Ratio of neighbouring rates."""
+_MOST = 4
+"""Trials in a race."""
 _SHARE = 3
 """A trial is one such part of the run."""
+_FAR = 0.1
+"""By which share of its size the objective may get worse by the accident of a few steps."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,10 @@ def length_of(steps: int) -> int:
 
 
 def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple[Lap, list[Lap]]:
-    """Tries the expected rate, its double and its half, and one further out if an end is the best.
+    """Climbs from the expected rate to the best one, after falling to where a rate is any good.
+
+    As long as none did better than no step at all, a quarter of the lowest is tried; then the
+    double of the best and its half, until both have been.
 
     Trials share batches and directions, so what differs is the rate, but luck is shared as well:
     where the first directions happen to point the wrong way on the examples that judge, every rate
@@ -47,23 +54,40 @@ def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple
         trial: gives the objective after a trial at a rate.
 
     Returns:
-        The winner, which is the expected rate in a void race, and all laps.
+        The winner, and all laps. In a void race the winner is the highest of the rates that made
+        the objective little worse.
+
+    Example:
+        >>> best, laps = race(1.0, 0.0, lambda lr: (lr - 0.2) ** 2 - 0.04)
+        >>> best.lr, [lap.lr for lap in laps]
+        (0.25, [1.0, 0.25, 0.5, 0.125])
     """
-    laps = [_lap(rate, trial) for rate in (expected, expected * APART, expected / APART)]
-    rates = [lap.lr for lap in laps]
+    laps: list[Lap] = []
+    rate: float | None = expected
+    while rate is not None and len(laps) < _MOST:
+        rate = float(f"{rate:.3g}")
+        laps.append(Lap(rate, trial(rate)))
+        rate = _next(base, laps)
     best = min(laps, key=_score)
-    if best.lr == min(rates) or not math.isfinite(best.score):
-        laps.append(_lap(min(rates) / APART, trial))
-    elif best.lr == max(rates):
-        laps.append(_lap(max(rates) * APART, trial))
-    best = min(laps, key=_score)
-    void = best.score >= base and math.isfinite(laps[0].score)
-    return (laps[0] if void else best), laps
+    if best.score < base:
+        return best, laps
+    harmless = [lap for lap in laps if lap.score <= base + _FAR * abs(base)]
+    return max(harmless, key=_rate) if harmless else min(laps, key=_rate), laps
 
 
-def _lap(lr: float, trial: Callable[[float], float]) -> Lap:
-    lr = float(f"{lr:.3g}")
-    return Lap(lr, trial(lr))
+def _next(base: float, laps: Sequence[Lap]) -> float | None:
+    """The rate to try after these laps."""
+    best = min(laps, key=_score)
+    if best.score >= base:
+        return min(lap.lr for lap in laps) / APART**2
+    for rate in (best.lr * APART, best.lr / APART):
+        if not any(abs(math.log(lap.lr / rate)) < math.log(APART) / 2 for lap in laps):
+            return rate
+    return None
+
+
+def _rate(lap: Lap) -> float:
+    return lap.lr
 
 
 def _score(lap: Lap) -> float:

@@ -1,0 +1,59 @@
+"""How far an update rule goes along estimates, compared with SGD: learning rates mean that.
+
+What is measured of an objective says which rate suits SGD. Adam divides by the estimates' size, and
+momentum spreads each over many steps, so the rule is given such estimates on a small tensor of its
+own, and how far it gets is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from zoopt.estimators import ZOEstimator
+from zoopt.interfaces import Evaluate, GradientEstimate, UpdateRule
+from zoopt.optimizer import ZOOptimizer
+from zoopt.updates import SGD
+
+_STEPS = 100
+_SIDE = 16
+_RATE = 1e-9
+"""So small that a rule with a bound does not meet it."""
+
+
+class _Given(ZOEstimator):
+    """Returns coefficients that are known, one list a step, over and over."""
+
+    def __init__(self, coefficients: Sequence[Sequence[float]]) -> None:
+        super().__init__(1.0, "rademacher", "inplace")
+        self._coefficients, self._taken = coefficients, 0
+        self.n = len(coefficients[0])
+
+    def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
+        """The next of them, along fresh directions."""
+        given = self._coefficients[self._taken % len(self._coefficients)]
+        self._taken += 1
+        return GradientEstimate(tuple(seeds), tuple(given), (0.0,))
+
+
+def reach(rule: UpdateRule, coefficients: Sequence[Sequence[float]]) -> float:
+    """‖Σ Δθ‖ of the rule ÷ that of SGD, at the same learning rate and along the same estimates.
+
+    Args:
+        rule: a fresh one.
+        coefficients: of some estimates, as long as each other.
+
+    Example:
+        >>> from zoopt.updates import Adam
+        >>> round(reach(Adam(beta1=0.0), [[1e-3], [-1e-3]]))  # Adam divides by their size
+        1000
+    """
+    moved = []
+    for each in (rule, SGD()):
+        x = torch.nn.Parameter(torch.ones(_SIDE, _SIDE, dtype=torch.float64))
+        optimizer = ZOOptimizer([x], _RATE, _Given(coefficients), update=each)
+        for _ in range(_STEPS):
+            optimizer.step(lambda: 0.0)
+        moved.append(float((x.detach() - 1.0).norm()))
+    return moved[0] / moved[1]
