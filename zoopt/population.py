@@ -22,6 +22,7 @@ class Population:
 
     Attributes:
         size: K.
+        remade: elements of θ that the engine makes anew for every forward.
         rows: K · B as last declared, 0 before.
 
     Example:
@@ -34,8 +35,9 @@ class Population:
         [3.0, 3.0]
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, remade: int = 0) -> None:
         self.size = size
+        self.remade = remade
         self.rows = 0
 
     def declare(self, rows: int) -> None:

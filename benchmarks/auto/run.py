@@ -177,6 +177,11 @@ def table():
     return pd.concat([made, means.assign(seed="mean")], ignore_index=True)[list(made)]
 
 
+def shown():
+    """The table as Markdown."""
+    return pages.markdown(table())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=list(PARTS))
@@ -189,7 +194,7 @@ def main():
         return
     for seed, part in itertools.product(range(SEEDS), chosen.parts):
         run(part, seed)
-        (RESULTS / "auto.md").write_text(pages.markdown(table()), encoding="utf-8")
+        (RESULTS / "auto.md").write_text(shown(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -76,11 +76,17 @@ class BaseEngine(ABC):
 
 
 class OneByOne(BaseEngine):
-    """An engine that evaluates a probe after the other."""
+    """An engine that evaluates a probe after the other.
+
+    Attributes:
+        remade: elements of θ that it makes anew for every forward.
+    """
+
+    remade = 0
 
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
         """The losses, in order."""
-        alone = Population(1)
+        alone = Population(1, self.remade)
         return [self.probe(d, lambda: values(alone)[0]) for d in displacements]
 
     @abstractmethod

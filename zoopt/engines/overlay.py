@@ -48,6 +48,7 @@ class Overlay(OneByOne):
     ) -> None:
         super().__init__(slots, direction, model)
         self._by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
+        self.remade = sum(slot.tensor.numel() for slot in self._by_id.values())
         self._warned = False
 
     def probe(self, displacement: Displacement, loss: Losses) -> float:

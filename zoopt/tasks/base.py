@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from scipy.special import softmax
 from zoopt.combination import Combination
 from zoopt.metrics import Metric, Needs, Parts, for_each
 from zoopt.population import Population
+from zoopt.tasks.grouping import beginning, grouped
 
 Example = Mapping[str, Any]
 Scores = NDArray[Any]
@@ -39,7 +41,7 @@ class Task(ABC):
         dev: examples that choose the best checkpoint.
         test: examples that only the report looks at.
         target: the column that holds the reference.
-        batch_size: rows in one forward; most tasks have one an example.
+        batch_size: rows in one forward at most; most tasks have one an example.
     """
 
     gives: str = "values"
@@ -53,6 +55,9 @@ class Task(ABC):
 
     metric: str = ""
     """The objective that the task is usually reported by; empty where there is none."""
+
+    padding_costs: bool = True
+    """Whether a forward takes as long as it has tokens: not where it decodes one after another."""
 
     def __init__(
         self,
@@ -169,10 +174,11 @@ class Task(ABC):
     ) -> Scores:
         """What each of K probes says of the examples, shape (K, N, …); see :meth:`predict`."""
         rows = [row for example in examples for row in self.rows(example)]
-        order = sorted(range(len(rows)), key=lambda i: self.length(rows[i]))
+        lengths = [self.length(row) for row in rows]
+        order = sorted(range(len(rows)), key=lengths.__getitem__)
         columns: dict[int, Scores] = {}
-        for start in range(0, len(order), self.batch_size):
-            part = order[start : start + self.batch_size]
+        for group in self._groups(model, [lengths[i] for i in order], population):
+            part = order[group]
             population.declare(len(part) * population.size)
             with torch.no_grad():
                 out = self.forward(model, [rows[i] for i in part] * population.size)
@@ -180,11 +186,20 @@ class Task(ABC):
             for i, column in zip(part, said, strict=True):
                 columns[i] = column
             if advance is not None:
-                before, after = (n * len(examples) // len(rows) for n in (start, len(columns)))
+                ends = group.start, group.stop
+                before, after = (n * len(examples) // len(rows) for n in ends)
                 advance(after - before)
         if not columns:
             return np.zeros((population.size, 0))
         return self.joined(np.stack([columns[i] for i in range(len(rows))], axis=1), examples)
+
+    def _groups(
+        self, model: torch.nn.Module, lengths: Sequence[int], population: Population
+    ) -> list[slice]:
+        begun = math.inf
+        if self.padding_costs and any(lengths):
+            begun = beginning(model, population.remade) / population.size
+        return grouped(lengths, self.batch_size, begun)
 
 
 def held(examples: Iterable[Any]) -> Sequence[Any]:

@@ -38,6 +38,7 @@ class Generation(Task):
 
     gives = "texts"
     loads = "AutoModelForCausalLM"
+    padding_costs = False
 
     def __init__(
         self,
