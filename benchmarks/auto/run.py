@@ -124,62 +124,82 @@ def keep(path, row):
 
 
 def run(part, seed):
-    """Runs what is missing of a part and a seed, and tests what was found against the best."""
+    """Runs what is missing of a part and a seed."""
     for point in (AUTO, *GRID):
         if (part, *point, seed) not in lines(TRIALS):
             keep(TRIALS, trial(part, *point, seed, folder_of(part, *point, seed)))
-    for point, key in ((UNTUNED, 0), (AUTO, seed), (best_of_grid(part, seed), seed)):
-        if (part, *point, key) not in lines(TESTS):
-            keep(TESTS, tested(part, *point, key))
 
 
-def best_of_grid(part, seed):
-    """The point that is best on the development sentences."""
+def test(part):
+    """Asks the test sentences about the untuned model, what was found, and the grid's best."""
+    chosen = [(*point, seed) for point in (AUTO, best_of_grid(part)) for seed in range(SEEDS)]
+    for key in ((*UNTUNED, 0), *chosen):
+        if (part, *key) not in lines(TESTS):
+            keep(TESTS, tested(part, *key))
+
+
+def best_of_grid(part):
+    """The point that is best on the development sentences, on average over the seeds."""
     done = lines(TRIALS)
-    return min(GRID, key=lambda point: done[(part, *point, seed)]["dev"])
+    return min(GRID, key=lambda point: sum(done[part, *point, s]["dev"] for s in range(SEEDS)))
+
+
+def complete(part):
+    """Whether all is there that the part's rows of the table are made of."""
+    trials, tests = lines(TRIALS), lines(TESTS)
+    seeds = range(SEEDS)
+    if not all((part, *point, seed) in trials for point in (AUTO, *GRID) for seed in seeds):
+        return False
+    chosen = (AUTO, best_of_grid(part))
+    return all((part, *point, seed) in tests for point in chosen for seed in seeds)
 
 
 def table():
-    """For each part and seed that is complete: the best of the grid, and what was found."""
+    """For each part that is complete and each seed: the best point of the grid, and what was found.
+
+    "luckiest" is the best of the 12 on the development sentences with that very seed.
+    """
     trials, tests = lines(TRIALS), lines(TESTS)
     rows = []
-    for part, seed in itertools.product(PARTS, range(SEEDS)):
-        if not all((part, *point, seed) in trials for point in (AUTO, *GRID)):
-            continue
-        best = best_of_grid(part, seed)
-        keys = [(part, *point, seed) for point in (best, AUTO)]
-        if not all(key in tests for key in keys):
-            continue
-        untuned = tests[(part, *UNTUNED, 0)]["loss"]
-        gains = [untuned - tests[key]["loss"] for key in keys]
-        found = trials[keys[1]]
-        spent = sum(trials[(part, *point, seed)]["forwards"] for point in GRID)
+    for part, seed in itertools.product(filter(complete, PARTS), range(SEEDS)):
+        best, untuned = best_of_grid(part), tests[part, *UNTUNED, 0]["loss"]
+        grid = [trials[part, *point, seed] for point in GRID]
+        found = trials[part, *AUTO, seed]
         rows.append(
             {
                 "parameters": part,
                 "seed": str(seed),
                 "grid's eps": best[0],
                 "grid's lr": best[1],
-                "grid's gain": gains[0],
                 "auto's eps": found["found_eps"],
                 "auto's lr": found["found_lr"],
-                "auto's gain": gains[1],
-                "share of the gain": gains[1] / gains[0],
-                "share of the forwards": found["forwards"] / spent,
+                "grid's gain": untuned - tests[part, *best, seed]["loss"],
+                "auto's gain": untuned - tests[part, *AUTO, seed]["loss"],
+                "grid's dev": trials[part, *best, seed]["dev"],
+                "luckiest dev": min(row["dev"] for row in grid),
+                "auto's dev": found["dev"],
+                "forwards": found["forwards"] / sum(row["forwards"] for row in grid),
             }
         )
     made = pd.DataFrame(rows)
     if made.empty:
         return made
-    numbers = ["grid's gain", "auto's gain", "share of the forwards"]
-    means = made.groupby("parameters", sort=False)[numbers].mean().reset_index()
-    means["share of the gain"] = means["auto's gain"] / means["grid's gain"]
-    return pd.concat([made, means.assign(seed="mean")], ignore_index=True)[list(made)]
+    means = made.groupby("parameters", sort=False).mean(numeric_only=True).reset_index()
+    means = means.drop(columns=["auto's eps", "auto's lr"]).assign(seed="mean")
+    both = pd.concat([made, means], ignore_index=True)[list(made)]
+    share = (both["auto's gain"] / both["grid's gain"]).where(both["grid's gain"] > 0)
+    both.insert(list(both).index("auto's gain") + 1, "share of the gain", share)
+    return both.rename(columns={"forwards": "share of the forwards"})
+
+
+_SCORES = ("grid's gain", "auto's gain", "grid's dev", "luckiest dev", "auto's dev")
+_SHARES = ("share of the gain", "share of the forwards")
+FORMATS = dict.fromkeys(_SCORES, ".3f") | dict.fromkeys(_SHARES, ".2f")
 
 
 def shown():
     """The table as Markdown."""
-    return pages.markdown(table())
+    return pages.markdown(table(), FORMATS)
 
 
 def main():
@@ -192,8 +212,10 @@ def main():
             with tempfile.TemporaryDirectory() as folder:
                 print(trial(part, eps, lr, 0, Path(folder) / "run", steps=2, dev=4))
         return
-    for seed, part in itertools.product(range(SEEDS), chosen.parts):
-        run(part, seed)
+    for part in chosen.parts:
+        for seed in range(SEEDS):
+            run(part, seed)
+        test(part)
         (RESULTS / "auto.md").write_text(shown(), encoding="utf-8")
 
 
