@@ -43,11 +43,11 @@ bench-functions: $(VENV)/bench.stamp ## compare optimizers on functions and smal
 bench-bbob: $(VENV)/bench.stamp ## compare optimizers on COCO's functions, a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run
 
-bench-finetune: $(VENV)/bench.stamp ## compare ways to teach a language model, two hours on two cores
+bench-finetune: $(VENV)/bench.stamp ## compare ways to teach a language model, four hours on two cores
 	$(BIN)/python examples/fetch.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run
 
-bench-auto: $(VENV)/bench.stamp ## compare rates that a run finds itself with a grid, two hours
+bench-auto: $(VENV)/bench.stamp ## compare rates that a run finds itself with a grid, two to four hours
 	$(BIN)/python examples/fetch.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.auto.run
 

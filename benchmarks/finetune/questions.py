@@ -1,7 +1,7 @@
 """What the model is asked: two questions about movie reviews, and the sentences for each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -70,14 +70,14 @@ class Scale:
         read: the sentences of a split: dicts with text, label and rating.
         budget: forward passes of ``BATCH`` sentences that a trial may take.
         seeds: trials that count.
-        limit: sentences of a split that are used; all if None.
+        sizes: sentences of a split that are used; all of one that is not named.
     """
 
     load: Callable
     read: Callable
     budget: int
     seeds: int
-    limit: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def splits(self):
@@ -87,11 +87,13 @@ class Scale:
         return {
             split: [
                 {**row, "band": BANDS[int(np.searchsorted(cuts, row["rating"], side="right"))]}
-                for row in rows[: self.limit]
+                for row in rows[: self.sizes.get(split)]
             ]
             for split, rows in found.items()
         }
 
 
-FULL = Scale(models.smollm2, models.examples, budget=192, seeds=3)
-TOY = Scale(toy.load, toy.examples, budget=48, seeds=1, limit=32)
+FULL = Scale(models.smollm2, models.examples, budget=192, seeds=3, sizes={"dev": 200, "test": 1000})
+TOY = Scale(
+    toy.load, toy.examples, budget=48, seeds=1, sizes=dict.fromkeys(("train", "dev", "test"), 32)
+)

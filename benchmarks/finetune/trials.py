@@ -10,7 +10,7 @@ from benchmarks.finetune.tuned import MARKS, TUNED, Run
 from benchmarks.finetune.untuned import UNTUNED
 from zoopt.bench.results import TUNING_SEED
 
-SEARCHED = 1 / 2
+SEARCHED = 1 / 3
 """Share of the budget that each rate is tried for when the best is looked for."""
 
 MEASURED = 2

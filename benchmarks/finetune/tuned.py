@@ -28,7 +28,7 @@ DIMENSIONS = 32
 FIXED = 32
 """Training sentences that searches compare their candidates on, as many as in BBT."""
 
-MARKS = (1 / 6, 1 / 3, 2 / 3)
+MARKS = (1 / 3, 2 / 3)
 """Shares of the budget at which the development sentences are scored, besides its end."""
 
 
