@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks import pages
-from benchmarks.step_cost import batched, kernel, steps, targets
+from benchmarks.step_cost import batched, forwards, kernel, steps, targets
 from benchmarks.step_cost.methods import FLOOR, PUBLISHED
 from benchmarks.step_cost.results import Results
 
@@ -19,6 +19,7 @@ def tables(found: Results) -> dict[str, str]:
         "targets": pages.markdown(targets.table(found), {"found": ".2f"}),
         "step-cost": _steps(found) + "\n" + _overview(found),
         "kernel": _kernel(found),
+        "forwards": _forwards(found),
         "batched": _batched(found),
     }
 
@@ -66,16 +67,27 @@ def _overview(found):
 
 def _kernel(found):
     rows = found.of(kernel.KERNEL).rows
+    names = {"case": "θ", "method": "operation", "ratio": f"÷ {kernel.FLOOR}"}
+    return _ratios(rows, names, "ms", 1e3, ".1f")
+
+
+def _forwards(found):
+    rows = found.of(forwards.FORWARDS).rows
+    return _ratios(rows, {"case": "what", "method": "how", "ratio": "÷ first"}, "s", 1.0, ".2f")
+
+
+def _ratios(rows, names, unit, scale, form):
+    """Times and ratios with their quartiles, a configuration a row."""
     table = pd.DataFrame(
         {
-            "θ": rows["case"],
-            "operation": rows["method"],
-            "ms": rows["seconds"] * 1e3,
-            f"÷ {kernel.FLOOR}": rows["ratio"],
+            names["case"]: rows["case"],
+            names["method"]: rows["method"],
+            unit: rows["seconds"] * scale,
+            names["ratio"]: rows["ratio"],
             "quartiles": _spread(rows, "ratio"),
         }
     )
-    return pages.markdown(table, {"ms": ".1f", f"÷ {kernel.FLOOR}": ".2f"})
+    return pages.markdown(table, {unit: form, names["ratio"]: ".2f"})
 
 
 def _batched(found):

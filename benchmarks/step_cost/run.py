@@ -11,6 +11,7 @@ import torch
 from benchmarks import machine, pages
 from benchmarks.step_cost import report
 from benchmarks.step_cost.batched import BATCHED, prefill
+from benchmarks.step_cost.forwards import FORWARDS
 from benchmarks.step_cost.kernel import KERNEL, ONE_TENSOR
 from benchmarks.step_cost.methods import COMPARED
 from benchmarks.step_cost.results import Results
@@ -18,7 +19,7 @@ from benchmarks.step_cost.steps import HEADLINE, STEPS
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "performance.md"
-CASES = STEPS | KERNEL | BATCHED
+CASES = STEPS | KERNEL | FORWARDS | BATCHED
 QUICK = {
     HEADLINE: STEPS[HEADLINE]._replace(methods=COMPARED),
     ONE_TENSOR: KERNEL[ONE_TENSOR],
