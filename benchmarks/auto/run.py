@@ -18,6 +18,7 @@ from benchmarks import models, pages
 from benchmarks.models import examples
 from zoopt.probing import evaluation_mode
 from zoopt.tasks import TaskObjective
+from zoopt.tuning.folder import Metrics
 
 RESULTS = Path(__file__).parent / "results"
 TRIALS, TESTS = RESULTS / "trials.jsonl", RESULTS / "tests.jsonl"
@@ -97,15 +98,18 @@ def folder_of(part, eps, lr, seed):
 def tested(part, eps, lr, seed):
     """Cross-entropy on the test sentences after a run, or untuned, as its line of tests.jsonl."""
     model, tokenizer, _ = PARTS[part]()
+    task, dev = task_of(tokenizer, []), None
     if (eps, lr) != UNTUNED:
         folder = folder_of(part, eps, lr, seed)
         if not folder.exists():  # the cache was cleared
             trial(part, eps, lr, seed, folder)
         zoopt.replay(model, folder, step="best")
-    objective = TaskObjective(task_of(tokenizer, []), zoopt.get_objective("cross_entropy"))
+        evaluations = Metrics(folder / "metrics.jsonl", STEPS).evaluations
+        dev = min(evaluations.values())
+    objective = TaskObjective(task, zoopt.get_objective("cross_entropy"))
     with evaluation_mode(model):
         loss = objective.value(model, examples("test"))
-    return {"part": part, "eps": eps, "lr": lr, "seed": seed, "loss": loss}
+    return {"part": part, "eps": eps, "lr": lr, "seed": seed, "loss": loss, "dev": dev}
 
 
 def lines(path):
@@ -175,9 +179,9 @@ def table():
                 "auto's lr": found["found_lr"],
                 "grid's gain": untuned - tests[part, *best, seed]["loss"],
                 "auto's gain": untuned - tests[part, *AUTO, seed]["loss"],
-                "grid's dev": trials[part, *best, seed]["dev"],
+                "grid's dev": tests[part, *best, seed]["dev"],
                 "luckiest dev": min(row["dev"] for row in grid),
-                "auto's dev": found["dev"],
+                "auto's dev": tests[part, *AUTO, seed]["dev"],
                 "forwards": found["forwards"] / sum(row["forwards"] for row in grid),
             }
         )
