@@ -106,6 +106,18 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         RunFiles.read(tmp_path)
 
 
+@pytest.mark.parametrize("line", ['{"step": 1, "val', "7", '{"value": 0.5}'])
+def test_damaged_metrics_are_named_and_a_torn_last_line_is_left_out(tmp_path, line):
+    tuned(tmp_path, steps=1)
+    metrics = tmp_path / "metrics.jsonl"
+    whole = metrics.read_text()
+    metrics.write_text(whole + line)
+    assert account(RunFiles.read(tmp_path))["stopped"] == "steps (1)"
+    metrics.write_text(line + "\n" + whole)
+    with pytest.raises(zoopt.TrajectoryError, match=r"line 1 of \S+metrics\.jsonl is damaged"):
+        RunFiles.read(tmp_path)
+
+
 def test_runs_with_the_same_settings_do_not_differ(tmp_path):
     tuned(tmp_path / "a")
     tuned(tmp_path / "b")

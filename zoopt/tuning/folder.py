@@ -36,6 +36,7 @@ class RunFolder:
 
     Raises:
         ValueError: the folder has a run with another configuration; the message has the difference.
+        TrajectoryError: its log or its metrics are damaged.
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
@@ -170,9 +171,29 @@ class Metrics:
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of ``metrics.jsonl``. Writes nothing."""
+    """The whole lines of ``metrics.jsonl``, without a torn last one. Writes nothing.
+
+    Raises:
+        TrajectoryError: a line before that is damaged.
+    """
     text = path.read_bytes()
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+    whole = text[: text.rfind(b"\n") + 1].split(b"\n")[:-1]
+    return [_entry(line, number, path) for number, line in enumerate(whole, start=1)]
+
+
+def _entry(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    try:
+        entry: Any = json.loads(line)
+        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+            raise ValueError("it is no object with a step")
+    except ValueError as error:
+        raise trajectory.TrajectoryError(
+            f"line {number} of {path} is damaged ({error}). No step is lost, since the log has "
+            "them all: take this line out, and snapshot*.safetensors out of the same folder. "
+            "Started again with the base model, the run repeats its log and makes the evaluation "
+            "again that the line may have been of."
+        ) from None
+    return entry
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
