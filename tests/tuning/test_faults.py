@@ -136,7 +136,7 @@ def killed_in_an_evaluation(case):
     real = checkpoint.save
 
     def save(path, optimizer, facts, state=True):
-        if state and optimizer.steps == 4:
+        if state and optimizer.steps == 2:
             case.copy_as_killed()
         real(path, optimizer, facts, state)
 

@@ -17,6 +17,7 @@ import yaml
 from zoopt import checkpoint, trajectory
 from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Scores
+from zoopt.tuning.guard import WINDOW
 
 try:
     import fcntl
@@ -82,11 +83,24 @@ class RunFolder:
         """Takes up a log that was written meanwhile."""
         self.log = trajectory.read(self.trajectory)
 
-    def keep_snapshot(self, optimizer: ZOOptimizer) -> None:
-        """Writes what the run goes on from, and keeps the one before, should it have to go back."""
+    def keep_snapshot(self, optimizer: ZOOptimizer, sound: int, last: bool) -> None:
+        """Writes what the run goes on from, unless the log leads there from one a few steps ago.
+
+        One that is sound is kept beside it, and not replaced by one that is not: a run that has to
+        go back finds weights from before it got worse, however often it is evaluated.
+
+        Args:
+            optimizer: the run's.
+            sound: the last step that was certainly sound; see :attr:`Guard.sound`.
+            last: whether this is the end.
+        """
+        held = checkpoint.step_of(self.snapshot, -1)
+        keeps = 0 <= held <= sound
+        if not (keeps or last) and held >= 0 and optimizer.steps < held + 2 * WINDOW:
+            return
         new = self.path / "snapshot.new.safetensors"
         checkpoint.save(new, optimizer, {})
-        if self.snapshot.exists():
+        if keeps:
             self.snapshot.replace(self.earlier)
         new.replace(self.snapshot)
 

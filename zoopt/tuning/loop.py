@@ -258,7 +258,7 @@ class Tuner:
         if self._is_best(entry["dev"]):
             checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
         self.log.sync()  # a snapshot must not outlive the steps that led to it
-        self.folder.keep_snapshot(self.optimizer)
+        self.folder.keep_snapshot(self.optimizer, self.guard.sound, step == self.settings.steps)
         self.folder.metrics.append(entry)
         self.console.evaluated(entry, self.metric)
         self.callbacks.on_evaluation(entry, step)
