@@ -19,6 +19,7 @@ CACHE = Path(os.environ.get("ZOOPT_CACHE") or "~/.cache/zoopt").expanduser()
 OPT_SHAPES = {  # hidden size, layers, heads
     "125m": (768, 12, 12),
     "1.3b": (2048, 24, 32),
+    "13b": (5120, 40, 40),
 }
 
 

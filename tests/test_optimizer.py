@@ -190,6 +190,16 @@ def test_tied_parameters_are_visited_once() -> None:
 
 
 @pytest.mark.parametrize(
+    "options", [{"lr": "auto"}, {"eps": "auto"}, {"params": {"*": {"lr": "auto"}}}]
+)
+def test_rates_to_be_searched_for_are_refused_with_who_searches(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"='auto': .* call zoopt\.tune\(\.\.\., \w+='auto'\)"):
+        ZOOptimizer(mlp(), **options)
+    with pytest.raises(ValueError, match=r"eps='auto' must be a positive number"):
+        zoopt.MeZO(eps="auto")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: torch.zeros(3), TypeError, r"given a tensor.*\[tensor\]"),

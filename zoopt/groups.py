@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,24 @@ Groups = Sequence[Mapping[str, Any]]
 def each(groups: Groups, name: str) -> tuple[float, ...]:
     """An option of every group."""
     return tuple(float(group[name]) for group in groups)
+
+
+def number(name: str, value: Any) -> float:
+    """A group's rate or decay.
+
+    Raises:
+        ValueError: it is no number, or not a positive one (0 will do for all but ε).
+    """
+    if value == "auto":
+        raise ValueError(
+            f"{name}='auto': an optimizer sees no batches that it could search for rates with, as "
+            f"zoopt.tune does. Give a number, or call zoopt.tune(..., {name}='auto'), which also "
+            "writes what it found to auto.json in the run's folder"
+        )
+    found = float(value)
+    if not math.isfinite(found) or found < 0 or (name == "eps" and found == 0):
+        raise ValueError(f"{name}={found} must be a positive number")
+    return found
 
 
 def probed(groups: Groups, terms: Terms) -> Displacement:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, overload
@@ -157,9 +156,7 @@ class ZOOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; the tensors already there keep their place in θ, and so their z."""
         for name in ("lr", "eps", "weight_decay"):
-            value = float(param_group.get(name, self.defaults[name]))
-            if not math.isfinite(value) or value < 0 or (name == "eps" and value == 0):
-                raise ValueError(f"{name}={value} must be a positive number")
+            groups.number(name, param_group.get(name, self.defaults[name]))
         if self._ready:
             self.engine.settle()
             (param_group,) = groups_of([param_group], start=len(self.slots))

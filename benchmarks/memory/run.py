@@ -1,6 +1,7 @@
 """How much memory a step takes beside a forward pass; see README.md.
 
-`python -m benchmarks.memory.run` measures, and writes results/, the README's table and the page.
+`python -m benchmarks.memory.run` measures, and writes results/, the README's table and the page;
+with --render it writes the tables again from the committed results.
 """
 
 import argparse
@@ -15,10 +16,13 @@ import pandas as pd
 
 from benchmarks import batches, machine, models, pages
 from benchmarks.allocation import bytes_of, peak_during
+from benchmarks.memory import extrapolation
 from benchmarks.memory.methods import METHODS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+RESULTS = HERE / "results" / "memory.json"
+PAGE = ROOT / "docs" / "performance.md"
 FORWARD = next(iter(METHODS))
 
 
@@ -108,26 +112,49 @@ def papers():
     return pages.markdown(PAPER.assign(ratio=ratio), {"ratio": ".1f"})
 
 
+def tables(rows):
+    """The blocks of docs/performance.md, by name."""
+    missing = rows.dropna(subset="reason").drop(columns="bytes")
+    found = [of_all(rows), *([pages.markdown(missing)] if len(missing) else [])]
+    return {
+        "memory": "\n".join(found),
+        "memory-extrapolated": extrapolation.table(rows),
+        "memory-paper": papers(),
+    }
+
+
+def publish(rows):
+    """Writes results/memory.md, the README's table and the page's."""
+    made = tables(rows)
+    (HERE / "results" / "memory.md").write_text("\n".join(made.values()), encoding="utf-8")
+    pages.replace(ROOT / "README.md", "memory", of_one(rows[rows["model"] == DEMO]))
+    for block, text in made.items():
+        pages.replace(PAGE, block, text)
+
+
+def committed():
+    """The rows of the measurement that is in results/."""
+    return pd.DataFrame(json.loads(RESULTS.read_text(encoding="utf-8"))["rows"])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help=f"of {', '.join(MODELS)}; all without any")
-    chosen = parser.parse_args().models
-    unknown = set(chosen) - set(MODELS)
+    parser.add_argument("--render", action="store_true", help="measure nothing, write the tables")
+    chosen = parser.parse_args()
+    unknown = set(chosen.models) - set(MODELS)
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    rows = measured(chosen or MODELS)
-    missing = rows.dropna(subset="reason").drop(columns="bytes")
-    tables = [of_all(rows), *([pages.markdown(missing)] if len(missing) else [])]
-    print("\n".join(tables))
-    if chosen:
+    if chosen.render:
+        publish(committed())
+        return
+    rows = measured(chosen.models or MODELS)
+    print(of_all(rows))
+    if chosen.models:
         return
     data = {"machine": machine.facts(), "rows": json.loads(rows.to_json(orient="records"))}
-    (HERE / "results" / "memory.json").write_text(json.dumps(data, indent=1) + "\n")
-    text = "\n".join([*tables, papers()])
-    (HERE / "results" / "memory.md").write_text(text, encoding="utf-8")
-    pages.replace(ROOT / "README.md", "memory", of_one(rows[rows["model"] == DEMO]))
-    pages.replace(ROOT / "docs" / "performance.md", "memory", "\n".join(tables))
-    pages.replace(ROOT / "docs" / "performance.md", "memory-paper", papers())
+    RESULTS.write_text(json.dumps(data, indent=1) + "\n")
+    publish(rows)
 
 
 if __name__ == "__main__":

@@ -520,6 +520,15 @@ def test_what_would_go_wrong_in_silence_is_refused(args, more, said):
         trainer_module._refuse(trainer)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"lr": "auto"}, "no lr='auto': write"), ({"lr": 1, "eps": "auto"}, "lr=1 and no eps='auto'")],
+)
+def test_rates_are_refused_with_where_they_go(encoder, sentences, make_trainer, given, said):
+    with pytest.raises(TypeError, match=rf"{said}.* TrainingArguments\(learning_rate=1e-6\)"):
+        make_trainer(encoder, sentences, **given)
+
+
 def test_an_optimizer_of_gradients_is_refused(encoder, sentences, make_trainer):
     adam = torch.optim.AdamW(encoder.parameters())
     with pytest.raises(ValueError, match=r"AdamW, which needs gradients"):

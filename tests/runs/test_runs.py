@@ -93,6 +93,31 @@ def test_an_account_has_rollbacks_and_smaller_forwards(tmp_path):
     assert told["steps"] == "1 of 2"
 
 
+@pytest.mark.parametrize("objective", ["cross_entropy", "accuracy"])
+def test_an_account_has_the_search_for_rates(tmp_path, objective):
+    tuned(tmp_path, lr="auto", eps="auto", steps=9, objective=objective)
+    told = account(RunFiles.read(tmp_path))
+    found = json.loads((tmp_path / "auto.json").read_text())
+    assert told["rates found"].startswith(f"lr {found['lr']:g}, eps {found['eps']:g}, with ")
+    assert f" {found['forwards']:,} evaluations" in told["rates found"]
+    for eps in found["errors"]:
+        assert f" at {eps}" in told["why this eps"]
+    assert f"expected {found['measured']['expected']:.3g}" in told["why this lr"]
+    sign = -1 if objective == "accuracy" else 1
+    for lap in found["laps"]:
+        assert f"{sign * lap['score']:.4g} at lr {lap['lr']:g}" in told["why this lr"]
+    assert f"{sign * found['base']:.4g} before any step" in told["why this lr"]
+    assert (sign * found["base"]) > 0
+
+
+@pytest.mark.parametrize("given", ["lr", "eps"])
+def test_an_account_says_nothing_of_rates_that_were_given(tmp_path, given):
+    tuned(tmp_path, **{"lr": "auto", "eps": "auto", given: 0.01})
+    told = account(RunFiles.read(tmp_path))
+    assert f"why this {given}" not in told
+    assert len([what for what in told if what.startswith("why this")]) == 1
+
+
 def test_scores_from_which_a_run_went_back_do_not_count(tmp_path):
     tuned(tmp_path)
     run = RunFiles.read(tmp_path)
@@ -103,6 +128,18 @@ def test_scores_from_which_a_run_went_back_do_not_count(tmp_path):
 
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(zoopt.TrajectoryError, match="is it the folder of a run"):
+        RunFiles.read(tmp_path)
+
+
+@pytest.mark.parametrize("line", ['{"step": 1, "val', "7", '{"value": 0.5}'])
+def test_damaged_metrics_are_named_and_a_torn_last_line_is_left_out(tmp_path, line):
+    tuned(tmp_path, steps=1)
+    metrics = tmp_path / "metrics.jsonl"
+    whole = metrics.read_text()
+    metrics.write_text(whole + line)
+    assert account(RunFiles.read(tmp_path))["stopped"] == "steps (1)"
+    metrics.write_text(line + "\n" + whole)
+    with pytest.raises(zoopt.TrajectoryError, match=r"line 1 of \S+metrics\.jsonl is damaged"):
         RunFiles.read(tmp_path)
 
 

@@ -12,9 +12,10 @@ import torch
 import zoopt
 from zoopt import trajectory
 from zoopt.seeds import direction_seeds
-from zoopt.tuning.race import APART, race
+from zoopt.tuning.race import APART, length_of, race
 from zoopt.tuning.rehearsal import reach
 from zoopt.tuning.slopes import LADDER, Ladder, Slopes, best_rate
+from zoopt.tuning.stepping import Stepper
 from zoopt.updates import SGD, Adam, Momentum, Projected
 
 
@@ -275,6 +276,111 @@ def test_an_interrupted_search_goes_on_where_it_was(blobs, settings, tmp_path, f
     for name in ("auto.json", "trajectory.jsonl"):
         texts = [(tmp_path / part / name).read_text() for part in ("parts", "whole")]
         assert texts[0] == texts[1]
+
+
+class Tight(zoopt.HeadClassification):
+    """A task of whose forwards those of more than four rows fail, from the n-th one on."""
+
+    def forward(self, model, examples):
+        self.made += 1
+        if self.made >= self.fails and len(examples) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(model, examples)
+
+
+@pytest.mark.parametrize("fails", [20, 110, 150])
+def test_a_search_goes_on_with_smaller_forwards(blobs, settings, tmp_path, fails):
+    """Memory runs out in a ladder, at the chosen scale, or in a trial."""
+    settings |= {"lr": "auto", "eps": "auto", "steps": 40}
+    plenty, task = blobs()
+    zoopt.tune(plenty, task=task, run_dir=tmp_path / "plenty", **settings)
+    model, task = blobs()
+    task.__class__, task.made, task.fails, task.batch_size = Tight, 0, fails, 8
+    zoopt.tune(model, task=task, run_dir=tmp_path / "tight", **settings)
+    noted = (tmp_path / "tight" / "metrics.jsonl").read_text()
+    assert noted.count('{"step": 0, "forward_size": 4}\n') == 1
+    torch.testing.assert_close(weights(model), weights(plenty), rtol=1e-2, atol=1e-3)
+    base, _ = blobs()
+    zoopt.replay(base, tmp_path / "tight", step="best")
+    assert torch.equal(weights(base), weights(model))
+
+
+def test_an_interrupted_search_keeps_its_smaller_forwards(blobs, settings, tmp_path):
+    settings |= {"lr": "auto", "eps": "auto", "steps": 40}
+    model, task = blobs()
+    task.__class__, task.made, task.fails, task.batch_size = Tight, 0, 30, 8
+    forward = task.forward
+
+    def interrupted(model, examples):
+        if task.made == 60:
+            raise KeyboardInterrupt
+        return forward(model, examples)
+
+    task.forward = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
+    model, task = blobs()
+    task.__class__, task.made, task.fails, task.batch_size = Tight, 0, 1, 8
+    zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
+    assert (tmp_path / "metrics.jsonl").read_text().count("forward_size") == 1
+
+
+@pytest.mark.parametrize("end", [1, 10, 13])
+def test_a_callback_ends_a_run_among_steps_that_it_takes_over(blobs, settings, tmp_path, end):
+    """Told of one step after the other, it is asked after each whether to go on."""
+
+    class Ends(zoopt.Callback):
+        def __init__(self):
+            self.told = []
+
+        def on_step(self, metrics, step):
+            self.told.append((step, metrics["value"]))
+
+        def on_evaluation(self, metrics, step):
+            self.told.append((step, metrics["dev"]))
+
+        def stop(self):
+            return {"enough": end} if self.told[-1][0] == end and not resumed else {}
+
+    settings |= {"lr": "auto", "steps": 40}  # of which 13 are a trial's
+    whole, task = blobs()
+    resumed, told = True, [Ends(), Ends()]
+    zoopt.tune(whole, task=task, run_dir=tmp_path / "whole", callbacks=[told[0]], **settings)
+    for resumed in (False, True):
+        model, task = blobs()
+        asked = {"task": task, "run_dir": tmp_path / "parts", "callbacks": [told[1]]}
+        result = zoopt.tune(model, **asked, **settings)
+        if not resumed:
+            assert (result.stop, result.steps) == ({"enough": end}, end)
+            assert len(trajectory.read(tmp_path / "parts" / "trajectory.jsonl").records) == end
+    assert torch.equal(weights(model), weights(whole))
+    assert told[1].told == told[0].told
+    logs = [(tmp_path / part / "trajectory.jsonl").read_text() for part in ("parts", "whole")]
+    assert logs[0] == logs[1]
+    assert forwards(tmp_path / "parts") == forwards(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("steps", [3, 8])
+def test_a_search_counts_the_batches_that_judge_its_trials(
+    blobs, settings, tmp_path, monkeypatch, steps
+):
+    """A run of few steps has few batches, so fewer are evaluated."""
+    judged = []
+    score = Stepper.score
+
+    def counted(stepper, examples):
+        if len(examples) % settings["batch_size"] == 0:  # not the 30 development examples
+            judged.append(len(examples) // settings["batch_size"])
+        return score(stepper, examples)
+
+    monkeypatch.setattr(Stepper, "score", counted)
+    model, task = blobs()
+    zoopt.tune(model, task=task, run_dir=tmp_path, **settings | {"lr": "auto", "steps": steps})
+    choice = json.loads((tmp_path / "auto.json").read_text())
+    assert judged == [min(7, steps)] * (1 + len(choice["laps"]))
+    slopes = 3 * 10 + 2 * 2
+    trials = 2 * length_of(steps) * (len(choice["laps"]) - 1)
+    assert choice["forwards"] == slopes + trials + sum(judged)
 
 
 def forwards(run_dir):

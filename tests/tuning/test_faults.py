@@ -136,7 +136,7 @@ def killed_in_an_evaluation(case):
     real = checkpoint.save
 
     def save(path, optimizer, facts, state=True):
-        if state and optimizer.steps == 4:
+        if state and optimizer.steps == 2:
             case.copy_as_killed()
         real(path, optimizer, facts, state)
 
@@ -151,6 +151,23 @@ def torn_last_line(case):
     for name in ("trajectory.jsonl", "metrics.jsonl"):
         path = case.folder / name
         path.write_bytes(path.read_bytes()[:-25])
+
+
+def damaged_metrics(case):
+    """A line of an evaluation is overwritten; what the error says to do is done."""
+    killed_in_a_probe(case)
+    path = case.folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    place = next(n for n, line in enumerate(lines) if b'"step": 2, "dev"' in line)
+    lines[place] = bytes(len(lines[place]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+    said = rf"line {place + 1} of \S+metrics.jsonl is damaged .* take this line out, and snapshot"
+    with pytest.raises(zoopt.TrajectoryError, match=said):
+        case.start()
+    assert path.read_bytes() == b"".join(lines)
+    path.write_bytes(b"".join(lines[:place] + lines[place + 1 :]))
+    for snapshot in case.folder.glob("snapshot*.safetensors"):
+        snapshot.unlink()
 
 
 def power_cut(case):
@@ -259,6 +276,7 @@ FAULTS = {
     "SIGKILL between log and update": killed_between_log_and_update,
     "SIGKILL in an evaluation": killed_in_an_evaluation,
     "torn last line": torn_last_line,
+    "damaged line within the metrics": damaged_metrics,
     "power cut": power_cut,
     "full disk at the log": full_disk_at_the_log,
     "full disk at a checkpoint": full_disk_at_a_checkpoint,

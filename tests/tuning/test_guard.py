@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import zoopt
-from zoopt import trajectory
+from zoopt import checkpoint, trajectory
 from zoopt.interfaces import GradientEstimate
 from zoopt.tuning.fitting import Fitting
 from zoopt.tuning.guard import WINDOW, Guard
 from zoopt.tuning.making import make_optimizer
+from zoopt.tuning.rollbacks import Rollbacks
 from zoopt.tuning.settings import settings_from
 from zoopt.tuning.stepping import Stepper
 
@@ -40,6 +41,20 @@ def watched(losses, clip=10.0):
 def test_a_run_is_lost_where_it_is_far_worse_than_at_the_start(later, lost):
     start = [0.9, 1.0, 1.1] * 4
     assert bool(watched([*start, *later]).trouble()) is lost
+
+
+@pytest.mark.parametrize(
+    ("later", "sound"),
+    [
+        ([], 0),
+        ([1.0] * 38, 30),  # two windows back
+        ([1.0] * 18 + [1.0 + 0.02 * k for k in range(40)], 32),  # where it began to grow
+        ([3.0] * 38, 6),
+    ],
+)
+def test_what_is_sound_is_from_before_the_run_got_worse(later, sound):
+    start = [0.9, 1.0, 1.1] * 4
+    assert watched([*start, *later]).sound == sound
 
 
 def test_maximized_objectives_are_judged_by_what_is_minimized():
@@ -97,18 +112,22 @@ def test_a_spike_moves_theta_no_further_than_its_bound(blobs, settings, tmp_path
     assert torch.equal(weights(again), tuned)
 
 
-def diverging(run_dir, steps, **settings):
-    """Of θ²/2 in one dimension: at η = 2.1 a step multiplies θ by −1.1, at 1.05 by −0.05."""
+def diverging(run_dir, steps, lr=2.1, plateau=math.inf, **settings):
+    """Of θ²/2 in one dimension: at η = 2.1 a step multiplies θ by −1.1, at 1.05 by −0.05.
+
+    Beyond the plateau, on which there is no slope, no rate leads back.
+    """
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(model.weight)
     result = zoopt.tune(
         model,
         train=[0],
         objective=zoopt.metric(
-            lambda model, batch: float(model.weight.detach() ** 2) / 2, higher_is_better=False
+            lambda model, batch: min(float(model.weight.detach() ** 2) / 2, plateau),
+            higher_is_better=False,
         ),
         direction="rademacher",
-        lr=2.1,
+        lr=lr,
         eps=1e-2,
         steps=steps,
         schedule="constant",
@@ -139,6 +158,55 @@ def test_a_run_that_diverges_goes_back_and_ends_well(tmp_path):
     assert torch.equal(base.weight, model.weight)
     lines = (tmp_path / "kept" / "metrics.jsonl").read_text().splitlines()
     assert sum("rollback" in json.loads(line) for line in lines) == 1
+
+
+@pytest.mark.parametrize("eval_every", [1, 3, 10])
+@pytest.mark.parametrize("lr", [2.1, 2.02])
+def test_a_run_goes_back_to_weights_from_before_it_diverged(tmp_path, lr, eval_every):
+    """Scores would tell these evaluations apart, and there are no development examples."""
+    plateau = 8.0 if lr == 2.1 else 2.0
+    model, result, log = diverging(tmp_path, 120, lr, plateau, eval_every=eval_every)
+    assert result.stop == {"steps": 120}
+    (rollback,) = log.rollbacks
+    assert (lr - 1) ** (2 * rollback.to) / 2 < plateau / 2
+    assert float(model.weight.detach()) ** 2 < 1e-6
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_after_going_back_the_best_weights_are_none_that_do_not_count(tmp_path, steps):
+    """Without scores the best are the last that were evaluated."""
+
+    class Ends(zoopt.Callback):
+        def stop(self):
+            log = trajectory.read(tmp_path / "trajectory.jsonl")
+            made = len(log.records) - log.rollbacks[-1].to if log.rollbacks else -1
+            return {"test": made} if made == steps else {}
+
+    model, result, log = diverging(tmp_path, 120, 2.02, 2.0, eval_every=2, callbacks=[Ends()])
+    (rollback,) = log.rollbacks
+    assert rollback.to % 2, "an evaluation there would be another case"
+    assert result.best_step == len(log.records) // 2 * 2
+    base = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(base.weight)
+    zoopt.replay(base, tmp_path, step="best")
+    assert torch.equal(base.weight, model.weight)
+
+
+def test_snapshots_of_a_run_that_learns_keep_close_to_it(blobs, settings, tmp_path):
+    """A run of many evaluations goes on from near its end, and back to what was sound."""
+    held = []
+
+    def on_step(metrics, step):
+        names = ("snapshot.safetensors", "snapshot.earlier.safetensors")
+        held.append([step, *(checkpoint.step_of(tmp_path / name, -1) for name in names)])
+
+    model, task = blobs()
+    settings |= {"eval_every": 2, "steps": 90}
+    zoopt.tune(model, task=task, run_dir=tmp_path, callbacks=[on_step], **settings)
+    assert all(step - latest <= 2 * WINDOW + 2 for step, latest, _ in held)
+    assert all(earlier <= step - 2 * WINDOW for step, _, earlier in held if step > 2 * WINDOW)
+    assert all(step - earlier <= 4 * WINDOW + 4 for step, _, earlier in held[4:])
+    assert checkpoint.step_of(tmp_path / "snapshot.safetensors", -1) == 90
 
 
 def test_a_number_that_is_not_finite_takes_the_run_back(blobs, settings, tmp_path):
@@ -211,18 +279,44 @@ def test_a_run_interrupted_after_going_back_ends_as_the_uninterrupted_one(
     assert torch.equal(ends[0][0], ends[1][0])
 
 
-def test_a_run_killed_at_a_step_that_diverged_goes_back_as_the_uninterrupted_one(tmp_path):
+@pytest.mark.parametrize("eval_every", [1, 50])
+def test_a_run_killed_at_a_step_that_diverged_goes_back_as_the_uninterrupted_one(
+    tmp_path, eval_every
+):
     class Kill(zoopt.Callback):
         def on_step(self, metrics, step):
             if step == at and metrics["lr"] == 2.1:
                 raise RuntimeError("killed")
 
-    *_, log = diverging(tmp_path / "whole", 45)
+    *_, log = diverging(tmp_path / "whole", 45, eval_every=eval_every)
     at = log.rollbacks[0].at
     with pytest.raises(RuntimeError, match="killed"):
-        diverging(tmp_path / "killed", 45, callbacks=[Kill()])
+        diverging(tmp_path / "killed", 45, callbacks=[Kill()], eval_every=eval_every)
+    *_, resumed = diverging(tmp_path / "killed", 45, eval_every=eval_every)
+    assert resumed == log
+
+
+def test_forwards_of_steps_that_do_not_count_are_counted_also_after_a_kill(tmp_path, monkeypatch):
+    """Killed right after it went back, a run that goes on knows what it has spent."""
+
+    def last(folder):
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return [line["forwards"] for line in lines if "value" in line][-1]
+
+    *_, log = diverging(tmp_path / "whole", 45)
+    (rollback,) = log.rollbacks
+    assert last(tmp_path / "whole") == 2 + 2 * (45 + rollback.at - rollback.to)
+
+    def killed(rollbacks):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rollbacks, "_rebuild_with_best", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            diverging(tmp_path / "killed", 45)
     *_, resumed = diverging(tmp_path / "killed", 45)
     assert resumed == log
+    assert last(tmp_path / "killed") == last(tmp_path / "whole")
 
 
 def test_an_evaluation_that_is_not_finite_takes_the_run_back_too(blobs, settings, tmp_path):

@@ -38,8 +38,11 @@ class ZOEstimator(ABC):
         engine: str = "auto",
         n: int = 1,
     ) -> None:
-        if not eps > 0:
-            raise ValueError(f"eps={eps} must be positive: it is how far a probe moves θ along z")
+        if isinstance(eps, str) or not eps > 0:
+            raise ValueError(
+                f"eps={eps!r} must be a positive number: it is how far a probe moves θ along z "
+                "(only zoopt.tune searches for one, eps='auto')"
+            )
         if n < 1:
             raise ValueError(f"n={n} directions: a step needs at least one")
         self.eps = eps

@@ -8,7 +8,7 @@ applies the estimate.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -83,6 +83,7 @@ class ZOTrainer(Trainer):
             :class:`zoopt.ZOOptimizer`, in place of the options above.
 
     Raises:
+        TypeError: ``lr`` or ``eps``, which have their places elsewhere.
         ValueError: several processes or devices, fp16, or options that exclude each other.
     """
 
@@ -97,6 +98,7 @@ class ZOTrainer(Trainer):
         params: Select = None,
         **trainer_options: Any,
     ) -> None:
+        _refuse_rates(trainer_options)
         super().__init__(*trainer_args, **trainer_options)
         _refuse(self)
         self.zo_objective = trainer_objective(objective, self)
@@ -225,6 +227,18 @@ class ZOTrainer(Trainer):
                 f"{self.zo_objective.name!r} has higher_is_better="
                 f"{self.zo_objective.higher_is_better}"
             )
+
+
+def _refuse_rates(options: Mapping[str, Any]) -> None:
+    """Raises TypeError for rates given as to ``zoopt.tune``, and says where they go."""
+    given = [f"{name}={options[name]!r}" for name in ("lr", "eps") if name in options]
+    if given:
+        raise TypeError(
+            f"ZOTrainer takes no {' and no '.join(given)}: write "
+            "TrainingArguments(learning_rate=1e-6) and zo=zoopt.MeZO(eps=1e-3), with numbers. The "
+            "search of lr='auto' and eps='auto' is zoopt.tune's: it prints what it finds, and "
+            "auto.json in the run's folder has it"
+        )
 
 
 def _refuse(trainer: Trainer) -> None:

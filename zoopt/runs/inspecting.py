@@ -100,6 +100,9 @@ def account(run: RunFiles) -> dict[str, str]:
             f"{score:.6g} at step {step} ({first[1]:.6g} at step {first[0]}, {last[1]:.6g} at "
             f"step {last[0]}, {len(run.scores)} evaluations)"
         )
+    found = next((entry["auto"] for entry in run.metrics if "auto" in entry), None)
+    if found is not None:
+        told |= _search(found, -1.0 if header["maximize"] else 1.0)
     if log.records:
         told["learning rate"] = _course([record.lr[0] for record in log.records])
         told["eps"] = _course([record.eps[0] for record in log.records])
@@ -116,6 +119,29 @@ def account(run: RunFiles) -> dict[str, str]:
     if steps:
         told["forwards"] = f"{steps[-1]['forwards']:,} of a minibatch"
         told["time"] = f"{in_time(sum(entry['seconds'] for entry in steps))} in steps"
+    return told
+
+
+def _search(found: Mapping[str, Any], sign: float) -> dict[str, str]:
+    """The search for lr and eps: what it found, at what cost, and why.
+
+    Args:
+        found: the rates that were chosen; see :class:`zoopt.tuning.auto.Choice`.
+        sign: what makes the objective of what trials scored, where lower is better.
+    """
+    told = {
+        "rates found": f"lr {found['lr']:g}, eps {found['eps']:g}, with {found['forwards']:,} "
+        "evaluations of a minibatch"
+    }
+    if found["errors"]:
+        errors = (f"{error:.2g} at {eps}" for eps, error in found["errors"].items())
+        told["why this eps"] = "error of slopes " + ", ".join(errors)
+    if found["laps"]:
+        measured = (f"{what} {value:.3g}" for what, value in found["measured"].items())
+        trials = [f"{sign * lap['score']:.4g} at lr {lap['lr']:g}" for lap in found["laps"]]
+        if found["base"] is not None:
+            trials.append(f"{sign * found['base']:.4g} before any step")
+        told["why this lr"] = f"{', '.join(measured)}; trials ended at {', '.join(trials)}"
     return told
 
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from zoopt import checkpoint, trajectory
 from zoopt.comparison import Comparison
@@ -114,6 +112,7 @@ class Search:
         self._optimizer_of, self._said = optimizer_of, said
         self._settings = stepper.settings
         self._base = folder / "base.safetensors"
+        self._judged = 0
         if isinstance(stepper.metric, Comparison):
             raise ValueError(
                 f"objective {stepper.metric.name!r} only compares, and lr='auto' and eps='auto' "
@@ -134,26 +133,11 @@ class Search:
             return self._run()
         finally:
             checkpoint.load(self._base, optimizer)
+            self._base.unlink()  # a search that goes on begins with the base model as well
 
-    def adopt(self, choice: Choice, log: Path, metrics: Metrics) -> list[dict[str, Any]]:
-        """Makes the winner's trial the beginning of the run, if there was a race.
-
-        Returns:
-            The lines of the steps that the run has from it.
-        """
-        self._base.unlink(missing_ok=True)
-        if not choice.laps:
-            return []
-        trial, spent = self._trial(choice.lr), metrics.last("forwards") or 0
-        made = [
-            {**entry, "forwards": entry["forwards"] + spent} for entry in _metrics(trial).entries
-        ]
-        for entry in made:
-            metrics.append(entry)
-        beside = log.with_name(log.name + ".partial")
-        shutil.copyfile(trial / trajectory.FILENAME, beside)
-        checkpoint.into_place(beside, log)
-        return made
+    def winner(self, choice: Choice) -> Path | None:
+        """The folder of the trial with which the run begins; None where there was no race."""
+        return self._trial(choice.lr) if choice.laps else None
 
     def _run(self) -> Choice:
         before = self._stepper.forwards
@@ -181,7 +165,7 @@ class Search:
         for lap in laps:
             made = _metrics(self._trial(lap.lr)).last("forwards") or 0
             forwards += 0 if lap is winner else made
-        forwards += _JUDGES * (1 + len(laps))
+        forwards += self._judged
         self._said(f"lr {winner.lr:g}: {winner.score:.4g} after {length_of(settings.steps)} steps")
         return Choice(eps, winner.lr, errors, measured, base, tuple(laps), forwards)
 
@@ -235,12 +219,13 @@ class Search:
         """The optimizer's estimate on a step's batch, at the base weights."""
         self._stepper.optimizer = optimizer
         checkpoint.load(self._base, optimizer)
-        return self._stepper.estimate(step)
+        return self._stepper.estimate(step, lambda: checkpoint.load(self._base, optimizer))
 
     def _score(self) -> float:
         """The objective on the batches that judge; lower is better."""
         end = self._settings.steps
         steps = range(max(0, end - _JUDGES), end)
+        self._judged += len(steps)
         score = self._stepper.score([e for step in steps for e in self._stepper.batches(step)])
         sign = -1.0 if self._stepper.metric.higher_is_better else 1.0
         return sign * score if math.isfinite(score) else math.inf

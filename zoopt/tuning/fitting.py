@@ -26,7 +26,7 @@ class Fitting:
     def __init__(self, task: Task, note: Callable[[dict[str, Any]], None]) -> None:
         self._task, self._note = task, note
 
-    def __call__(self, call: Callable[[], T], restore: Callable[[], None] | None = None) -> T:
+    def __call__(self, call: Callable[[], T], restore: Callable[[], object] | None = None) -> T:
         """What the call returns.
 
         Args:

@@ -17,6 +17,7 @@ import yaml
 from zoopt import checkpoint, trajectory
 from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Scores
+from zoopt.tuning.guard import WINDOW
 
 try:
     import fcntl
@@ -36,6 +37,7 @@ class RunFolder:
 
     Raises:
         ValueError: the folder has a run with another configuration; the message has the difference.
+        TrajectoryError: its log or its metrics are damaged.
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
@@ -81,11 +83,24 @@ class RunFolder:
         """Takes up a log that was written meanwhile."""
         self.log = trajectory.read(self.trajectory)
 
-    def keep_snapshot(self, optimizer: ZOOptimizer) -> None:
-        """Writes what the run goes on from, and keeps the one before, should it have to go back."""
+    def keep_snapshot(self, optimizer: ZOOptimizer, sound: int, last: bool) -> None:
+        """Writes what the run goes on from, unless the log leads there from one a few steps ago.
+
+        One that is sound is kept beside it, and not replaced by one that is not: a run that has to
+        go back finds weights from before it got worse, however often it is evaluated.
+
+        Args:
+            optimizer: the run's.
+            sound: the last step that was certainly sound; see :attr:`Guard.sound`.
+            last: whether this is the end.
+        """
+        held = checkpoint.step_of(self.snapshot, -1)
+        keeps = 0 <= held <= sound
+        if not (keeps or last) and held >= 0 and optimizer.steps < held + 2 * WINDOW:
+            return
         new = self.path / "snapshot.new.safetensors"
         checkpoint.save(new, optimizer, {})
-        if self.snapshot.exists():
+        if keeps:
             self.snapshot.replace(self.earlier)
         new.replace(self.snapshot)
 
@@ -170,9 +185,29 @@ class Metrics:
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of ``metrics.jsonl``. Writes nothing."""
+    """The whole lines of ``metrics.jsonl``, without a torn last one. Writes nothing.
+
+    Raises:
+        TrajectoryError: a line before that is damaged.
+    """
     text = path.read_bytes()
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+    whole = text[: text.rfind(b"\n") + 1].split(b"\n")[:-1]
+    return [_entry(line, number, path) for number, line in enumerate(whole, start=1)]
+
+
+def _entry(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    try:
+        entry: Any = json.loads(line)
+        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+            raise ValueError("it is no object with a step")
+    except ValueError as error:
+        raise trajectory.TrajectoryError(
+            f"line {number} of {path} is damaged ({error}). No step is lost, since the log has "
+            "them all: take this line out, and snapshot*.safetensors out of the same folder. "
+            "Started again with the base model, the run repeats its log and makes the evaluation "
+            "again that the line may have been of."
+        ) from None
+    return entry
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -20,8 +20,8 @@ WINDOW = 10
 """Steps whose median is looked at."""
 _MEMORY = 50
 """Coefficients over which the running scale is taken."""
-_FAR = 5.0
-"""Standard deviations above the start that are no accident."""
+_FAR, _NEAR = 5.0, 1.0
+"""Standard deviations above the start that are no accident, and that say nothing yet."""
 _TO_DEVIATION = 1.4826
 """A normal distribution's standard deviation in units of its median absolute deviation."""
 
@@ -40,7 +40,7 @@ class Guard:
         self._clip, self._surrogate_steps = clip, surrogate_steps
         self._sizes: list[float] = []
         self._losses: list[float] = []
-        self._steps = self._fresh = 0
+        self._steps = self._fresh = self._well = 0
 
     def see(self, estimate: GradientEstimate | None) -> None:
         """A step was made along this estimate; none was, if it is None."""
@@ -51,6 +51,8 @@ class Guard:
             self._losses.append(sum(estimate.losses) / len(estimate.losses))
         self._steps += 1
         self._fresh += 1
+        if self._within(_NEAR):
+            self._well = self._steps
 
     @property
     def bound(self) -> float | None:
@@ -59,6 +61,15 @@ class Guard:
             return None
         return self._clip * median(self._sizes)
 
+    @property
+    def sound(self) -> int:
+        """The step from before which the run was certainly not getting worse.
+
+        Two windows back, or before the last steps that were about as good as the first: what grows
+        slowly is noticed late.
+        """
+        return max(0, min(self._steps - 2 * WINDOW, self._well - WINDOW))
+
     def trouble(self) -> str:
         """Says that the objective is far worse than in the first steps; empty where it is not.
 
@@ -66,14 +77,19 @@ class Guard:
         twentieth of their size, where batches are all alike) says what is far. After going back a
         run has as many steps again before it is judged.
         """
-        if len(self._losses) < 2 * WINDOW or self._fresh < WINDOW:
+        if len(self._losses) < 2 * WINDOW or self._fresh < WINDOW or self._within(_FAR):
             return ""
+        start, last = median(self._losses[:WINDOW]), median(self._losses[-WINDOW:])
+        return f"the objective went from {abs(start):.3g} to {abs(last):.3g}"
+
+    def _within(self, deviations: float) -> bool:
+        """Whether the last steps are at most so far above the first."""
+        if len(self._losses) < WINDOW:
+            return True
         first, last = self._losses[:WINDOW], median(self._losses[-WINDOW:])
         start = median(first)
         spread = _TO_DEVIATION * median([abs(loss - start) for loss in first])
-        if last <= start + _FAR * max(spread, 0.05 * abs(start)):
-            return ""
-        return f"the objective went from {abs(start):.3g} to {abs(last):.3g}"
+        return last <= start + deviations * max(spread, 0.05 * abs(start))
 
     def follow(self, records: Sequence[StepRecord], since: int, estimator: ZOEstimator) -> None:
         """Begins anew, and sees all that a log records.
@@ -83,7 +99,7 @@ class Guard:
             since: the step that the run last went back to; 0 if it never did.
             estimator: the run's.
         """
-        self._sizes, self._losses, self._steps = [], [], 0
+        self._sizes, self._losses, self._steps, self._well = [], [], 0, 0
         for record in records:
             estimate = estimator.from_losses(record.losses, record.seeds, record.eps[0])
             self.see(estimate.clipped(record.clip))

@@ -33,6 +33,7 @@ from zoopt.tuning.report import Report, write_report
 from zoopt.tuning.rollbacks import Rollbacks
 from zoopt.tuning.settings import Settings
 from zoopt.tuning.stepping import Stepper, seeded
+from zoopt.tuning.takeover import TakeOver
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Tuner:
         self.folder = RunFolder(run_dir, job)
         self.console = Console(quiet)
         self.guard = Guard(settings.clip_ratio, settings.surrogate_steps)
+        self.take_over = TakeOver(None, ())
         self.rollbacks = Rollbacks(self.folder, self.stepper, self.guard)
         self.callbacks.add(
             Patience(
@@ -162,16 +164,15 @@ class Tuner:
         search = Search(self.stepper, self.folder.path / "auto", self._optimizer, self.console.say)
         choice = Choice.read(path)
         if choice is None:
+            self.task.batch_size = metrics.last("forward_size") or self.task.batch_size
             with self.console.work("finding lr and eps", 0):
                 choice = search.run()
             choice.write(path)
-        if self.folder.log is None:
-            if metrics.last("auto") is None:
-                spent = (metrics.last("forwards") or 0) + choice.forwards
-                metrics.append({"step": 0, "auto": asdict(choice), "forwards": spent})
-            for entry in search.adopt(choice, self.folder.trajectory, metrics):
-                self.callbacks.on_step(entry, entry["step"])
-            self.folder.reread()
+        log = self.folder.log
+        if log is None and metrics.last("auto") is None:
+            spent = (metrics.last("forwards") or 0) + choice.forwards
+            metrics.append({"step": 0, "auto": asdict(choice), "forwards": spent})
+        self.take_over = TakeOver(search.winner(choice), log.records if log is not None else ())
         self.settings = choice.applied(self.settings)
         self.optimizer = self._optimizer(self.settings)
         self.stepper.settings, self.stepper.optimizer = self.settings, self.optimizer
@@ -218,8 +219,10 @@ class Tuner:
                 reason, trouble = "non-finite objective", str(error)
 
     def _step(self) -> None:
-        """Makes a step and tells of it."""
-        entry = self.stepper.step(self.rollbacks.rebuild)
+        """Makes a step, or takes it over, and tells of it."""
+        entry = self.take_over.step(self.stepper, self.log)
+        if entry is None:
+            entry = self.stepper.step(self.rollbacks.rebuild)
         self.folder.metrics.append(entry)
         self.console.step(entry)
         self.callbacks.on_step(entry, self.optimizer.steps)
@@ -258,7 +261,7 @@ class Tuner:
         if self._is_best(entry["dev"]):
             checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
         self.log.sync()  # a snapshot must not outlive the steps that led to it
-        self.folder.keep_snapshot(self.optimizer)
+        self.folder.keep_snapshot(self.optimizer, self.guard.sound, step == self.settings.steps)
         self.folder.metrics.append(entry)
         self.console.evaluated(entry, self.metric)
         self.callbacks.on_evaluation(entry, step)

@@ -52,7 +52,12 @@ def usable_snapshot(
     return None, _NONE
 
 
-def rebuild(log: Path, checkpoints: Sequence[Path], optimizer: ZOOptimizer) -> None:
+def rebuild(
+    log: Path,
+    checkpoints: Sequence[Path],
+    optimizer: ZOOptimizer,
+    passing: Callable[[int], None] = lambda step: None,
+) -> None:
     """Brings θ to where the log says it is, bit for bit, from the latest checkpoint before that.
 
     A step that failed leaves the in-place engine's θ within rounding of what it was, which no log
@@ -62,6 +67,7 @@ def rebuild(log: Path, checkpoints: Sequence[Path], optimizer: ZOOptimizer) -> N
         log: the run's trajectory.
         checkpoints: files that may be there, with the update rule's state.
         optimizer: the run's.
+        passing: told of each number of updates that θ has on the way.
 
     Raises:
         TrajectoryError: no checkpoint is there to begin from.
@@ -76,5 +82,7 @@ def rebuild(log: Path, checkpoints: Sequence[Path], optimizer: ZOOptimizer) -> N
             "more with the base model, and it goes on from its log"
         )
     checkpoint.load(max(usable, key=steps.__getitem__), optimizer)
+    passing(optimizer.steps)
     for record in records[optimizer.steps :]:
         optimizer.repeat(record)
+        passing(optimizer.steps)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from zoopt import checkpoint, trajectory
 from zoopt.tuning.folder import RunFolder
-from zoopt.tuning.guard import WINDOW, Guard
+from zoopt.tuning.guard import Guard
 from zoopt.tuning.recovery import rebuild
 from zoopt.tuning.stepping import Stepper
 
@@ -29,8 +29,9 @@ class Rollbacks:
         self._made: tuple[trajectory.Rollback, ...] = ()
 
     def back(self, why: str, log: trajectory.Trajectory) -> bool:
-        """Goes back to the best evaluation, or some steps; False where that is no help any more.
+        """Goes back to where the run was sound; False where that is no help any more.
 
+        That is where the guard says, but not before the best score, nor before the checkpoints.
         Checkpoints of steps that do not count any more go first, then the lines of metrics, then
         the log: a run that is killed in between repeats what the log says.
         """
@@ -39,18 +40,36 @@ class Rollbacks:
         usable = [step for step in reached.values() if step <= at]
         if at == 0 or not usable or len(self._made) >= self._stepper.settings.rollbacks:
             return False
-        best = metrics.best_step(self._stepper.metric.higher_is_better) or 0
-        to = max(min(usable), best, at - 2 * WINDOW)
+        to = max(min(usable), self._best_scored(), self._guard.sound)
         for path, step in reached.items():
             if step > to:
                 path.unlink(missing_ok=True)
         rollback = trajectory.Rollback(to, at, why)
-        metrics.append({"step": to, "rollback": asdict(rollback)})
+        spent = self._stepper.forwards  # lines of steps that do not count may be lost in a resume
+        metrics.append({"step": to, "rollback": asdict(rollback), "forwards": spent})
         log.roll_back(rollback)
-        self.rebuild()
+        self._rebuild_with_best()
         self._folder.reread()
         self.look_back()
         return True
+
+    def _best_scored(self) -> int:
+        """The step with the best score; 0 without scores, when later is not better."""
+        metrics = self._folder.metrics
+        best = metrics.best_step(self._stepper.metric.higher_is_better)
+        return best if best is not None and metrics.evaluations[best] is not None else 0
+
+    def _rebuild_with_best(self) -> None:
+        """Makes θ again; and the best checkpoint, where it was of a step that does not count."""
+        best = self._folder.metrics.best_step(self._stepper.metric.higher_is_better)
+        lost = checkpoint.step_of(self._folder.best, -1) != best
+
+        def passing(step: int) -> None:
+            if lost and step == best:
+                entry = {"step": step, "dev": self._folder.metrics.evaluations[step]}
+                checkpoint.save(self._folder.best, self._stepper.optimizer, entry, state=False)
+
+        rebuild(self._folder.trajectory, self._checkpoints, self._stepper.optimizer, passing)
 
     def look_back(self) -> None:
         """Takes from the log what the guard should have seen, and how much slower the run is."""

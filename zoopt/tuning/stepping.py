@@ -75,10 +75,12 @@ class Stepper:
         step, started = self.optimizer.steps, time.perf_counter()
         compiling = compilation.seconds()
 
-        clip = self.optimizer.clip
+        clip, waiting = self.optimizer.clip, self.optimizer.engine.waiting
 
         def again() -> None:
             restore()
+            if not waiting:  # as after an evaluation: the step must share no pass
+                self.optimizer.settle()
             self.optimizer.clip = clip  # repeating steps has set it to theirs
             self.halves.forget()
 
@@ -101,18 +103,28 @@ class Stepper:
             entry["compile_seconds"] = compiling
         return entry
 
-    def estimate(self, step: int) -> tuple[GradientEstimate, dict[str, float]]:
+    def estimate(
+        self, step: int, restore: Callable[[], object]
+    ) -> tuple[GradientEstimate, dict[str, float]]:
         """What the optimizer's probes say at θ as it is, of a step's batch, along its directions.
 
         Nothing is updated; the in-place engine's θ is restored within rounding.
 
+        Args:
+            step: whose batch and directions.
+            restore: makes θ again as it is, after an attempt that memory did not suffice for.
+
         Returns:
             The estimate, and what both halves of the batch say of it; see :class:`Halves`.
         """
-        self.optimizer.steps = step
-        self.halves.forget()
-        with seeded(fold(self.settings.seed, step)):
-            self.optimizer.estimate(self._asked(step))
+
+        def probe() -> None:
+            self.optimizer.steps = step
+            self.halves.forget()
+            with seeded(fold(self.settings.seed, step)):
+                self.optimizer.estimate(self._asked(step))
+
+        self.fitting(probe, restore)
         self.optimizer.settle()
         assert self.optimizer.estimated is not None
         return self.optimizer.estimated, self.halves.of(self.optimizer)
