@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoopt.directions.rounding import HALF
-
 Source = Callable[..., None]
 """A function of tensors that writes one of them."""
 
@@ -65,7 +63,11 @@ def kernel_mode(mode: str) -> Iterator[None]:
 
 
 def kernel(
-    name: str, source: Source, constants: Sequence[Tensor], rows: Sequence[Tensor]
+    name: str,
+    source: Source,
+    constants: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    narrow: bool = False,
 ) -> Source | None:
     """The compiled kernel of a name; None, after one warning, where there is no compiler.
 
@@ -76,13 +78,14 @@ def kernel(
         constants: its first arguments.
         rows: the others, of which only the first dimension differs between calls. It is run once on
             copies, so that a failure cannot happen halfway through θ.
+        narrow: for vectors of 256 bits also where there are ones of 512.
     """
     if _state.broken:
         return None
     if name not in _kernels:
         started = time.perf_counter()
         try:
-            _kernels[name] = _compile(name, source, rows)
+            _kernels[name] = _compile(name, source, narrow)
             _kernels[name](*constants, *map(_scratch, rows))
         except Exception as error:
             _state.broken = True
@@ -109,7 +112,7 @@ def _scratch(part: Tensor) -> Tensor:
     return rows
 
 
-def _compile(name: str, source: Source, rows: Sequence[Tensor]) -> Source:
+def _compile(name: str, source: Source, narrow: bool) -> Source:
     """Dynamo keeps compiled graphs by code object, so each kernel gets one of its own."""
     assert isinstance(source, types.FunctionType)
     own = types.FunctionType(
@@ -119,16 +122,7 @@ def _compile(name: str, source: Source, rows: Sequence[Tensor]) -> Source:
         source.__defaults__,
         source.__closure__,
     )
-    compiled: Source = torch.compile(own, dynamic=True, fullgraph=True, options=_options(rows))
-    return compiled
-
-
-def _options(rows: Sequence[Tensor]) -> dict[str, Any]:
-    """Half precision in vectors of 256 bits where there are ones of 512.
-
-    16 numbers, which is what 512 bits hold in fp32, would be stored as one half of a vector, under
-    a mask, and that is slow: a Rademacher pass over bf16 took three times as long on Zen 4.
-    """
-    halves = any(part.dtype in HALF and part.device.type == "cpu" for part in rows)
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return {"cpp.simdlen": 256} if halves and wide else {}
+    options: dict[str, Any] = {"cpp.simdlen": 256} if narrow and wide else {}
+    compiled: Source = torch.compile(own, dynamic=True, fullgraph=True, options=options)
+    return compiled

@@ -142,7 +142,7 @@ def _signs(
     blocks = [-(-number * rank // BLOCK) for number in rows.values()]
     numbers = torch.arange(max(blocks), dtype=torch.int32, device=device)[:, None]
     keys_of_rows = torch.tensor(keys, dtype=torch.int32, device=device).T[:, :, None, None]
-    words = rademacher_words(numbers, keys_of_rows).split(len(seeds))
+    words = rademacher_words(numbers, keys_of_rows).chunk(len(rows))
     for number, used, part in zip(rows.values(), blocks, words, strict=True):
         signs = signs_of(part[:, :used]).view(len(seeds), -1)[:, : number * rank]
         yield signs.view(len(seeds), number, rank).transpose(0, 1).flatten(1)
