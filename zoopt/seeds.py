@@ -26,8 +26,14 @@ def fold(*words: int) -> int:
     """A 64-bit hash of a sequence of integers; each word is mixed before the next one enters."""
     h = _GOLDEN
     for word in words:
-        h = mix64((h ^ mix64(word + _GOLDEN)) * 3 + _GOLDEN)
+        h = mix64((h ^ _mixed(word)) * 3 + _GOLDEN)
     return h
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _mixed(word: int) -> int:
+    """Kept, since the keys of a step are made of few words: its seeds, and numbers of tensors."""
+    return mix64(word + _GOLDEN)
 
 
 def direction_seeds(run_seed: int, step: int, n: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from zoopt.directions import compilation, generator, kernel
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import Unit
 from zoopt.directions.kernel import add_to_rows
-from zoopt.directions.rademacher import RADEMACHER, rademacher_blocks
+from zoopt.directions.rademacher import RADEMACHER, rademacher_words, signs_of
 from zoopt.directions.rounding import round_into
 from zoopt.interfaces import Change, Terms
 
@@ -112,7 +112,7 @@ def test_blocked_and_flat_rademacher_agree() -> None:
     offsets = torch.arange(3 * generator.BLOCK, dtype=torch.int32) + 7 * generator.BLOCK
     key = torch.tensor([123456789, -987654321], dtype=torch.int32)
     numbers = torch.tensor([[7], [8], [9]], dtype=torch.int32)
-    blocked = rademacher_blocks(numbers, key[:, None, None].expand(2, 3, 1))
+    blocked = signs_of(rademacher_words(numbers, key[:, None, None].expand(2, 3, 1)))
     assert torch.equal(blocked.view(-1), RADEMACHER.at(offsets, key))
 
 

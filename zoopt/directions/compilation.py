@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ Source = Callable[..., None]
 
 COMPILE_FROM = 1 << 20
 """A θ of this many elements repays the seconds that compiling takes; a smaller one runs eagerly."""
+
+_EXAMPLE_ROWS = 256
 
 log = logging.getLogger("zoopt")
 
@@ -59,23 +62,31 @@ def kernel_mode(mode: str) -> Iterator[None]:
         _state.mode = previous
 
 
-def kernel(name: str, source: Source, scratch: Callable[[], Sequence[Tensor]]) -> Source | None:
+def kernel(
+    name: str,
+    source: Source,
+    constants: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    narrow: bool = False,
+) -> Source | None:
     """The compiled kernel of a name; None, after one warning, where there is no compiler.
 
     Args:
         name: tells it from others: a kernel is specialized for its source, the number of terms and
             the dtype and device it runs on, and for no length and no number.
-        source: what is compiled.
-        scratch: makes arguments that it is run with once, so that a failure cannot happen halfway
-            through θ.
+        source: what is compiled, a function of the constants and the rows.
+        constants: its first arguments.
+        rows: the others, of which only the first dimension differs between calls. It is run once on
+            copies, so that a failure cannot happen halfway through θ.
+        narrow: for vectors of 256 bits also where there are ones of 512.
     """
     if _state.broken:
         return None
     if name not in _kernels:
         started = time.perf_counter()
         try:
-            _kernels[name] = _compile(name, source)
-            _kernels[name](*scratch())
+            _kernels[name] = _compile(name, source, narrow)
+            _kernels[name](*constants, *map(_scratch, rows))
         except Exception as error:
             _state.broken = True
             log.warning(
@@ -89,7 +100,19 @@ def kernel(name: str, source: Source, scratch: Callable[[], Sequence[Tensor]]) -
     return _kernels[name]
 
 
-def _compile(name: str, source: Source) -> Source:
+def _scratch(part: Tensor) -> Tensor:
+    """A first row many times over, as the example that a kernel is compiled for.
+
+    The compiler sees that the other dimensions stay, and leaves bounds and divisions out of its
+    inner loops; and that there are rows enough for all threads.
+    """
+    rows = part[:1].repeat(_EXAMPLE_ROWS, *(1,) * (part.ndim - 1))
+    for dimension in range(1, rows.ndim):
+        torch._dynamo.mark_static(rows, dimension)
+    return rows
+
+
+def _compile(name: str, source: Source, narrow: bool) -> Source:
     """Dynamo keeps compiled graphs by code object, so each kernel gets one of its own."""
     assert isinstance(source, types.FunctionType)
     own = types.FunctionType(
@@ -99,5 +122,7 @@ def _compile(name: str, source: Source) -> Source:
         source.__defaults__,
         source.__closure__,
     )
-    compiled: Source = torch.compile(own, dynamic=True, fullgraph=True)
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    options: dict[str, Any] = {"cpp.simdlen": 256} if narrow and wide else {}
+    compiled: Source = torch.compile(own, dynamic=True, fullgraph=True, options=options)
     return compiled

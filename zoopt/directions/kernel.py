@@ -30,8 +30,10 @@ KERNEL_VERSION = 1
 
 _EAGER_CHUNK = 1 << 16
 _UNROLL = 8
-_BATCH, _WIDE_BATCH, _GPU_BATCH = 1 << 14, 1 << 11, 1 << 18
-"""Blocks in a batch. What is held for one on a CPU (words, wide sums) is a few megabytes."""
+_BATCH, _WIDE_BATCH, _GPU_BATCH = 1 << 16, 1 << 11, 1 << 18
+"""Blocks in a batch: with one term, with more than are unrolled, and on a GPU.
+
+What is held for one on a CPU (words, wide sums) is a few megabytes."""
 
 
 @torch.no_grad()
@@ -142,7 +144,7 @@ class _Sum:
         """How many blocks a batch has."""
         if self.device.type != "cpu":
             return _GPU_BATCH
-        return _BATCH if len(self.terms) <= _UNROLL else _WIDE_BATCH
+        return max(_WIDE_BATCH, _BATCH // max(1, len(self.terms)))
 
     def add_to(self, batch: Batch) -> None:
         """In launches of 1, 2, 4 or 8 terms, the last one filled up with zero coefficients.
@@ -150,7 +152,6 @@ class _Sum:
         Rounding is keyed by the first seed, also where its coefficient is 0 and there is only
         decay: the same noise at every step would move the same weights the same way.
         """
-        owner, block = batch.rows(self.device)
         launches = []
         terms = tuple((seed, c) for seed, c in self.terms if c != 0.0)
         for start in range(0, max(len(terms), 1), _UNROLL):
@@ -159,25 +160,20 @@ class _Sum:
             numbers = [1.0 if start else self.decay, *(c for _, c in part)]
             coefficients = torch.tensor(numbers, dtype=accumulator(self.dtype), device=self.device)
             seeds = [seed for seed, _ in part]
-            launches.append((coefficients, self._sources(batch, seeds, owner, block)))
+            launches.append((coefficients, self._sources(batch, seeds)))
         first_seed = self.terms[0][0] if self.terms else 0
-        rounding = (
-            self._addresses(batch, [first_seed], ROUNDING, owner, block)[:, 0]
-            if self.stochastic
-            else block  # not used
-        )
+        rounding = _addresses(batch, [first_seed], ROUNDING)[:, 0] if self.stochastic else None
         for rows, blocks, into in batch.runs():
+            places = None if rounding is None else rounding[rows]
             if len(launches) == 1:
                 coefficients, sources = launches[0]
-                where = sources[rows], rounding[rows]
-                self._launch(blocks, into, coefficients, *where, self.stochastic)
+                self._launch(blocks, into, coefficients, sources[rows], places)
                 continue
             acc = blocks.to(accumulator(self.dtype), copy=into is not blocks)
             for coefficients, sources in launches:
-                where = sources[rows], rounding[rows]
-                self._launch(acc, acc, coefficients, *where, stochastic=False)
-            if self.stochastic:
-                word = random_word(*_places(rounding[rows]))
+                self._launch(acc, acc, coefficients, sources[rows])
+            if places is not None:
+                word = random_word(*_places(places))
                 acc = stochastic_round(acc, self.dtype, word)
             if acc is not into:
                 into.copy_(acc)
@@ -188,41 +184,42 @@ class _Sum:
         into: Tensor,
         coefficients: Tensor,
         sources: Tensor,
-        rounding: Tensor,
-        stochastic: bool,
+        rounding: Tensor | None = None,
     ) -> None:
         words = self.unit.name, len(coefficients) - 1, blocks.dtype, blocks.device.type
         name = "_".join(str(word).removeprefix("torch.") for word in words)
-        in_place = into is blocks
+        stochastic, in_place = rounding is not None, into is blocks
+        rows = [blocks, sources] if in_place else [into, blocks, sources]
+        # 16 halves, beside 16 sums in fp32, are half of a vector of 512 bits and stored under a
+        # mask, which on Zen 4 takes longer than what is to be computed for a sign.
+        cheap = self.unit.spread is not None and self.device.type == "cpu"
+        narrow = cheap and blocks.dtype in HALF
         _run(
             f"{name}{'_stochastic' if stochastic else ''}{'' if in_place else '_apart'}",
             _make_sum(self.unit, stochastic, in_place),
             self.compiled,
-            rows=(blocks, sources, rounding) if in_place else (into, blocks, sources, rounding),
+            rows=rows if rounding is None else [*rows, rounding],
             constants=(coefficients,),
+            narrow=narrow,
         )
 
-    def _addresses(
-        self, batch: Batch, seeds: Sequence[int], purpose: int, owner: Tensor, block: Tensor
-    ) -> Tensor:
-        """(block's number, two words of the key) by block and seed: int32 of shape (n, K, 3)."""
-        keys = [
-            [key_words(seed, piece.index, piece.segment, purpose) for seed in seeds]
-            for piece in batch.pieces
-        ]
-        of_rows = torch.tensor(keys, dtype=torch.int32, device=self.device)[owner]
-        return torch.cat([block[:, None, None].expand(-1, len(seeds), 1), of_rows], dim=2)
-
-    def _sources(self, batch: Batch, seeds: Sequence[int], owner: Tensor, block: Tensor) -> Tensor:
+    def _sources(self, batch: Batch, seeds: Sequence[int]) -> Tensor:
         """What z is made from by block and seed: int32 of shape (n, K, 16) or (n, K, 3)."""
-        addresses = self._addresses(batch, seeds, NOISE, owner, block)
+        addresses = _addresses(batch, seeds, NOISE)
         if self.unit.words is None:
             return addresses
         flat = addresses.view(-1, 3)
         words = flat.new_empty(len(flat), 16)
         name = f"{self.unit.name}_words_{self.device.type}"
         _run(name, _make_words(self.unit), self.compiled, rows=(words, flat))
-        return words.view(len(owner), len(seeds), 16)
+        return words.view(*addresses.shape[:2], 16)
+
+
+def _addresses(batch: Batch, seeds: Sequence[int], purpose: int) -> Tensor:
+    """Where each block's z of each seed is drawn: int32 of shape (n, K, 3)."""
+    return batch.addresses(
+        lambda piece: [key_words(seed, piece.index, piece.segment, purpose) for seed in seeds]
+    )
 
 
 def _run(
@@ -231,12 +228,11 @@ def _run(
     compiled: bool,
     rows: Sequence[Tensor],
     constants: Sequence[Tensor] = (),
+    narrow: bool = False,
 ) -> None:
     """One launch: the source on tensors of equally many rows, the first of which it writes."""
     if compiled:
-        kernel = compilation.kernel(
-            name, source, lambda: (*constants, *(part[:4].clone() for part in rows))
-        )
+        kernel = compilation.kernel(name, source, constants, rows, narrow)
         if kernel is not None:
             kernel(*constants, *rows)
             return
@@ -250,12 +246,12 @@ def _make_sum(unit: Unit, stochastic: bool, in_place: bool) -> compilation.Sourc
     """The kernel for a family: what is compiled, and what eager execution runs as it stands."""
 
     def add_to_blocks(
-        coefficients: Tensor, blocks: Tensor, sources: Tensor, rounding: Tensor
+        coefficients: Tensor, blocks: Tensor, sources: Tensor, *rounding: Tensor
     ) -> None:
-        add_into(coefficients, blocks, blocks, sources, rounding)
+        add_into(coefficients, blocks, blocks, sources, *rounding)
 
     def add_into(
-        coefficients: Tensor, into: Tensor, blocks: Tensor, sources: Tensor, rounding: Tensor
+        coefficients: Tensor, into: Tensor, blocks: Tensor, sources: Tensor, *rounding: Tensor
     ) -> None:
         acc = blocks.to(coefficients.dtype) * coefficients[0]
         for k in range(sources.shape[1]):
@@ -263,7 +259,7 @@ def _make_sum(unit: Unit, stochastic: bool, in_place: bool) -> compilation.Sourc
             z = unit.spread(source) if unit.spread else unit.at(*_places(source))
             acc = acc + z.to(coefficients.dtype) * coefficients[k + 1]
         if stochastic:
-            acc = stochastic_round(acc, blocks.dtype, random_word(*_places(rounding)))
+            acc = stochastic_round(acc, blocks.dtype, random_word(*_places(*rounding)))
         into.copy_(acc)
 
     return add_to_blocks if in_place else add_into

@@ -8,7 +8,7 @@ model of hundreds of small tensors then costs a few launches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -97,18 +97,24 @@ class Batch:
         yield slice(row, row + len(blocks)), blocks, blocks
         torch._foreach_copy_([piece.into for piece in self.pooled], places)
 
-    def rows(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(which piece, which block of its segment) for each row: int64 and int32."""
+    def addresses(self, keys: Callable[[Piece], Sequence[tuple[int, int]]]) -> Tensor:
+        """(block's number in its segment, two words of a key) by block and key: int32 (n, K, 3).
+
+        Args:
+            keys: the K keys that a piece's blocks are under.
+        """
         pieces = self.pieces
         counts = [piece.blocks for piece in pieces]
         if self.pooled and _blocks(self.pooled) < 2:
             counts[-1] = 2
-        firsts = torch.tensor([piece.first // BLOCK for piece in pieces], dtype=torch.int32)
-        lengths = torch.tensor(counts)
-        owner = torch.repeat_interleave(lengths)
-        starts = (lengths.cumsum(0) - lengths).to(torch.int32)
-        block = torch.arange(len(owner), dtype=torch.int32) + (firsts - starts)[owner]
-        return owner.to(device), block.to(device)
+        table, row = [], 0
+        for piece, count in zip(pieces, counts, strict=True):
+            table.append([(piece.first // BLOCK - row, *key) for key in keys(piece)])
+            row += count
+        owners = torch.tensor(table, dtype=torch.int32)
+        addresses = owners.repeat_interleave(torch.tensor(counts), 0, output_size=row)
+        addresses[:, :, 0] += torch.arange(row, dtype=torch.int32)[:, None]
+        return addresses.to(pieces[0].flat.device)
 
 
 def pieces_of(flat: Tensor, index: int, first: int, into: Tensor | None = None) -> Iterator[Piece]:

@@ -12,13 +12,13 @@ forward: EGGROLL (arXiv 2511.16652).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from zoopt.directions.generator import BLOCK, LEFT, RIGHT
-from zoopt.directions.rademacher import rademacher_blocks
+from zoopt.directions.rademacher import rademacher_words, signs_of
 from zoopt.directions.rounding import HALF, accumulator, round_into
 from zoopt.interfaces import Change, Slot, Terms
 from zoopt.seeds import key_words
@@ -115,10 +115,9 @@ class LowRank:
         m, n = _as_matrix(tensor).shape
         dtype, device = accumulator(tensor.dtype), tensor.device
         if tensor.ndim < 2:
-            ones = torch.ones(1, len(seeds), dtype=dtype, device=device)
-            return _signs(seeds, index, LEFT, m, 1, device).to(dtype), ones
-        a = _signs(seeds, index, LEFT, m, self.rank, device).to(dtype)
-        b = _signs(seeds, index, RIGHT, n, self.rank, device).to(dtype)
+            (a,) = _signs(seeds, index, {LEFT: m}, 1, device)
+            return a.to(dtype), torch.ones(1, len(seeds), dtype=dtype, device=device)
+        a, b = (f.to(dtype) for f in _signs(seeds, index, {LEFT: m, RIGHT: n}, self.rank, device))
         return (a if self.rank == 1 else a / math.sqrt(self.rank)), b
 
     def _sides(self, tensor: Tensor, index: int, terms: Terms) -> tuple[Tensor, Tensor]:
@@ -133,14 +132,17 @@ def _as_matrix(tensor: Tensor) -> Tensor:
 
 
 def _signs(
-    seeds: Sequence[int], index: int, purpose: int, rows: int, rank: int, device: torch.device
-) -> Tensor:
-    """±1 of shape (rows, S · rank)."""
+    seeds: Sequence[int], index: int, rows: Mapping[int, int], rank: int, device: torch.device
+) -> Iterator[Tensor]:
+    """±1 of shape (rows, S · rank) for each purpose, of words that are made together."""
     if not seeds:
-        return torch.zeros(rows, 0, device=device)
-    words = [key_words(seed, index, 0, purpose) for seed in seeds]
-    keys = torch.tensor(words, dtype=torch.int32, device=device).T[:, :, None, None]
-    numbers = torch.arange(-(-rows * rank // BLOCK), dtype=torch.int32, device=device)
-    blocks = rademacher_blocks(numbers[:, None], keys)
-    signs = blocks.view(len(seeds), -1)[:, : rows * rank].view(len(seeds), rows, rank)
-    return signs.transpose(0, 1).flatten(1)
+        yield from (torch.zeros(number, 0, device=device) for number in rows.values())
+        return
+    keys = [key_words(seed, index, 0, purpose) for purpose in rows for seed in seeds]
+    blocks = [-(-number * rank // BLOCK) for number in rows.values()]
+    numbers = torch.arange(max(blocks), dtype=torch.int32, device=device)[:, None]
+    keys_of_rows = torch.tensor(keys, dtype=torch.int32, device=device).T[:, :, None, None]
+    words = rademacher_words(numbers, keys_of_rows).chunk(len(rows))
+    for number, used, part in zip(rows.values(), blocks, words, strict=True):
+        signs = signs_of(part[:, :used]).view(len(seeds), -1)[:, : number * rank]
+        yield signs.view(len(seeds), number, rank).transpose(0, 1).flatten(1)

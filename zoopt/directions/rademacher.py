@@ -28,21 +28,18 @@ def _at(offsets: Tensor, key: Tensor) -> Tensor:
     return _sign(word, (offsets >> 4) & 31)
 
 
-def _words(blocks: Tensor, key: Tensor) -> Tensor:
+def rademacher_words(blocks: Tensor, key: Tensor) -> Tensor:
+    """The 16 words of blocks, shape (m, 16), from their numbers (m, 1) and keys (2, m, 1)."""
     return random_word(blocks * 16 + torch.arange(16, dtype=torch.int32, device=blocks.device), key)
 
 
-def _spread(words: Tensor) -> Tensor:
+def signs_of(words: Tensor) -> Tensor:
+    """±1 for blocks, shape (m, 32, 16), from their words (m, 16)."""
     rows = torch.arange(32, dtype=torch.int32, device=words.device).view(32, 1)
     return _sign(words.unsqueeze(-2), rows)
 
 
-def rademacher_blocks(blocks: Tensor, key: Tensor) -> Tensor:
-    """±1 for whole blocks, shape (m, 32, 16), from their numbers (m, 1) and keys (2, m, 1)."""
-    return _spread(_words(blocks, key))
-
-
-RADEMACHER = Unit("rademacher", _at, _words, _spread)
+RADEMACHER = Unit("rademacher", _at, rademacher_words, signs_of)
 
 
 class Rademacher(DenseDirection):
