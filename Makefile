@@ -54,7 +54,7 @@ bench-auto: $(VENV)/bench.stamp ## compare rates that a run finds itself with a 
 bench-repeat: $(VENV)/bench.stamp ## run some committed trials again and compare, two minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.repeat
 
-# A benchmark goes on with the results that are there: of a fresh clone it runs nothing. Delete
+# A benchmark goes on with the results that are there, also those that are committed. Delete
 # benchmarks/NAME/results to have them made anew.
 bench: bench-functions bench-bbob bench-finetune bench-auto ## all comparisons that are missing, and the page
 	$(BIN)/python -m benchmarks.publish

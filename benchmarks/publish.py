@@ -8,12 +8,10 @@ import pandas as pd
 
 from benchmarks import pages
 from benchmarks.auto import run as auto
-from benchmarks.finetune import report as finetune
 from zoopt.bench import report, rows, standings, targets
 
 HERE = Path(__file__).parent
 FUNCTIONS = HERE / "functions" / "results"
-FINETUNE = HERE / "finetune" / "results"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 OURS = ("spsa", "nspsa", "mezo", "onesided")
 REFERENCE = "adamw"
@@ -137,7 +135,6 @@ def tables():
     trials = rows(FUNCTIONS / "trials.jsonl")
     table = standings(trials)
     facts = json.loads((FUNCTIONS / "facts.json").read_text(encoding="utf-8"))
-    taught = rows(FINETUNE / "trials.jsonl")
     return {
         "facts": f"Committed results are of {facts['versions']}.\n",
         "against": pages.markdown(against(table, trials)),
@@ -148,8 +145,6 @@ def tables():
         "rank": ranks(),
         "cost": costs(),
         "bbob": bbob(),
-        "finetune": pages.markdown(*finetune.accuracies(taught)),
-        "finetune-costs": pages.markdown(*finetune.costs(taught)),
         "auto": auto.shown(),
     }
 
