@@ -70,7 +70,13 @@ def test_every_configuration_is_a_row_and_a_failed_one_has_its_reason(tmp_path):
     run.write(found, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"step_cost.{kind}" for kind in ("json", "csv", "md", "png")}
-    assert set(report.tables(found)) == {"targets", "step-cost", "kernel", "batched"}
+    assert set(report.tables(found)) == {
+        "targets",
+        "step-cost",
+        "kernel",
+        "forwards",
+        "batched",
+    }
 
 
 def test_no_configuration_leaves_theta_elsewhere():

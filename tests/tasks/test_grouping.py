@@ -82,11 +82,11 @@ def test_a_minibatch_of_unlike_lengths_says_what_it_says_in_one_forward(asked):
     np.testing.assert_allclose(apart, together, rtol=1e-4, atol=1e-5)
 
 
-def test_probes_side_by_side_count_as_so_many_more_rows(asked):
+def test_a_probe_shares_its_forward_with_the_same_rows_alone_and_in_company(asked):
     model, task, rows = asked
     for population in (Population(1), Population(8)):
-        task.predict_each(model, texts(1, 9), population)
-    assert rows == [2, 8, 8]
+        task.predict_each(model, texts(1, 9, 70), population)
+    assert rows == [2, 1, 16, 8]
 
 
 def test_an_engine_that_makes_weights_for_each_forward_gets_fewer(asked):

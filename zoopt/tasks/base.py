@@ -177,7 +177,7 @@ class Task(ABC):
         lengths = [self.length(row) for row in rows]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
         columns: dict[int, Scores] = {}
-        for group in self._groups(model, [lengths[i] for i in order], population):
+        for group in self._groups(model, [lengths[i] for i in order], population.remade):
             part = order[group]
             population.declare(len(part) * population.size)
             with torch.no_grad():
@@ -193,13 +193,10 @@ class Task(ABC):
             return np.zeros((population.size, 0))
         return self.joined(np.stack([columns[i] for i in range(len(rows))], axis=1), examples)
 
-    def _groups(
-        self, model: torch.nn.Module, lengths: Sequence[int], population: Population
-    ) -> list[slice]:
-        begun = math.inf
-        if self.padding_costs and any(lengths):
-            begun = beginning(model, population.remade) / population.size
-        return grouped(lengths, self.batch_size, begun)
+    def _groups(self, model: torch.nn.Module, lengths: Sequence[int], remade: int) -> list[slice]:
+        """The rows of each forward: for one probe those that all of a population would share."""
+        costly = self.padding_costs and any(lengths)
+        return grouped(lengths, self.batch_size, beginning(model, remade) if costly else math.inf)
 
 
 def held(examples: Iterable[Any]) -> Sequence[Any]:
