@@ -9,14 +9,22 @@ True
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = TypeVar("Words", int, NDArray[Any])
+"""A 64-bit word, or an array of them, whose arithmetic is the same."""
 
 MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def mix64(x: int) -> int:
+def mix64(x: Words) -> Words:
     """The finalizer of splitmix64 (Steele, Lea and Flood 2014): a bijection of 64-bit words."""
-    x &= MASK64
+    x = x & MASK64
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK64
     return x ^ (x >> 31)
@@ -26,8 +34,12 @@ def fold(*words: int) -> int:
     """A 64-bit hash of a sequence of integers; each word is mixed before the next one enters."""
     h = _GOLDEN
     for word in words:
-        h = mix64((h ^ _mixed(word)) * 3 + _GOLDEN)
+        h = _entered(h, _mixed(word))
     return h
+
+
+def _entered(h: Words, mixed: Words) -> Words:
+    return mix64((h ^ mixed) * 3 + _GOLDEN)
 
 
 @functools.lru_cache(maxsize=1 << 12)
@@ -58,3 +70,24 @@ def key_words(seed: int, *path: int) -> tuple[int, int]:
     """Two signed 32-bit key words for the generator, from a seed and where z is used."""
     key = fold(seed, *path)
     return as_int32(key), as_int32(key >> 32)
+
+
+def key_table(seeds: Sequence[int], paths: Sequence[tuple[int, ...]]) -> NDArray[np.int32]:
+    """:func:`key_words` of many seeds and paths, in vectorized arithmetic.
+
+    Args:
+        seeds: S of them.
+        paths: P of one length.
+
+    Returns:
+        Shape (P, S, 2).
+
+    Example:
+        >>> key_table([7, 8], [(0, 1), (2, 3)])[1, 0].tolist() == list(key_words(7, 2, 3))
+        True
+    """
+    first = np.asarray([[seed & MASK64 for seed in seeds]], np.uint64)
+    h = _entered(np.full_like(first, _GOLDEN), mix64(first + _GOLDEN))
+    for word in np.asarray(paths, np.uint64).T:
+        h = _entered(h, mix64(word[:, None] + _GOLDEN))
+    return np.stack([h, h >> 32], -1).astype(np.uint32).view(np.int32)

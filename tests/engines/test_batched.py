@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import zoopt
 from zoopt.engines import Batched
 from zoopt.interfaces import Change
+from zoopt.seeds import key_table, key_words
 
 TEXT = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL = {**TEXT, "intermediate_size": 64}
@@ -406,8 +407,32 @@ def test_a_linear_probe_of_rank_one_is_an_outer_product():
     assert set(z.unique().tolist()) == {-1.0, 1.0}
     assert int(torch.linalg.matrix_rank(z)) == 1
     x = torch.randn(2, 30)
-    a, b = direction.factors(z, 0, [5])
+    ((a, b),) = direction.factors([(z, 0)], [5])
     torch.testing.assert_close(F.linear(x, z), x @ b @ a.T)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_factors_of_many_tensors_are_those_of_each_under_each_seed(rank):
+    direction, seeds = zoopt.LowRank(rank), [3, 2**64 - 1, 0]
+    shapes = [(40, 30), (600,), (2, 700), (5, 3, 4), (3,)]
+    places = [(torch.empty(*shape), 7 * i) for i, shape in enumerate(shapes)]
+    together = direction.factors(places, seeds)
+    for (tensor, index), (left, right) in zip(places, together, strict=True):
+        m, n = len(tensor), tensor.numel() // len(tensor)
+        assert left.shape[0] == m
+        assert right.shape[0] == n
+        for s, (a, b) in enumerate(zip(left.chunk(3, dim=1), right.chunk(3, dim=1), strict=True)):
+            ((alone_a, alone_b),) = direction.factors([(tensor, index)], [seeds[s]])
+            assert torch.equal(a, alone_a)
+            assert torch.equal(b, alone_b)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**64 - 1])
+@pytest.mark.parametrize("path", [(0, 0, 2), (7, 1 << 31, 3)])
+def test_a_table_of_keys_has_the_key_of_each(seed, path):
+    table = key_table([1, seed], [(3, 4, 5), path])
+    assert table[1, 1].tolist() == list(key_words(seed, *path))
+    assert table[0, 1].tolist() == list(key_words(seed, 3, 4, 5))
 
 
 @pytest.mark.parametrize(("name", "rank"), [("lowrank", 1), ("lowrank:4", 4)])

@@ -11,9 +11,11 @@ forward: EGGROLL (arXiv 2511.16652).
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,9 +23,11 @@ from zoopt.directions.generator import BLOCK, LEFT, RIGHT
 from zoopt.directions.rademacher import rademacher_words, signs_of
 from zoopt.directions.rounding import HALF, accumulator, round_into
 from zoopt.interfaces import Change, Slot, Terms
-from zoopt.seeds import key_words
+from zoopt.seeds import key_table
 
 _CHUNK = 1 << 20
+_TOGETHER = 1 << 22
+"""Numbers in the factors that are made together: 16 MB in fp32."""
 
 
 class LowRank:
@@ -62,20 +66,41 @@ class LowRank:
         One matrix product of inner dimension K r, in fp32 whatever the dtype; half precision takes
         it in chunks of rows.
         """
+        moved = []
+        for change in changes:
+            if change.decay != 1.0 or any(c for _, c in change.terms):
+                moved.append(change)
+            elif change.into is not None:
+                change.into.detach().copy_(change.tensor.detach())
+        for seeds, same in itertools.groupby(moved, _seeds):
+            for part in self._parts(same, len(seeds)):
+                places = [(change.tensor.detach(), change.index) for change in part]
+                for change, (left, right) in zip(part, self.factors(places, seeds), strict=True):
+                    weighted = left * _coefficients(left, change.terms)
+                    self._add_one(change, weighted, right, stochastic_rounding)
+
+    def _parts(self, changes: Iterable[Change], seeds: int) -> Iterator[list[Change]]:
+        """Changes whose factors are few enough numbers to be made together."""
+        part: list[Change] = []
+        used = 0
         for change in changes:
             if change.tensor.numel():
-                self._add_one(change, stochastic_rounding)
+                numbers = sum(_as_matrix(change.tensor).shape) * self.rank * seeds
+                if part and used + numbers > _TOGETHER:
+                    yield part
+                    part, used = [], 0
+                part.append(change)
+                used += numbers
+        if part:
+            yield part
 
-    def _add_one(self, change: Change, stochastic_rounding: bool) -> None:
+    def _add_one(
+        self, change: Change, left: Tensor, right: Tensor, stochastic_rounding: bool
+    ) -> None:
         theta, index = change.tensor.detach(), change.index
         target = theta if change.into is None else change.into.detach()
-        if change.decay == 1.0 and not any(c for _, c in change.terms):
-            if change.into is not None:
-                target.copy_(theta)
-            return
         matrix = _as_matrix(theta)
         out = matrix if target is theta else _as_matrix(target)
-        left, right = self._sides(theta, index, change.terms)
         if matrix.dtype in HALF:
             seed = change.terms[0][0] if change.terms else 0
             rows = max(1, _CHUNK // matrix.shape[1])
@@ -94,55 +119,91 @@ class LowRank:
 
     def rows(self, matrix: Tensor, ids: Tensor, index: int, terms: Terms) -> Tensor:
         """Rows ``ids`` of a matrix as :meth:`add_` would leave them, shape (*ids.shape, width)."""
-        left, right = self._sides(matrix, index, terms)
+        ((left, right),) = self.factors([(matrix, index)], [seed for seed, _ in terms])
+        left = left * _coefficients(left, terms)
         rows = matrix.detach()[ids.flatten()].to(left.dtype)
         rows = torch.addmm(rows, left[ids.flatten()], right.T)
         return rows.to(matrix.dtype).view(*ids.shape, -1)
 
-    def factors(self, tensor: Tensor, index: int, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def factors(
+        self, places: Sequence[tuple[Tensor, int]], seeds: Sequence[int]
+    ) -> list[tuple[Tensor, Tensor]]:
         """The factors of z(s)[index] for several seeds side by side, in fp32 (fp64 for fp64).
 
+        Those of many tensors are made in a few operations.
+
         Args:
-            tensor: a matrix of shape (m, n), or what is taken for one; its values do not matter. A
-                vector is a single column, of which B is 1.
-            index: its position in θ.
+            places: tensors with their positions in θ: matrices of shape (m, n), or what is taken
+                for one; their values do not matter. A vector is a single column, of which B is 1.
             seeds: S of them.
 
         Returns:
-            A of shape (m, S r), in which 1/√r is included, and B of shape (n, S r); columns k r to
-            (k + 1) r − 1 belong to seed k. For a vector r is 1.
+            For each A of shape (m, S r), in which 1/√r is included, and B of shape (n, S r);
+            columns k r to (k + 1) r − 1 belong to seed k. For a vector r is 1.
         """
-        m, n = _as_matrix(tensor).shape
-        dtype, device = accumulator(tensor.dtype), tensor.device
-        if tensor.ndim < 2:
-            (a,) = _signs(seeds, index, {LEFT: m}, 1, device)
-            return a.to(dtype), torch.ones(1, len(seeds), dtype=dtype, device=device)
-        a, b = (f.to(dtype) for f in _signs(seeds, index, {LEFT: m, RIGHT: n}, self.rank, device))
-        return (a if self.rank == 1 else a / math.sqrt(self.rank)), b
+        wanted = []
+        for tensor, index in places:
+            m, n = _as_matrix(tensor).shape
+            wanted.append((index, LEFT, m * self._rank_of(tensor)))
+            if tensor.ndim > 1:
+                wanted.append((index, RIGHT, n * self.rank))
+        device = places[0][0].device
+        signs = _signs(seeds, wanted, device)
+        found = []
+        for tensor, _ in places:
+            rank, dtype = self._rank_of(tensor), accumulator(tensor.dtype)
+            a = _columns(next(signs), rank).to(dtype)
+            if tensor.ndim > 1:
+                b = _columns(next(signs), rank).to(dtype)
+            else:
+                b = torch.ones(1, len(seeds), dtype=dtype, device=device)
+            found.append((a if rank == 1 else a / math.sqrt(rank), b))
+        return found
 
-    def _sides(self, tensor: Tensor, index: int, terms: Terms) -> tuple[Tensor, Tensor]:
-        """L (m, q) and R (n, q) with Σ_k c_k z(s_k)[index] = L Rᵀ."""
-        left, right = self.factors(tensor, index, [seed for seed, _ in terms])
-        c = left.new_tensor([c for _, c in terms])
-        return left * c.repeat_interleave(left.shape[1] // max(1, len(terms))), right
+    def _rank_of(self, tensor: Tensor) -> int:
+        return self.rank if tensor.ndim > 1 else 1
+
+
+def _seeds(change: Change) -> tuple[int, ...]:
+    return tuple(seed for seed, _ in change.terms)
+
+
+def _coefficients(left: Tensor, terms: Terms) -> Tensor:
+    """What the columns of A are multiplied with: a coefficient for each seed's r of them."""
+    c = left.new_tensor([c for _, c in terms])
+    return c.repeat_interleave(left.shape[1] // max(1, len(terms)))
 
 
 def _as_matrix(tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if tensor.ndim > 1 else tensor.view(-1, 1)
 
 
+def _columns(signs: Tensor, rank: int) -> Tensor:
+    """Shape (S, number · rank) as (number, S · rank), which for rank 1 is a view."""
+    return signs.reshape(len(signs), -1, rank).transpose(0, 1).flatten(1)
+
+
 def _signs(
-    seeds: Sequence[int], index: int, rows: Mapping[int, int], rank: int, device: torch.device
+    seeds: Sequence[int], wanted: Sequence[tuple[int, int, int]], device: torch.device
 ) -> Iterator[Tensor]:
-    """±1 of shape (rows, S · rank) for each purpose, of words that are made together."""
+    """±1 of shape (S, number) for each (index, purpose, number), of words that are made together.
+
+    They are in fp32, and a view of whole blocks.
+    """
     if not seeds:
-        yield from (torch.zeros(number, 0, device=device) for number in rows.values())
+        yield from (torch.zeros(0, number, device=device) for _, _, number in wanted)
         return
-    keys = [key_words(seed, index, 0, purpose) for purpose in rows for seed in seeds]
-    blocks = [-(-number * rank // BLOCK) for number in rows.values()]
-    numbers = torch.arange(max(blocks), dtype=torch.int32, device=device)[:, None]
-    keys_of_rows = torch.tensor(keys, dtype=torch.int32, device=device).T[:, :, None, None]
-    words = rademacher_words(numbers, keys_of_rows).chunk(len(rows))
-    for number, used, part in zip(rows.values(), blocks, words, strict=True):
-        signs = signs_of(part[:, :used]).view(len(seeds), -1)[:, : number * rank]
-        yield signs.view(len(seeds), number, rank).transpose(0, 1).flatten(1)
+    keys = key_table(seeds, [(index, 0, purpose) for index, purpose, _ in wanted])
+    blocks = [-(-number // BLOCK) for _, _, number in wanted]
+    each = np.repeat(blocks, len(seeds))
+    numbers = np.arange(each.sum()) - np.repeat(each.cumsum() - each, each)
+    rows = np.repeat(keys.reshape(-1, 2), each, axis=0)
+    words = rademacher_words(
+        torch.from_numpy(numbers.astype(np.int32)).to(device)[:, None],
+        torch.from_numpy(rows.T.copy()).to(device)[:, :, None],
+    )
+    start = 0
+    for (_, _, number), count in zip(wanted, blocks, strict=True):
+        stop = start + count * len(seeds)
+        yield signs_of(words[start:stop]).view(len(seeds), -1)[:, :number]
+        start = stop

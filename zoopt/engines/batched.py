@@ -149,7 +149,10 @@ class _Populate(Interception):
         super().__init__()
         self._engine, self._population, self._trace = engine, population, trace
         groups = zip(*(displacement.groups for displacement in displacements), strict=True)
-        self._probes = [ProbeTerms(terms) for terms in groups]
+        self._probes = [
+            ProbeTerms(terms, [s for s in engine.slots if s.group == group], engine.low_rank)
+            for group, terms in enumerate(groups)
+        ]
         self._made: dict[int, Perturbation] = {}
         self._kept: list[Tensor] = []
         self._noise = Noise()
@@ -182,7 +185,7 @@ class _Populate(Interception):
         """A parameter's displacements, with factors made once for all operations that take it."""
         if key not in self._made:
             slot = self._engine.by_id[key]
-            self._made[key] = OfParameter(slot, self._probes[slot.group], self._engine.low_rank)
+            self._made[key] = OfParameter(slot, self._probes[slot.group])
         return self._made[key]
 
     def _as_it_is(self, tensor: Any, derived: Derived) -> Any:

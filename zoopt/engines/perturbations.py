@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -22,10 +23,13 @@ class ProbeTerms:
 
     Args:
         terms: the (seed, coefficient) pairs of each probe.
+        slots: the tensors of the group.
+        direction: the family of z.
     """
 
-    def __init__(self, terms: Sequence[Terms]) -> None:
-        self.terms = terms
+    def __init__(self, terms: Sequence[Terms], slots: Sequence[Slot], direction: LowRank) -> None:
+        self.terms, self.direction = terms, direction
+        self._slots = [slot for slot in slots if slot.tensor.ndim <= 2 and slot.tensor.numel()]
         self.seeds = sorted({seed for each in terms for seed, _ in each}) or [0]
         place = {seed: i for i, seed in enumerate(self.seeds)}
         table = [[0.0] * len(self.seeds) for _ in terms]
@@ -33,6 +37,13 @@ class ProbeTerms:
             for seed, c in each:
                 row[place[seed]] += c
         self.coefficients = torch.tensor(table, dtype=torch.float64)
+
+    @cached_property
+    def sides(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """The factors of z under all seeds of every matrix and vector, by its position in θ."""
+        places = [(slot.exact.detach(), slot.index) for slot in self._slots]
+        factors = self.direction.factors(places, self.seeds)
+        return {index: each for (_, index), each in zip(places, factors, strict=True)}
 
 
 class Factors(NamedTuple):
@@ -77,26 +88,25 @@ class OfParameter(Perturbation):
     Args:
         slot: the parameter.
         probes: what each of the K probes adds to it.
-        direction: the family of z.
     """
 
-    def __init__(self, slot: Slot, probes: ProbeTerms, direction: LowRank) -> None:
+    def __init__(self, slot: Slot, probes: ProbeTerms) -> None:
         super().__init__(len(probes.terms))
         self.sources = frozenset([id(slot.tensor)])
-        self._slot, self._probes, self._direction = slot, probes, direction
+        self._slot, self._probes = slot, probes
         self._factors: Factors | None = None
 
     def explicit(self, k: int) -> Tensor:
         """θ + Σ c z(s), made anew at each call; a half-precision vector in fp32."""
         tensor = self._slot.exact.detach().clone()
-        self._direction.add_(Change(tensor, self._slot.index, self._probes.terms[k]))
+        self._probes.direction.add_(Change(tensor, self._slot.index, self._probes.terms[k]))
         return tensor
 
     def stacked(self) -> Tensor:
         """θ + Σ c z(s) for all probes; those of a vector in a few operations."""
         if self._stacked is None and self._slot.tensor.ndim < 2:
             theta = self._slot.exact.detach()
-            z, _ = self._direction.factors(theta, self._slot.index, self._probes.seeds)
+            z, _ = self._probes.sides[self._slot.index]
             moved = self._probes.coefficients.to(z) @ z.T
             self._stacked = (theta + moved.view(self.size, *theta.shape)).to(theta.dtype)
         return super().stacked()
@@ -105,8 +115,8 @@ class OfParameter(Perturbation):
         """For a matrix, in its own dtype, all seeds side by side."""
         matrix = self._slot.tensor
         if self._factors is None and matrix.ndim == 2:
-            sides = self._direction.factors(matrix, self._slot.index, self._probes.seeds)
-            c = self._probes.coefficients.repeat_interleave(self._direction.rank, 1)
+            sides = self._probes.sides[self._slot.index]
+            c = self._probes.coefficients.repeat_interleave(self._probes.direction.rank, 1)
             self._factors = Factors(*(each.to(matrix) for each in (*sides, c)))
         return self._factors
 
