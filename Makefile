@@ -4,11 +4,11 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint bench bench-auto bench-bbob bench-finetune \
-	bench-functions bench-memory bench-repeat bench-smoke bench-step clean
+.PHONY: help venv demo test test-lowest test-slow lint bench bench-auto bench-bbob \
+	bench-finetune bench-functions bench-memory bench-repeat bench-smoke bench-step clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/dev.stamp ## make .venv with everything for development in it
 
@@ -21,6 +21,10 @@ test: lint ## lint, then run all tests but the slow ones
 
 test-slow: $(VENV)/dev.stamp ## run the slow tests
 	$(BIN)/pytest -m slow
+
+test-lowest: $(VENV)/lowest.stamp ## run what meets transformers with the lowest version that is supported
+	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/lowest $(BIN)/pytest -n 2 tests/engines tests/examples \
+		tests/integrations tests/tasks tests/tuning
 
 lint: $(VENV)/dev.stamp ## check style and types
 	$(BIN)/ruff check
@@ -66,6 +70,10 @@ bench-smoke: $(VENV)/bench.stamp ## run the comparisons of optimizers at toy siz
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bbob.run --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.repeat --count 2 --only mezo
+
+$(VENV)/lowest.stamp: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --target $(VENV)/lowest transformers==5.0.0
+	touch $@
 
 clean: ## remove .venv and what builds and tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -199,7 +199,8 @@ def curve(folder: RunFolder, report: Report) -> bytes:
     axes.set_ylabel(objective + better)
     axes.grid(alpha=0.25)
     if valued or dev:
-        axes.legend(frameon=False)
+        # Not where it covers least, which takes seconds to find in a long run.
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
