@@ -101,8 +101,8 @@ def tested(part, eps, lr, seed):
     task, dev = task_of(tokenizer, []), None
     if (eps, lr) != UNTUNED:
         folder = folder_of(part, eps, lr, seed)
-        if not folder.exists():  # the cache was cleared
-            trial(part, eps, lr, seed, folder)
+        if not folder.exists():  # the cache was cleared: another run, which stands for the first
+            keep(TRIALS, trial(part, eps, lr, seed, folder))
         zoopt.replay(model, folder, step="best")
         evaluations = Metrics(folder / "metrics.jsonl", STEPS).evaluations
         dev = min(evaluations.values())

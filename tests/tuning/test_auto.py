@@ -132,8 +132,14 @@ def test_a_race_finds_the_best_rate_also_far_below_the_expected_one(best):
     winner, laps = race(1.0, 1.0, parabola(best))
     assert abs(math.log2(winner.lr / best)) <= 0.5
     rates = sorted(lap.lr for lap in laps)
-    assert len(rates) <= 4
-    assert all(round(math.log(b / a, APART), 1) in (1, 2) for a, b in pairwise(rates))
+    assert len(rates) == 4
+    assert all(round(math.log(b / a, APART), 1) in (0.5, 1, 2) for a, b in pairwise(rates))
+
+
+def test_the_last_trial_is_halfway_to_a_rate_that_diverged():
+    winner, laps = race(1.0, 1.0, lambda lr: math.inf if lr > 1.5 else 1.0 - lr / 2)
+    assert [lap.lr for lap in laps] == [1.0, 2.0, 0.5, 1.41]
+    assert winner.lr == 1.41
 
 
 def test_where_no_rate_beats_none_the_race_is_void():

@@ -42,7 +42,8 @@ def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple
     """Climbs from the expected rate to the best one, after falling to where a rate is any good.
 
     As long as none did better than no step at all, a quarter of the lowest is tried; then the
-    double of the best and its half, until both have been.
+    double of the best and its half; and when both have been, what is halfway to the double, since a
+    short run gains the more the higher the rate is, up to where it diverges.
 
     Trials share batches and directions, so what differs is the rate, but luck is shared as well:
     where the first directions happen to point the wrong way on the examples that judge, every rate
@@ -63,8 +64,8 @@ def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple
         (0.25, [1.0, 0.25, 0.5, 0.125])
     """
     laps: list[Lap] = []
-    rate: float | None = expected
-    while rate is not None and len(laps) < _MOST:
+    rate = expected
+    while len(laps) < _MOST:
         rate = float(f"{rate:.3g}")
         laps.append(Lap(rate, trial(rate)))
         rate = _next(base, laps)
@@ -75,7 +76,7 @@ def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple
     return max(harmless, key=_rate) if harmless else min(laps, key=_rate), laps
 
 
-def _next(base: float, laps: Sequence[Lap]) -> float | None:
+def _next(base: float, laps: Sequence[Lap]) -> float:
     """The rate to try after these laps."""
     best = min(laps, key=_score)
     if best.score >= base:
@@ -83,7 +84,7 @@ def _next(base: float, laps: Sequence[Lap]) -> float | None:
     for rate in (best.lr * APART, best.lr / APART):
         if not any(abs(math.log(lap.lr / rate)) < math.log(APART) / 2 for lap in laps):
             return rate
-    return None
+    return best.lr * math.sqrt(APART)
 
 
 def _rate(lap: Lap) -> float:
