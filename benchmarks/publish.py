@@ -8,10 +8,12 @@ import pandas as pd
 
 from benchmarks import pages
 from benchmarks.auto import run as auto
+from benchmarks.finetune import report as finetune
 from zoopt.bench import report, rows, standings, targets
 
 HERE = Path(__file__).parent
 FUNCTIONS = HERE / "functions" / "results"
+FINETUNE = HERE / "finetune" / "results"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 OURS = ("spsa", "nspsa", "mezo", "onesided")
 REFERENCE = "adamw"
@@ -134,6 +136,7 @@ def tables():
     """Each marked block of the page as Markdown."""
     trials = rows(FUNCTIONS / "trials.jsonl")
     table = standings(trials)
+    taught = rows(FINETUNE / "trials.jsonl")
     facts = json.loads((FUNCTIONS / "facts.json").read_text(encoding="utf-8"))
     return {
         "facts": f"Committed results are of {facts['versions']}.\n",
@@ -145,6 +148,8 @@ def tables():
         "rank": ranks(),
         "cost": costs(),
         "bbob": bbob(),
+        "finetune": pages.markdown(*finetune.accuracies(taught)),
+        "finetune-costs": pages.markdown(*finetune.costs(taught)),
         "auto": auto.shown(),
     }
 

@@ -45,7 +45,10 @@ def table(trials):
 
 
 def accuracies(trials):
-    """A method a row, a question a column: percent, with the standard deviation over seeds."""
+    """A method a row, a question a column: percent, with the standard deviation over seeds.
+
+    Questions that were not asked yet have no column.
+    """
     made = []
     for name, found in _by_row(trials):
         row = {"method": ROWS[name].title}
@@ -55,7 +58,7 @@ def accuracies(trials):
             row[QUESTIONS[question].title] = f"{percent.mean():.1f}{spread}"
         made.append(row)
     titles = [each.title for each in QUESTIONS.values()]
-    return (pd.DataFrame(made).reindex(columns=["method", *titles]),)
+    return (pd.DataFrame(made).reindex(columns=["method", *titles]).dropna(axis=1, how="all"),)
 
 
 def costs(trials):

@@ -109,13 +109,14 @@ def losses_of(model, inputs, engine, direction="lowrank", n=3, eps=0.1, groups=N
     return torch.tensor(records[0].losses), optimizer
 
 
-@pytest.mark.parametrize("direction", ["lowrank", "lowrank:3"])
+@pytest.mark.parametrize(("direction", "n"), [("lowrank", 3), ("lowrank", 5), ("lowrank:3", 4)])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_population_gives_the_losses_of_probes_one_by_one(name, direction):
+def test_a_population_gives_the_losses_of_probes_one_by_one(name, direction, n):
+    """With few directions by products of all rows with all factors, or with many each its own."""
     model, inputs = make(name)
     other = copy.deepcopy(model)
-    expected, single = losses_of(model, inputs, "overlay", direction)
-    found, batched = losses_of(other, inputs, "batched", direction)
+    expected, single = losses_of(model, inputs, "overlay", direction, n)
+    found, batched = losses_of(other, inputs, "batched", direction, n)
     assert expected.std() > 1e-3 * expected.mean(), "the probes do not differ"
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     for p, q in zip(model.parameters(), other.parameters(), strict=True):

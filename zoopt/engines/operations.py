@@ -15,9 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from zoopt.engines.perturbations import Derived, Made, Perturbation
+from zoopt.engines.perturbations import Derived, Factors, Made, Perturbation
 from zoopt.engines.substitution import substituted
 from zoopt.population import Population
+
+_ROWS = 8
+"""Rows a probe from which on products probe by probe are taken."""
+_SPARED = 4
+"""By how much there must be fewer columns a probe than in all, for the same."""
 
 
 def perturbed_operation(
@@ -91,8 +96,7 @@ def _linear(
     factors = made[id(weight)].factors() if id(weight) in made else None
     if id(weight) in made and factors is None:
         return NotImplemented
-    thin = None if factors is None else (factors.right, factors.coefficients, factors.left)
-    return _affine(x, weight.detach().mT, thin, bias, made.get(id(bias)), population)
+    return _affine(x, weight.detach().mT, factors, bias, made.get(id(bias)), population)
 
 
 def _addmm(
@@ -103,19 +107,20 @@ def _addmm(
     factors = made[id(weight)].factors() if id(weight) in made else None
     if kwargs or id(x) in made or (id(weight) in made and factors is None):
         return NotImplemented
-    thin = None if factors is None else (factors.left, factors.coefficients, factors.right)
-    return _affine(x, weight.detach(), thin, bias, made.get(id(bias)), population)
+    if factors is not None:
+        factors = factors._replace(left=factors.right, right=factors.left)
+    return _affine(x, weight.detach(), factors, bias, made.get(id(bias)), population)
 
 
 def _affine(
     x: Tensor,
     matrix: Tensor,
-    thin: tuple[Tensor, Tensor, Tensor] | None,
+    factors: Factors | None,
     bias: Tensor | None,
     tuned_bias: Perturbation | None,
     population: Population,
 ) -> Tensor:
-    """x · (matrix + inner · c · outerᵀ) + bias for each probe's c and bias.
+    """x · (matrix + right · c · leftᵀ) + bias for each probe's c and bias.
 
     The thin products come first and the large one is accumulated onto them, which spares a pass
     over the output.
@@ -123,13 +128,11 @@ def _affine(
     x = _with_rows(x, population)
     flat = x.reshape(-1, x.shape[-1])
     added = None if tuned_bias else bias
-    if thin is not None:
-        inner, coefficients, outer = thin
-        projected = _weighted(flat @ inner, coefficients)
-        added = projected @ outer.mT if added is None else torch.addmm(added, projected, outer.mT)
+    if factors is not None:
+        added = _thin(flat, factors, added)
     if added is None:
         out = flat @ matrix
-    elif thin is None or torch.is_autocast_enabled(x.device.type):
+    elif factors is None or torch.is_autocast_enabled(x.device.type):
         out = torch.addmm(added, flat, matrix)
     else:
         out = added.addmm_(flat, matrix)
@@ -287,6 +290,24 @@ def _with_rows(x: Tensor, population: Population) -> Tensor:
         f"{tuple(x.shape)}. The batch has to be the first dimension throughout (no packed tokens, "
         "no experts); use engine='overlay', which evaluates one probe at a time."
     )
+
+
+def _thin(flat: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
+    """x · right · c · leftᵀ + bias of rows x with each probe's c, shape (rows, m).
+
+    The products of all rows with all columns of the factors, most of which have a coefficient of 0,
+    or where that takes longer, of each probe's rows with the columns that it has.
+    """
+    left, right, coefficients, columns = factors
+    probes, own = columns.shape
+    if flat.element_size() < 4 or len(flat) < _ROWS * probes or own * _SPARED > left.shape[1]:
+        projected = _weighted(flat @ right, coefficients)
+        return projected @ left.mT if bias is None else torch.addmm(bias, projected, left.mT)
+    scaled = right.mT[columns] * coefficients.gather(1, columns).unsqueeze(2)
+    projected = torch.bmm(flat.view(probes, -1, flat.shape[1]), scaled.mT)
+    outer = left.mT[columns]
+    made = torch.bmm(projected, outer) if bias is None else torch.baddbmm(bias, projected, outer)
+    return made.flatten(0, 1)
 
 
 def _weighted(thin: Tensor, coefficients: Tensor) -> Tensor:

@@ -39,6 +39,13 @@ class ProbeTerms:
         self.coefficients = torch.tensor(table, dtype=torch.float64)
 
     @cached_property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Of every probe the coefficient of each column of a matrix's factors, and which it has."""
+        c = self.coefficients.repeat_interleave(self.direction.rank, 1)
+        most = int((c != 0).sum(1).max())
+        return c, torch.argsort(c == 0, dim=1, stable=True)[:, :most]
+
+    @cached_property
     def sides(self) -> dict[int, tuple[Tensor, Tensor]]:
         """The factors of z under all seeds of every matrix and vector, by its position in θ."""
         places = [(slot.exact.detach(), slot.index) for slot in self._slots]
@@ -55,6 +62,8 @@ class Factors(NamedTuple):
     """Shape (n, q)."""
     coefficients: Tensor
     """Shape (K, q)."""
+    columns: Tensor
+    """Shape (K, p): for each probe p columns, among them all whose coefficient is not 0."""
 
 
 class Perturbation(ABC):
@@ -115,9 +124,11 @@ class OfParameter(Perturbation):
         """For a matrix, in its own dtype, all seeds side by side."""
         matrix = self._slot.tensor
         if self._factors is None and matrix.ndim == 2:
-            sides = self._probes.sides[self._slot.index]
-            c = self._probes.coefficients.repeat_interleave(self._probes.direction.rank, 1)
-            self._factors = Factors(*(each.to(matrix) for each in (*sides, c)))
+            c, columns = self._probes.weights
+            left, right = self._probes.sides[self._slot.index]
+            self._factors = Factors(
+                left.to(matrix), right.to(matrix), c.to(matrix), columns.to(matrix.device)
+            )
         return self._factors
 
 
