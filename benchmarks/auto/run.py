@@ -6,6 +6,7 @@
 import argparse
 import itertools
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -57,7 +58,8 @@ def task_of(tokenizer, dev):
 
 
 def trial(part, eps, lr, seed, folder, steps=STEPS, dev=DEV):
-    """One run, as its line of trials.jsonl."""
+    """One run, as its line of trials.jsonl. What is left of one without a line is of other code."""
+    shutil.rmtree(folder, ignore_errors=True)
     model, tokenizer, params = PARTS[part]()
     started = time.perf_counter()
     result = zoopt.tune(
@@ -74,6 +76,8 @@ def trial(part, eps, lr, seed, folder, steps=STEPS, dev=DEV):
         run_dir=folder,
         quiet=True,
     )
+    if "interrupted" in result.stop:
+        raise KeyboardInterrupt
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
     found = next((entry["auto"] for entry in entries if "auto" in entry), {})
@@ -91,6 +95,13 @@ def trial(part, eps, lr, seed, folder, steps=STEPS, dev=DEV):
     }
 
 
+def ended(folder):
+    """Whether a folder has a run that came to its end."""
+    path = folder / "metrics.jsonl"
+    stop = Metrics(path, STEPS).last("stop") if path.exists() else None
+    return stop is not None and "interrupted" not in stop
+
+
 def folder_of(part, eps, lr, seed):
     return RUNS / f"{part}-{eps}-{lr}-{seed}"
 
@@ -101,7 +112,7 @@ def tested(part, eps, lr, seed):
     task, dev = task_of(tokenizer, []), None
     if (eps, lr) != UNTUNED:
         folder = folder_of(part, eps, lr, seed)
-        if not folder.exists():  # the cache was cleared: another run, which stands for the first
+        if not ended(folder):  # the cache was cleared: another run, which stands for the first
             keep(TRIALS, trial(part, eps, lr, seed, folder))
         zoopt.replay(model, folder, step="best")
         evaluations = Metrics(folder / "metrics.jsonl", STEPS).evaluations

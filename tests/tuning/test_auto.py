@@ -177,6 +177,16 @@ def test_how_far_a_rule_goes_beside_sgd(rule, expected):
     assert reach(rule, given) == pytest.approx(expected, rel=0.25)
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e-3, 1e6])
+@pytest.mark.parametrize("rule", [SGD, lambda: Momentum(0.5), lambda: Projected(low=2.0)])
+def test_how_far_a_rule_goes_does_not_depend_on_units(rule, size):
+    assert reach(rule(), [[size], [-size]]) == pytest.approx(1.0, rel=0.25)
+
+
+def test_a_rule_goes_as_far_as_sgd_where_nothing_moves():
+    assert reach(Adam(), [[0.0], [0.0]]) == 1.0
+
+
 @pytest.mark.parametrize("update", ["adam", "momentum"])
 def test_a_run_with_another_rule_finds_a_rate_of_its_own(blobs, settings, tmp_path, update):
     settings |= {"lr": "auto", "eps": "auto", "steps": 80, "update": update}

@@ -18,6 +18,8 @@ import zoopt
 from zoopt import checkpoint, trajectory
 from zoopt.tasks import TaskObjective
 from zoopt.tuning import loop
+from zoopt.tuning.folder import Metrics
+from zoopt.tuning.stepping import Stepper
 
 SETTINGS = {
     "objective": "cross_entropy",
@@ -157,6 +159,13 @@ def damaged_metrics(case):
     """A line of an evaluation is overwritten; what the error says to do is done."""
     killed_in_a_probe(case)
     path = case.folder / "metrics.jsonl"
+    damage(case, path)
+    for snapshot in case.folder.glob("snapshot*.safetensors"):
+        snapshot.unlink()
+
+
+def damage(case, path):
+    """The line of the evaluation at step 2 is overwritten, and taken out as the error says."""
     lines = path.read_bytes().splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if b'"step": 2, "dev"' in line)
     lines[place] = bytes(len(lines[place]) - 1) + b"\n"
@@ -166,8 +175,6 @@ def damaged_metrics(case):
         case.start()
     assert path.read_bytes() == b"".join(lines)
     path.write_bytes(b"".join(lines[:place] + lines[place + 1 :]))
-    for snapshot in case.folder.glob("snapshot*.safetensors"):
-        snapshot.unlink()
 
 
 def power_cut(case):
@@ -328,6 +335,31 @@ def whole(engine, dtype, tmp_path, monkeypatch, whole_runs):
         run.start()
         whole_runs[engine, dtype] = run.end()
     return whole_runs[engine, dtype]
+
+
+def test_an_evaluation_that_was_lost_and_was_the_best_is_the_best_again(tmp_path, monkeypatch):
+    scores = {0: 1.0, 2: 0.1, 4: 0.5, 6: 0.6, 7: 0.7}
+    monkeypatch.setattr(Stepper, "score", lambda self, rows: scores[self.optimizer.steps])
+    case = Case(tmp_path / "run", "inplace", torch.float32, monkeypatch)
+    assert case.start().best_step == 2
+    whole, path = case.end(), case.folder / "metrics.jsonl"
+    damage(case, path)
+    for snapshot in case.folder.glob("snapshot*.safetensors"):
+        snapshot.unlink()
+    again = case.start()
+    assert (again.best_step, again.best_score) == (2, 0.1)
+    assert torch.equal(case.end()[0][0], whole[0][0])
+    assert list(Metrics(path, SETTINGS["steps"]).evaluations.items()) == list(scores.items())
+
+
+def test_a_run_without_snapshots_has_one_of_the_base_model_to_go_back_to(tmp_path, monkeypatch):
+    case = Case(tmp_path / "run", "inplace", torch.float32, monkeypatch)
+    killed_in_a_probe(case)
+    for snapshot in case.folder.glob("snapshot*.safetensors"):
+        snapshot.unlink()
+    case.at = lambda forward: _raise(KeyboardInterrupt())
+    assert "interrupted" in case.start().stop
+    assert [checkpoint.step_of(s, -1) for s in case.folder.glob("snapshot*.safetensors")] == [0]
 
 
 @CELLS

@@ -50,6 +50,7 @@ def test_a_run_is_lost_where_it_is_far_worse_than_at_the_start(later, lost):
         ([1.0] * 38, 30),  # two windows back
         ([1.0] * 18 + [1.0 + 0.02 * k for k in range(40)], 32),  # where it began to grow
         ([3.0] * 38, 6),
+        ([0.2] * 18 + [0.2 + 0.02 * k for k in range(40)], 32),  # far below where it began
     ],
 )
 def test_what_is_sound_is_from_before_the_run_got_worse(later, sound):

@@ -144,7 +144,9 @@ class _Sum:
         """How many blocks a batch has."""
         if self.device.type != "cpu":
             return _GPU_BATCH
-        return max(_WIDE_BATCH, _BATCH // max(1, len(self.terms)))
+        if len(self.terms) > _UNROLL:
+            return _WIDE_BATCH
+        return _BATCH // max(1, len(self.terms))
 
     def add_to(self, batch: Batch) -> None:
         """In launches of 1, 2, 4 or 8 terms, the last one filled up with zero coefficients.

@@ -111,10 +111,12 @@ class Batch:
         for piece, count in zip(pieces, counts, strict=True):
             table.append([(piece.first // BLOCK - row, *key) for key in keys(piece)])
             row += count
-        owners = torch.tensor(table, dtype=torch.int32)
-        addresses = owners.repeat_interleave(torch.tensor(counts), 0, output_size=row)
-        addresses[:, :, 0] += torch.arange(row, dtype=torch.int32)[:, None]
-        return addresses.to(pieces[0].flat.device)
+        device = pieces[0].flat.device
+        owners = torch.tensor(table, dtype=torch.int32, device=device)
+        each = torch.tensor(counts, device=device)
+        addresses = owners.repeat_interleave(each, 0, output_size=row)
+        addresses[:, :, 0] += torch.arange(row, dtype=torch.int32, device=device)[:, None]
+        return addresses
 
 
 def pieces_of(flat: Tensor, index: int, first: int, into: Tensor | None = None) -> Iterator[Piece]:

@@ -180,7 +180,8 @@ def _as_matrix(tensor: Tensor) -> Tensor:
 
 def _columns(signs: Tensor, rank: int) -> Tensor:
     """Shape (S, number · rank) as (number, S · rank), which for rank 1 is a view."""
-    return signs.reshape(len(signs), -1, rank).transpose(0, 1).flatten(1)
+    number = signs.shape[1] // rank
+    return signs.reshape(len(signs), number, rank).transpose(0, 1).reshape(number, -1)
 
 
 def _signs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -84,7 +85,9 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
         theta = slot.tensor.clone()
         direction.add_(Change(theta, slot.index, ()))
         require(torch.equal(theta, slot.tensor), "adding no terms changed the tensor")
-        _check_apart(direction, slot, (), theta)
+        direction.add_(Change(theta, slot.index, (), decay=0.5))
+        require(torch.equal(theta, slot.tensor * 0.5), "decay without terms is not decay alone")
+        _check_apart(direction, slot, (), slot.tensor)
     for dtype in (torch.float16, torch.bfloat16):
         exact = torch.ones(6, 4)
         direction.add_(Change(exact, 0, terms, decay=0.75))
@@ -113,9 +116,9 @@ def _check_layouts(direction: Direction) -> None:
 
 
 def _check_rows(direction: Direction) -> None:
-    terms = ((1, 0.5), (2, -0.25))
     ids = torch.tensor([[3, 0, 3], [5, 1, 2]])
-    for dtype in (torch.float32, torch.bfloat16):
+    cases: tuple[Terms, ...] = (((1, 0.5), (2, -0.25)), ())
+    for terms, dtype in itertools.product(cases, (torch.float32, torch.bfloat16)):
         matrix = torch.linspace(-1, 1, 24).view(6, 4).to(dtype)
         kept, whole = matrix.clone(), matrix.clone()
         rows = direction.rows(matrix, ids, 0, terms)

@@ -134,7 +134,7 @@ class Metrics:
         entries: all lines.
         steps: the lines of steps that count, by number of updates after the step.
         evaluations: development scores that count (None without development examples), by number
-            of updates.
+            of updates, in that order.
     """
 
     def __init__(self, path: Path, logged: int) -> None:
@@ -164,7 +164,8 @@ class Metrics:
         if "value" in entry:
             self.steps[step] = entry
         if "dev" in entry:
-            self.evaluations[step] = entry["dev"]
+            scored = self.evaluations | {step: entry["dev"]}
+            self.evaluations = dict(sorted(scored.items()))  # one may be made again, later
         if "rollback" in entry:
             self.steps = {k: v for k, v in self.steps.items() if k <= step}
             self.evaluations = {k: v for k, v in self.evaluations.items() if k <= step}

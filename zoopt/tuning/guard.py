@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -41,6 +42,7 @@ class Guard:
         self._sizes: list[float] = []
         self._losses: list[float] = []
         self._steps = self._fresh = self._well = 0
+        self._lowest = math.inf
 
     def see(self, estimate: GradientEstimate | None) -> None:
         """A step was made along this estimate; none was, if it is None."""
@@ -51,7 +53,9 @@ class Guard:
             self._losses.append(sum(estimate.losses) / len(estimate.losses))
         self._steps += 1
         self._fresh += 1
-        if self._within(_NEAR):
+        if len(self._losses) >= WINDOW:
+            self._lowest = min(self._lowest, median(self._losses[-WINDOW:]))
+        if self._within(_NEAR, self._lowest):
             self._well = self._steps
 
     @property
@@ -65,8 +69,8 @@ class Guard:
     def sound(self) -> int:
         """The step from before which the run was certainly not getting worse.
 
-        Two windows back, or before the last steps that were about as good as the first: what grows
-        slowly is noticed late.
+        Two windows back, or before the last steps that were about as good as the best so far: what
+        grows slowly is noticed late.
         """
         return max(0, min(self._steps - 2 * WINDOW, self._well - WINDOW))
 
@@ -77,19 +81,20 @@ class Guard:
         twentieth of their size, where batches are all alike) says what is far. After going back a
         run has as many steps again before it is judged.
         """
-        if len(self._losses) < 2 * WINDOW or self._fresh < WINDOW or self._within(_FAR):
+        start = median(self._losses[:WINDOW]) if self._losses else 0.0
+        if len(self._losses) < 2 * WINDOW or self._fresh < WINDOW or self._within(_FAR, start):
             return ""
-        start, last = median(self._losses[:WINDOW]), median(self._losses[-WINDOW:])
+        last = median(self._losses[-WINDOW:])
         return f"the objective went from {abs(start):.3g} to {abs(last):.3g}"
 
-    def _within(self, deviations: float) -> bool:
-        """Whether the last steps are at most so far above the first."""
+    def _within(self, deviations: float, level: float) -> bool:
+        """Whether the last steps are at most so many deviations of the first above a level."""
         if len(self._losses) < WINDOW:
             return True
         first, last = self._losses[:WINDOW], median(self._losses[-WINDOW:])
         start = median(first)
         spread = _TO_DEVIATION * median([abs(loss - start) for loss in first])
-        return last <= start + deviations * max(spread, 0.05 * abs(start))
+        return last <= level + deviations * max(spread, 0.05 * abs(start))
 
     def follow(self, records: Sequence[StepRecord], since: int, estimator: ZOEstimator) -> None:
         """Begins anew, and sees all that a log records.
@@ -100,6 +105,7 @@ class Guard:
             estimator: the run's.
         """
         self._sizes, self._losses, self._steps, self._well = [], [], 0, 0
+        self._lowest = math.inf
         for record in records:
             estimate = estimator.from_losses(record.losses, record.seeds, record.eps[0])
             self.see(estimate.clipped(record.clip))

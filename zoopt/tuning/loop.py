@@ -28,6 +28,7 @@ from zoopt.tuning.guard import Guard
 from zoopt.tuning.learning import Learning
 from zoopt.tuning.making import make_optimizer
 from zoopt.tuning.patience import Patience
+from zoopt.tuning.race import length_of
 from zoopt.tuning.recovery import usable_snapshot
 from zoopt.tuning.report import Report, write_report
 from zoopt.tuning.rollbacks import Rollbacks
@@ -172,7 +173,9 @@ class Tuner:
         if log is None and metrics.last("auto") is None:
             spent = (metrics.last("forwards") or 0) + choice.forwards
             metrics.append({"step": 0, "auto": asdict(choice), "forwards": spent})
-        self.take_over = TakeOver(search.winner(choice), log.records if log is not None else ())
+        known = log.records if log is not None else ()
+        begun = len(known) < length_of(self.settings.steps)
+        self.take_over = TakeOver(search.winner(choice) if begun else None, known)
         self.settings = choice.applied(self.settings)
         self.optimizer = self._optimizer(self.settings)
         self.stepper.settings, self.stepper.optimizer = self.settings, self.optimizer
@@ -186,15 +189,15 @@ class Tuner:
         if snapshot is not None:
             checkpoint.load(snapshot, self.optimizer)
         if self.folder.log is not None:
+            if snapshot is None:  # there is something to go back to, whatever befalls
+                checkpoint.save(self.folder.earlier, self.optimizer, {})
             for record in self.folder.log.records[self.optimizer.steps :]:
                 self._evaluate_if_due()
-                if self.optimizer.steps == lost_best:
-                    self._keep_best(lost_best)
+                self._keep_best(lost_best)
                 self.optimizer.repeat(record)
                 self.console.replayed(self.optimizer.steps)
             self.rollbacks.look_back()
-        if self.optimizer.steps == lost_best:
-            self._keep_best(lost_best)
+        self._keep_best(lost_best)
         self.stepper.forwards = self.folder.metrics.last("forwards") or 0
         self.task.batch_size = self.folder.metrics.last("forward_size") or self.task.batch_size
 
@@ -266,10 +269,15 @@ class Tuner:
         self.console.evaluated(entry, self.metric)
         self.callbacks.on_evaluation(entry, step)
 
-    def _keep_best(self, step: int) -> None:
-        """Writes the best checkpoint again, where the run has come by its step once more."""
-        dev = self.folder.metrics.evaluations[step]
-        entry = {"step": step, "dev": dev}
+    def _keep_best(self, lost: int) -> None:
+        """Writes the best checkpoint again, where the run has come by its step once more.
+
+        A step whose score was lost as well may have been scored again on the way, and be better.
+        """
+        metrics, step = self.folder.metrics, self.optimizer.steps
+        if step != lost or metrics.best_step(self.metric.higher_is_better) != lost:
+            return
+        entry = {"step": step, "dev": metrics.evaluations[step]}
         checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
 
     def _is_best(self, dev: float | None) -> bool:

@@ -7,6 +7,7 @@ own, and how far it gets is compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +19,8 @@ from zoopt.updates import SGD
 
 _STEPS = 100
 _SIDE = 16
-_RATE = 1e-9
-"""So small that a rule with a bound does not meet it."""
+_MOVE = 1e-6
+"""By which SGD moves in a step: too little to meet a bound, enough for fp64."""
 
 
 class _Given(ZOEstimator):
@@ -49,11 +50,15 @@ def reach(rule: UpdateRule, coefficients: Sequence[Sequence[float]]) -> float:
         >>> round(reach(Adam(beta1=0.0), [[1e-3], [-1e-3]]))  # Adam divides by their size
         1000
     """
+    size = math.sqrt(sum(c * c for each in coefficients for c in each) / len(coefficients))
+    if size == 0.0:
+        return 1.0
+    start = 1.0 + max(0.0, getattr(rule, "low", 0.0))
     moved = []
     for each in (rule, SGD()):
-        x = torch.nn.Parameter(torch.ones(_SIDE, _SIDE, dtype=torch.float64))
-        optimizer = ZOOptimizer([x], _RATE, _Given(coefficients), update=each)
+        x = torch.nn.Parameter(torch.full((_SIDE, _SIDE), start, dtype=torch.float64))
+        optimizer = ZOOptimizer([x], _MOVE / size, _Given(coefficients), update=each)
         for _ in range(_STEPS):
             optimizer.step(lambda: 0.0)
-        moved.append(float((x.detach() - 1.0).norm()))
+        moved.append(float((x.detach() - start).norm()))
     return moved[0] / moved[1]

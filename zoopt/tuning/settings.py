@@ -31,8 +31,8 @@ class Settings:
         engine: how probes are evaluated; "auto" leaves it to the estimator.
         update: update rule (``zoopt list updates``).
         update_options: options of the update rule, as {beta: 0.5} for momentum.
-        lr: learning rate at the start; "auto" tries several for a few steps each and goes on with
-            the best.
+        lr: learning rate at the start; "auto" tries several for a third of the run each and goes
+            on with the best.
         schedule: course of the learning rate: "constant", "linear" or "cosine" to zero, or "power",
             Spall's (k + a)^-0.602.
         clip_ratio: coefficients of the estimate are cut to so many times their running median; none

@@ -28,10 +28,15 @@ class TakeOver:
     def __init__(self, trial: Path | None, known: Sequence[StepRecord]) -> None:
         self._records: tuple[StepRecord, ...] = ()
         self._entries: list[dict[str, Any]] = []
-        log = trajectory.read(trial / trajectory.FILENAME) if trial is not None else None
-        if trial is None or log is None or log.records[: len(known)] != tuple(known):
+        if trial is None:
             return
-        lines = Metrics(trial / "metrics.jsonl", len(log.records)).steps
+        try:
+            log = trajectory.read(trial / trajectory.FILENAME)
+            if log is None or log.records[: len(known)] != tuple(known):
+                return
+            lines = Metrics(trial / "metrics.jsonl", len(log.records)).steps
+        except trajectory.TrajectoryError:
+            return  # damaged: the run makes its steps itself, which are the same
         for step, record in enumerate(log.records, start=1):
             if step not in lines:  # lost in a power cut
                 return
