@@ -71,10 +71,6 @@ bench-smoke: $(VENV)/bench.stamp ## run the comparisons of optimizers at toy siz
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run --smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.repeat --count 2 --only mezo
 
-$(VENV)/lowest.stamp: $(VENV)/dev.stamp
-	$(BIN)/python -m pip install --target $(VENV)/lowest transformers==5.0.0
-	touch $@
-
 clean: ## remove .venv and what builds and tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -98,4 +94,9 @@ $(VENV)/bench.stamp: pyproject.toml $(VENV)/torch.stamp
 
 $(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
 	$(INSTALL) --editable '.[demo,data,bench,dev]'
+	touch $@
+
+# Beside the environment, and without its constraints, which have the highest version.
+$(VENV)/lowest.stamp: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --target $(VENV)/lowest transformers==5.0.0
 	touch $@

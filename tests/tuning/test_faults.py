@@ -156,16 +156,13 @@ def torn_last_line(case):
 
 
 def damaged_metrics(case):
-    """A line of an evaluation is overwritten; what the error says to do is done."""
     killed_in_a_probe(case)
     path = case.folder / "metrics.jsonl"
     damage(case, path)
-    for snapshot in case.folder.glob("snapshot*.safetensors"):
-        snapshot.unlink()
 
 
 def damage(case, path):
-    """The line of the evaluation at step 2 is overwritten, and taken out as the error says."""
+    """The line of the evaluation at step 2 is overwritten; what the error says to do is done."""
     lines = path.read_bytes().splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if b'"step": 2, "dev"' in line)
     lines[place] = bytes(len(lines[place]) - 1) + b"\n"
@@ -175,6 +172,12 @@ def damage(case, path):
         case.start()
     assert path.read_bytes() == b"".join(lines)
     path.write_bytes(b"".join(lines[:place] + lines[place + 1 :]))
+    remove_snapshots(case)
+
+
+def remove_snapshots(case):
+    for snapshot in case.folder.glob("snapshot*.safetensors"):
+        snapshot.unlink()
 
 
 def power_cut(case):
@@ -344,8 +347,6 @@ def test_an_evaluation_that_was_lost_and_was_the_best_is_the_best_again(tmp_path
     assert case.start().best_step == 2
     whole, path = case.end(), case.folder / "metrics.jsonl"
     damage(case, path)
-    for snapshot in case.folder.glob("snapshot*.safetensors"):
-        snapshot.unlink()
     again = case.start()
     assert (again.best_step, again.best_score) == (2, 0.1)
     assert torch.equal(case.end()[0][0], whole[0][0])
@@ -355,8 +356,7 @@ def test_an_evaluation_that_was_lost_and_was_the_best_is_the_best_again(tmp_path
 def test_a_run_without_snapshots_has_one_of_the_base_model_to_go_back_to(tmp_path, monkeypatch):
     case = Case(tmp_path / "run", "inplace", torch.float32, monkeypatch)
     killed_in_a_probe(case)
-    for snapshot in case.folder.glob("snapshot*.safetensors"):
-        snapshot.unlink()
+    remove_snapshots(case)
     case.at = lambda forward: _raise(KeyboardInterrupt())
     assert "interrupted" in case.start().stop
     assert [checkpoint.step_of(s, -1) for s in case.folder.glob("snapshot*.safetensors")] == [0]

@@ -81,10 +81,11 @@ class Guard:
         twentieth of their size, where batches are all alike) says what is far. After going back a
         run has as many steps again before it is judged.
         """
-        start = median(self._losses[:WINDOW]) if self._losses else 0.0
-        if len(self._losses) < 2 * WINDOW or self._fresh < WINDOW or self._within(_FAR, start):
+        if len(self._losses) < 2 * WINDOW or self._fresh < WINDOW:
             return ""
-        last = median(self._losses[-WINDOW:])
+        start, last = median(self._losses[:WINDOW]), median(self._losses[-WINDOW:])
+        if self._within(_FAR, start):
+            return ""
         return f"the objective went from {abs(start):.3g} to {abs(last):.3g}"
 
     def _within(self, deviations: float, level: float) -> bool:
