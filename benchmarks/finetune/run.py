@@ -22,6 +22,10 @@ from zoopt.bench.processes import Died, forked
 from zoopt.bench.results import TUNING_SEED, cost, done, mend
 
 RESULTS = Path(__file__).parent / "results"
+
+WIDENED = 2
+"""Rates that are tried beyond a row's own, as long as the best so far is the last at its end."""
+
 ROWS = (*UNTUNED, *TUNED)
 
 
@@ -30,11 +34,31 @@ def setting_of(rate):
     return json.dumps({} if rate is None else {"rate": rate})
 
 
-def search(scale, question, names):
+def search(scale, question, names, found):
     """The trials by which rates are chosen: (row, question, rate, seed)."""
     for name in names:
-        for rate in TUNED[name].rates if name in TUNED else ():
+        for rate in rates(scale, question, name, found) if name in TUNED else ():
             yield name, question, rate, TUNING_SEED
+
+
+def rates(scale, question, name, found):
+    """A row's rates, and one beyond the end where the best of those stands, ``WIDENED`` times."""
+    made = TUNED[name].rates
+    for _ in range(WIDENED):
+        tried = {rate: found.get(_searched(scale, question, name, rate)) for rate in made}
+        if None in tried.values():
+            break
+        best = min(made, key=lambda rate: _order(tried[rate]))
+        if best == made[0]:
+            made = (_beyond(made[1], made[0]), *made)
+        elif best == made[-1]:
+            made = (*made, _beyond(made[-2], made[-1]))
+    return made
+
+
+def _beyond(inner, end):
+    """The rate past the last one, by the factor between it and the one before it."""
+    return float(f"{end * end / inner:.3g}")
 
 
 def counted(scale, question, names, found):
@@ -52,10 +76,17 @@ def best_rate(scale, question, name, found):
     """The rate with the best accuracy on the development sentences, of equals the lower loss."""
 
     def order(rate):
-        row = found[question, name, setting_of(rate), TUNING_SEED, scale.budget]
-        return cost(row), (row["dev"] or {}).get("cross_entropy", math.inf)
+        return _order(found[_searched(scale, question, name, rate)])
 
-    return min(TUNED[name].rates, key=order)
+    return min(rates(scale, question, name, found), key=order)
+
+
+def _order(row):
+    return cost(row), (row["dev"] or {}).get("cross_entropy", math.inf)
+
+
+def _searched(scale, question, name, rate):
+    return question, name, setting_of(rate), TUNING_SEED, scale.budget
 
 
 def run(scale, names, questions, file, workers):
@@ -63,7 +94,8 @@ def run(scale, names, questions, file, workers):
     file.parent.mkdir(parents=True, exist_ok=True)
     mend(file)
     for question in questions:
-        _missing(scale, list(search(scale, question, names)), file, workers)
+        for _ in range(1 + WIDENED):
+            _missing(scale, list(search(scale, question, names, done(file))), file, workers)
         _missing(scale, list(counted(scale, question, names, done(file))), file, workers)
 
 

@@ -39,6 +39,17 @@ def test_a_setting_chosen_at_an_end_of_what_was_tried_is_told(tmp_path: Path) ->
     assert list(standings(rows(file))["edge"]) == [""]
 
 
+def test_trials_of_a_setting_that_is_chosen_no_more_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    before = "".join(line(5.0, {"lr": 0.1}, seed) for seed in range(3))
+    widened = line(1.0, {"lr": 0.01}, TUNING_SEED)
+    other = line(5.0, {"lr": 0.1}, 0, budget=20)
+    file.write_text(before + other + widened + line(1.0, {"lr": 0.01}, 0))
+    counted = rows(file)
+    assert list(counted["score"]) == [5.0, 1.0]
+    assert list(counted["budget"]) == [20, 10]
+
+
 @pytest.mark.parametrize("higher", [False, True])
 def test_the_best_stands_first_whichever_way_is_better(tmp_path: Path, higher: bool) -> None:
     file = tmp_path / "trials.jsonl"

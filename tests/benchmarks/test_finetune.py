@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -91,7 +92,8 @@ def test_a_study_tests_only_what_was_chosen_and_goes_on_from_its_file(tmp_path):
     run.run(TOY, CHEAP, ["reviews"], file, workers=1)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     tried = [row for row in rows if row["seed"] == TUNING_SEED]
-    assert len(tried) == 3 * 2
+    for name in ("adamw-lora", "pycma-prompt"):
+        assert sum(row["contestant"] == name for row in tried) >= len(TUNED[name].rates)
     assert all(row["test"] is None for row in tried)
     counted = {row["contestant"]: row for row in rows if row["seed"] != TUNING_SEED}
     assert list(counted) == CHEAP
@@ -113,6 +115,27 @@ def test_a_study_tests_only_what_was_chosen_and_goes_on_from_its_file(tmp_path):
     text = report.write(file)
     assert all(report.ROWS[name].title in text for name in CHEAP)
     assert (tmp_path / "finetune.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [
+        (1e-3, (3e-4, 1e-3, 3e-3)),
+        (3e-3, (3e-4, 1e-3, 3e-3, 9e-3)),
+        (9e-3, (3e-4, 1e-3, 3e-3, 9e-3, 2.7e-2)),
+        (2.7e-2, (3e-4, 1e-3, 3e-3, 9e-3, 2.7e-2)),
+        (3e-4, (9e-5, 3e-4, 1e-3, 3e-3)),
+    ],
+)
+def test_rates_go_on_past_the_end_where_the_best_stands(best, expected):
+    found = {}
+    for _ in range(1 + run.WIDENED):
+        for _, question, rate, seed in run.search(TOY, "reviews", ["adamw-lora"], found):
+            key = (question, "adamw-lora", run.setting_of(rate), seed, TOY.budget)
+            score = -abs(math.log(rate / best))
+            found[key] = {"score": score, "dev": None, "higher_is_better": True}
+    assert run.rates(TOY, "reviews", "adamw-lora", found) == expected
+    assert run.best_rate(TOY, "reviews", "adamw-lora", found) == best
 
 
 def test_every_row_has_a_line_and_names_are_told_apart():

@@ -49,6 +49,9 @@ def cost(row: Mapping[str, Any]) -> float:
 def rows(file: Path) -> pd.DataFrame:
     """The trials that count, one a row, with what :func:`zoopt.bench.trial.run` returns.
 
+    Where a contestant's choice fell on another setting after more were tried, the trials of the
+    setting that was chosen before do not count.
+
     ``edge`` names what was chosen at an end of the values that were tried for it, "lr highest": a
     contestant that might do better beyond it. It is empty where nothing was.
     """
@@ -56,15 +59,20 @@ def rows(file: Path) -> pd.DataFrame:
     tried: dict[tuple[Any, ...], list[dict[str, float]]] = {}
     for row in found:
         if row["seed"] == TUNING_SEED:
-            key = row["problem"], row["contestant"], row["budget"]
-            tried.setdefault(key, []).append(json.loads(row["setting"]))
+            tried.setdefault(_whose(row), []).append(json.loads(row["setting"]))
     counted = [row for row in found if row["seed"] != TUNING_SEED]
+    chosen = {_whose(row): row["setting"] for row in counted}
+    counted = [row for row in counted if row["setting"] == chosen[_whose(row)]]
     higher = {row["problem"] for row in found if row.get("higher_is_better")}
     for row in counted:
-        settings = tried.get((row["problem"], row["contestant"], row["budget"]), [])
-        row["edge"] = _edge(json.loads(row["setting"]), settings)
+        row["edge"] = _edge(json.loads(row["setting"]), tried.get(_whose(row), []))
         row["higher_is_better"] = row["problem"] in higher
     return pd.DataFrame(counted)
+
+
+def _whose(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    """What has one setting: a problem, a contestant and a budget."""
+    return row["problem"], row["contestant"], row["budget"]
 
 
 def standings(trials: pd.DataFrame) -> pd.DataFrame:
