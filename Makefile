@@ -5,7 +5,7 @@ INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-lowest test-slow lint bench bench-auto bench-bbob \
-	bench-finetune bench-functions bench-memory bench-repeat bench-smoke bench-step clean
+	bench-finetune bench-functions bench-heap bench-memory bench-repeat bench-smoke bench-step clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ lint: $(VENV)/dev.stamp ## check style and types
 bench-step: $(VENV)/bench.stamp ## time a tuning step against forward passes and its rivals
 	$(BIN)/python examples/fetch.py
 	$(BIN)/python -m benchmarks.step_cost.run
+
+bench-heap: $(VENV)/bench.stamp ## time steps with and without memory that is kept
+	$(BIN)/python examples/fetch.py
+	$(BIN)/python -m benchmarks.step_cost.heap
 
 bench-memory: $(VENV)/bench.stamp ## measure the memory of a tuning step against a forward pass
 	$(BIN)/python examples/fetch.py

@@ -18,6 +18,7 @@ from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
+from zoopt.heap import keep_freed_memory
 from zoopt.integrations.reward_model import reward_model
 from zoopt.interfaces import Displacement, GradientEstimate, Probe
 from zoopt.metrics import Metric
@@ -107,6 +108,7 @@ __all__ = [
     "combined",
     "comparison",
     "get_objective",
+    "keep_freed_memory",
     "kernel_mode",
     "list_objectives",
     "merge",

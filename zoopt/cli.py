@@ -18,6 +18,7 @@ from rich.table import Table
 from zoopt import registry, trajectory
 from zoopt.arguments import joined
 from zoopt.bench import cli as bench
+from zoopt.heap import keep_freed_memory
 from zoopt.metrics import Metric
 from zoopt.parsing import Parser
 from zoopt.probing import NonFiniteLossError, evaluation_mode
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(arguments) > 1 and arguments[0] in ("tune", "eval") and arguments[1][:1] != "-":
         arguments.insert(1, "--config")
     chosen = parser.parse_args(arguments)
+    keep_freed_memory()
     try:
         return commands[chosen.subcommand](chosen[chosen.subcommand])
     except KeyboardInterrupt:

@@ -88,6 +88,6 @@ def generation(k):
 _PREFILL_K, _GENERATION_K = (2, 8, 32), (32,)
 
 PROBES_OF = {prefill(k): k for k in _PREFILL_K} | {generation(k): k for k in _GENERATION_K}
-BATCHED = {prefill(k): Case(_prefill, methods(k), rounds=3) for k in _PREFILL_K} | {
+BATCHED = {prefill(k): Case(_prefill, methods(k), rounds=5) for k in _PREFILL_K} | {
     generation(k): Case(_generation, methods(k), rounds=1) for k in _GENERATION_K
 }

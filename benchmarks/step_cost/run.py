@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import zoopt
 from benchmarks import machine, pages
 from benchmarks.step_cost import report
 from benchmarks.step_cost.batched import BATCHED, prefill
@@ -53,6 +54,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    zoopt.keep_freed_memory()
     if chosen.quick:
         show(Results.measured(QUICK, rounds=2))
         return

@@ -1,10 +1,11 @@
 import math
+import platform
 from functools import partial
 
 import pytest
 import torch
 
-from benchmarks.step_cost import batched, kernel, methods, report, run, steps, targets
+from benchmarks.step_cost import batched, heap, kernel, methods, report, run, steps, targets
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.reference import FourPasses
 from benchmarks.step_cost.results import Results
@@ -77,6 +78,23 @@ def test_every_configuration_is_a_row_and_a_failed_one_has_its_reason(tmp_path):
         "forwards",
         "batched",
     }
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_steps_with_and_without_kept_memory_are_in_processes_of_their_own(monkeypatch):
+    for name in ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    cases = {"tiny": Case(tiny_population, batched.methods(2), rounds=1)}
+    samples = heap.measured(cases, rounds=2, threads=1)
+    assert list(samples["kept"]) == [True] * 4 + [False] * 8 + [True] * 4
+    assert (samples["seconds"] > 0).all()
+    assert (samples["peak_mb"] > 50).all()
+    lines = heap.table(samples).splitlines()
+    assert len(lines) == 2 + 4
+    assert lines[2].startswith("| tiny: K rows |")
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    with pytest.raises(RuntimeError, match="freed memory cannot be kept here"):
+        heap.sample(cases["tiny"], keep=True)
 
 
 def test_no_configuration_leaves_theta_elsewhere():
