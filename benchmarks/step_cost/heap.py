@@ -24,7 +24,7 @@ from zoopt.bench.processes import forked
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "performance.md"
-REPEATS = 3
+REPEATS = 2
 
 
 def _part(case: Case, *names: str) -> Case:
@@ -104,7 +104,7 @@ def table(samples: pd.DataFrame) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of processes (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="pairs of processes (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
     chosen = parser.parse_args()
     samples = measured(CASES, chosen.rounds, chosen.threads)

@@ -1,11 +1,15 @@
 """Intervals against a closed form, paired gains, and calibration against brute force."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 import zoopt
 from zoopt.tuning import evaluation
 from zoopt.tuning.evaluation import class_offsets, compare
+from zoopt.tuning.report import Report, Row
 
 RNG = np.random.default_rng(0)
 
@@ -55,3 +59,14 @@ def test_calibration_of_three_classes_never_hurts():
     scores = RNG.normal(size=(200, 3)) + 2 * np.eye(3)[truth] + np.array([3.0, 0.0, -2.0])
     before = (scores.argmax(1) == truth).mean()
     assert ((scores + class_offsets(scores, truth)).argmax(1) == truth).mean() > before + 0.1
+
+
+def test_a_terminal_of_80_columns_shows_names_and_numbers_whole():
+    names, each = ("a_metric_of_a_long_name", "cross_entropy"), evaluation.Estimate(0.5, 0.25, 0.75)
+    rows = tuple(Row(name, True, each, each, each, each, each) for name in names)
+    terminal = Console(width=80, file=io.StringIO())
+    terminal.print(Report(rows, (), 100, 1).table())
+    shown = terminal.file.getvalue()
+    assert "…" not in shown
+    assert all(name in shown for name in names)
+    assert max(map(len, shown.splitlines())) <= 80

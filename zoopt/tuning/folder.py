@@ -83,6 +83,11 @@ class RunFolder:
         """Takes up a log that was written meanwhile."""
         self.log = trajectory.read(self.trajectory)
 
+    def keep_best(self, optimizer: ZOOptimizer, dev: float | None) -> None:
+        """Writes θ as the best so far, with its development score."""
+        entry = {"step": optimizer.steps, "dev": dev}
+        checkpoint.save(self.best, optimizer, entry, state=False)
+
     def keep_snapshot(self, optimizer: ZOOptimizer, sound: int, last: bool) -> None:
         """Writes what the run goes on from, unless the log leads there from one a few steps ago.
 

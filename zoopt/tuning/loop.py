@@ -262,7 +262,7 @@ class Tuner:
         if self.task.dev:
             entry["dev"] = self.stepper.score(self.task.dev)
         if self._is_best(entry["dev"]):
-            checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
+            self.folder.keep_best(self.optimizer, entry["dev"])
         self.log.sync()  # a snapshot must not outlive the steps that led to it
         self.folder.keep_snapshot(self.optimizer, self.guard.sound, step == self.settings.steps)
         self.folder.metrics.append(entry)
@@ -275,10 +275,8 @@ class Tuner:
         A step whose score was lost as well may have been scored again on the way, and be better.
         """
         metrics, step = self.folder.metrics, self.optimizer.steps
-        if step != lost or metrics.best_step(self.metric.higher_is_better) != lost:
-            return
-        entry = {"step": step, "dev": metrics.evaluations[step]}
-        checkpoint.save(self.folder.best, self.optimizer, entry, state=False)
+        if step == lost == metrics.best_step(self.metric.higher_is_better):
+            self.folder.keep_best(self.optimizer, metrics.evaluations[step])
 
     def _is_best(self, dev: float | None) -> bool:
         """Whether a development score beats all before it; without one the last is the best."""

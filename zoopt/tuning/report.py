@@ -123,8 +123,9 @@ class Report:
         """The rows for a terminal."""
         heads, *rows = self.cells()
         table = Table(title=f"{self.tests} test examples, 95 % bootstrap intervals")
-        for head in heads:
-            table.add_column(head, justify="left" if head == "metric" else "right")
+        table.add_column(heads[0], no_wrap=True)
+        for head in heads[1:]:
+            table.add_column(head, justify="right", overflow="fold")
         for row in rows:
             table.add_row(*row)
         return table

@@ -66,8 +66,8 @@ class Rollbacks:
 
         def passing(step: int) -> None:
             if lost and step == best:
-                entry = {"step": step, "dev": self._folder.metrics.evaluations[step]}
-                checkpoint.save(self._folder.best, self._stepper.optimizer, entry, state=False)
+                scores = self._folder.metrics.evaluations
+                self._folder.keep_best(self._stepper.optimizer, scores[step])
 
         rebuild(self._folder.trajectory, self._checkpoints, self._stepper.optimizer, passing)
 
