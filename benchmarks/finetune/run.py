@@ -12,6 +12,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import zoopt
 from benchmarks import machine
 from benchmarks.finetune import report
 from benchmarks.finetune.questions import FULL, QUESTIONS, TOY
@@ -153,6 +154,7 @@ def main(arguments=None):
         names = named(chosen.rows)
     except ValueError as error:
         parser.error(str(error))
+    zoopt.keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if chosen.smoke else RESULTS
         file = folder / "trials.jsonl"
