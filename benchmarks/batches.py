@@ -7,10 +7,11 @@ import torch
 from benchmarks import models
 
 TEMPLATE = "Review: {text}\nSentiment:"
+LABELS = ("negative", "positive")
 
 
 class Batch(NamedTuple):
-    """Inputs of a model, and for each row the token to come."""
+    """Inputs of a model, and for each row the token to come, or for each review the right word."""
 
     inputs: dict[str, torch.Tensor]
     targets: torch.Tensor
@@ -19,11 +20,23 @@ class Batch(NamedTuple):
 def sentences(tokenizer, count=16):
     """The first reviews of the training set, padded on the left, and the word for their label."""
     rows = models.examples("train")[:count]
-    texts = [TEMPLATE.format_map(row) for row in rows]
+    words = [tokenizer(f" {row['label']}")["input_ids"][0] for row in rows]
+    inputs = _padded(tokenizer, [TEMPLATE.format_map(row) for row in rows])
+    return Batch(inputs, torch.tensor(words))
+
+
+def options(tokenizer, count=16):
+    """Each of those reviews with either word after it, and which of the two is right."""
+    rows = models.examples("train")[:count]
+    texts = [f"{TEMPLATE.format_map(row)} {label}" for row in rows for label in LABELS]
+    right = [LABELS.index(row["label"]) for row in rows]
+    return Batch(_padded(tokenizer, texts), torch.tensor(right))
+
+
+def _padded(tokenizer, texts):
     inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
     positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    words = [tokenizer(f" {row['label']}")["input_ids"][0] for row in rows]
-    return Batch({**inputs, "position_ids": positions}, torch.tensor(words))
+    return {**inputs, "position_ids": positions}
 
 
 def random_tokens(model, rows, length):
@@ -37,6 +50,19 @@ def last_token_loss(model, batch):
     """Cross-entropy of the token to come, in fp32."""
     logits = model(**batch.inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
     return torch.nn.functional.cross_entropy(logits.float(), batch.targets)
+
+
+def options_loss(model, batch):
+    """Cross-entropy between the words, as MeZO's repository computes it for classification.
+
+    It forwards a row for each word, takes the logits of all tokens, and compares the words'
+    log-probabilities: ``forward_wrap_with_option_len`` under ``--train_as_classification``
+    (https://github.com/princeton-nlp/MeZO, large_models/utils.py and mezo.sh).
+    """
+    to_come = batch.inputs["input_ids"][:, 1:, None]
+    logits = model(**batch.inputs, use_cache=False).logits[:, :-1]
+    said = logits.log_softmax(-1).gather(-1, to_come)[:, -1, 0]  # a word is one token
+    return torch.nn.functional.cross_entropy(said.view(len(batch.targets), -1), batch.targets)
 
 
 def generate(model, inputs, new_tokens):

@@ -16,6 +16,7 @@ from benchmarks.step_cost.rounds import visit_of
 LR, EPS = 1e-9, 1e-3
 FLOOR = "two forwards"
 PUBLISHED = "MeZO as published, Gaussian"
+REPOSITORY = "MeZO as its repository runs it, Gaussian"
 
 
 def two_forwards(model, value):
@@ -48,6 +49,12 @@ def published_mezo(model, value):
     """MeZO as its paper states it."""
     reference = FourPasses(model.parameters(), LR, EPS)
     return visit_of(lambda: reference.step(value))
+
+
+def repository_mezo(model, value):
+    """The same passes around the forward of its repository, a row for each label's word."""
+    reference = FourPasses(model.parameters(), LR, EPS)
+    return visit_of(lambda: reference.step(lambda: value(True)))
 
 
 def torchzero_mezo(model, value):
@@ -115,6 +122,7 @@ COMPARED = {
     "overlay, Rademacher": partial(mezo, direction="rademacher", engine="overlay"),
     PUBLISHED: published_mezo,
 }
+REPOSITORYS = {REPOSITORY: repository_mezo}
 THREE_PASS_GAUSSIAN = {"in-place, Gaussian": partial(mezo, direction="gaussian")}
 TORCHZERO = {"torchzero MeZO, Gaussian": torchzero_mezo}
 NEVERGRAD = {

@@ -1,8 +1,11 @@
 """What a run found: the samples, and a row for each configuration of each case."""
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.step_cost.case import NOTES, Case, measure
@@ -26,6 +29,20 @@ class Results(NamedTuple):
                 samples[name], rows[name] = no_samples(), _failed(case, error)
             print(f"{name}\n{rows[name].to_string()}\n", flush=True)
         return cls(*(pd.concat(t, names=["case"]).reset_index("case") for t in (samples, rows)))
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """What a run wrote."""
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return cls(*(pd.DataFrame(data[name]).fillna(np.nan) for name in cls._fields))
+
+    def renewed(self, cases: Iterable[str], newer: Self) -> Self:
+        """The cases in this order, of the newer results where they have them."""
+        order = {case: place for place, case in enumerate(cases)}
+        kept = self.of(order.keys() - set(newer.rows["case"]))
+        tables = map(pd.concat, zip(kept, newer, strict=True))
+        by_case = {"by": "case", "key": lambda names: names.map(order), "kind": "stable"}
+        return Results(*(table.sort_values(**by_case, ignore_index=True) for table in tables))
 
     def of(self, cases: Iterable[str]) -> Self:
         """The part that is of these cases."""

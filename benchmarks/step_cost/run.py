@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import tempfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -50,6 +51,12 @@ def write(found, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only",
+        default="*",
+        metavar="PATTERN",
+        help="cases to measure anew; results keep the rest",
+    )
     parser.add_argument("--quick", action="store_true", help="a few cases, two rounds, no files")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
     chosen = parser.parse_args()
@@ -60,7 +67,12 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # so that compiling is timed, not loading
-        found = Results.measured(CASES)
+        anew = {name: case for name, case in CASES.items() if fnmatchcase(name, chosen.only)}
+        if not anew:
+            parser.error(f"no case is like {chosen.only!r}. There are: {'; '.join(CASES)}")
+        found = Results.measured(anew)
+    if len(anew) < len(CASES):
+        found = Results.read(HERE / "results" / "step_cost.json").renewed(CASES, found)
     write(found, HERE / "results")
     for name, table in show(found).items():
         pages.replace(PAGE, name, table)

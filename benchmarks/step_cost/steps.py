@@ -11,6 +11,8 @@ from benchmarks.step_cost.methods import (
     FLOOR,
     NEVERGRAD,
     NEVERGRAD_TOO_LARGE,
+    REPOSITORY,
+    REPOSITORYS,
     THREE_PASS_GAUSSIAN,
     TORCHZERO,
 )
@@ -31,7 +33,15 @@ def _generated(model, inputs):
 
 def _sentences(dtype=torch.float32):
     model, tokenizer = models.smollm2(dtype)
-    return model, partial(_loss, model, batches.sentences(tokenizer))
+    asked, options = batches.sentences(tokenizer), batches.options(tokenizer)
+
+    @torch.no_grad()
+    def value(as_in_repository=False):
+        if as_in_repository:
+            return batches.options_loss(model, options).item()
+        return batches.last_token_loss(model, asked).item()
+
+    return model, value
 
 
 def _prefill():
@@ -56,9 +66,9 @@ PREFILL = "SmolLM2-135M, 8 × 128 tokens"
 STEPS = {
     HEADLINE: Case(
         _sentences,
-        COMPARED | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD_TOO_LARGE,
+        COMPARED | REPOSITORYS | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD_TOO_LARGE,
         rounds=3,
-        peaks=(FLOOR, "in-place, Rademacher"),
+        peaks=(FLOOR, "in-place, Rademacher", REPOSITORY),
     ),
     "SmolLM2-135M in bf16, 16 sentences": Case(
         partial(_sentences, torch.bfloat16), COMPARED, rounds=2

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmarks.step_cost import batched, kernel, steps
-from benchmarks.step_cost.methods import FLOOR, PUBLISHED
+from benchmarks.step_cost.methods import FLOOR, PUBLISHED, REPOSITORY
 from benchmarks.step_cost.results import Results
 
 
@@ -36,6 +36,8 @@ TARGETS = [
     _steps("overlay, Rademacher", FLOOR, "≤", 1.35, steps.PREFILL),
     _steps(PUBLISHED, GAUSSIAN, "≥", 3),
     _steps(PUBLISHED, CHAINED, "≥", 3),
+    _steps(REPOSITORY, GAUSSIAN, "≥", 3),
+    _steps(REPOSITORY, CHAINED, "≥", 3),
     _steps("Rademacher pass", kernel.FLOOR, "≤", 1.0, kernel.ONE_TENSOR),
     _steps(batched.PROBES, batched.ROWS, "≤", 1.15, batched.prefill(32)),
     Target(

@@ -2,13 +2,18 @@ import math
 import platform
 from functools import partial
 
+import pandas as pd
 import pytest
 import torch
 
+import zoopt
+from benchmarks import batches
+from benchmarks.finetune import toy
 from benchmarks.step_cost import batched, heap, kernel, methods, report, run, steps, targets
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.reference import FourPasses
 from benchmarks.step_cost.results import Results
+from zoopt.tasks import TaskObjective
 
 
 def tiny():
@@ -78,6 +83,34 @@ def test_every_configuration_is_a_row_and_a_failed_one_has_its_reason(tmp_path):
         "forwards",
         "batched",
     }
+
+
+def test_cases_that_are_measured_anew_replace_theirs_and_keep_the_rest(tmp_path):
+    first = {name: Case(tiny, methods.COMPARED, rounds=1) for name in (steps.HEADLINE, "b", "c")}
+    measured = Results.measured(first)
+    run.write(measured, tmp_path)
+    before = Results.read(tmp_path / "step_cost.json")
+    for read, written in zip(before, measured, strict=True):
+        written = written.reset_index(drop=True)
+        pd.testing.assert_frame_equal(read, written, check_dtype=False, rtol=1e-4)
+    anew = Results.measured({"b": Case(tiny, methods.COMPARED, rounds=2)})
+    found = before.renewed(first, anew)
+    assert list(found.rows["case"].unique()) == list(first)
+    rounds = found.rows.groupby("case")["rounds"].unique()
+    assert (rounds[steps.HEADLINE], rounds["b"], rounds["c"]) == (1, 2, 1)
+    assert found.samples["case"].value_counts()["b"] == 2 * len(methods.COMPARED)
+
+
+def test_the_loss_between_words_is_a_verbalizers(monkeypatch):
+    rows = toy.examples("train", 8)
+    monkeypatch.setattr(batches.models, "examples", lambda split: rows)
+    model, tokenizer = toy.load(torch.float64)
+    words = {label: f" {label}" for label in batches.LABELS}
+    task = zoopt.Verbalizer(rows, tokenizer=tokenizer, template=batches.TEMPLATE, verbalizer=words)
+    expected = TaskObjective(task, zoopt.get_objective("cross_entropy")).value(model, rows)
+    with torch.no_grad():
+        found = batches.options_loss(model, batches.options(tokenizer, 8))
+    assert math.isclose(found.item(), expected, rel_tol=1e-6)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
