@@ -7,10 +7,12 @@ from matplotlib.figure import Figure
 
 from benchmarks import pages
 from benchmarks.step_cost import batched, forwards, kernel, steps, targets
-from benchmarks.step_cost.methods import FLOOR, PUBLISHED
+from benchmarks.step_cost.methods import FLOOR, PUBLISHED, REPOSITORYS, TORCHZERO
 from benchmarks.step_cost.results import Results
 
 TO_FLOOR = f"÷ {FLOOR}"
+OURS = (targets.CHAINED, targets.GAUSSIAN)
+SHOWN = (FLOOR, *OURS, PUBLISHED, *REPOSITORYS, *TORCHZERO)
 
 
 def tables(found: Results) -> dict[str, str]:
@@ -53,6 +55,15 @@ def _steps(found):
         table.dropna(axis="columns", how="all"),
         seconds | {TO_FLOOR: ".2f", "published ÷ this": ".2f", "peak, MB": ",.0f"},
     )
+
+
+def summary(found: Results) -> str:
+    """The headline case for somebody who comes by: zoopt's steps in a run, and others' steps."""
+    rows = found.of([steps.HEADLINE]).rows
+    rows = rows[rows["method"].isin(SHOWN)]
+    whose = rows["method"].where(~rows["method"].isin(OURS), "zoopt, " + rows["method"])
+    table = pd.DataFrame({"step": whose, "seconds": rows["seconds"], TO_FLOOR: rows["ratio"]})
+    return pages.markdown(table, {"seconds": ".2f", TO_FLOOR: ".2f"})
 
 
 def _overview(found):

@@ -21,6 +21,7 @@ from benchmarks.step_cost.steps import HEADLINE, STEPS
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "performance.md"
+README = HERE.parents[1] / "README.md"
 CASES = STEPS | KERNEL | FORWARDS | BATCHED
 QUICK = {
     HEADLINE: STEPS[HEADLINE]._replace(methods=COMPARED),
@@ -76,6 +77,7 @@ def main():
     write(found, HERE / "results")
     for name, table in show(found).items():
         pages.replace(PAGE, name, table)
+    pages.replace(README, "speed", report.summary(found))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,14 @@ def test_cases_that_are_measured_anew_replace_theirs_and_keep_the_rest(tmp_path)
     assert found.samples["case"].value_counts()["b"] == 2 * len(methods.COMPARED)
 
 
+def test_pages_show_what_the_results_have():
+    found = Results.read(run.HERE / "results" / "step_cost.json")
+    page = run.PAGE.read_text(encoding="utf-8")
+    for name, table in report.tables(found).items():
+        assert f"<!-- {name} -->\n{table.rstrip()}\n<!-- /{name} -->" in page
+    assert report.summary(found).rstrip() in run.README.read_text(encoding="utf-8")
+
+
 def test_the_loss_between_words_is_a_verbalizers(monkeypatch):
     rows = toy.examples("train", 8)
     monkeypatch.setattr(batches.models, "examples", lambda split: rows)
