@@ -125,7 +125,8 @@ class Report:
         table = Table(title=f"{self.tests} test examples, 95 % bootstrap intervals")
         table.add_column(heads[0], no_wrap=True)
         for head in heads[1:]:
-            table.add_column(head, justify="right", overflow="fold")
+            widest = max(map(len, head.split()))
+            table.add_column(head, justify="right", overflow="fold", min_width=widest)
         for row in rows:
             table.add_row(*row)
         return table
