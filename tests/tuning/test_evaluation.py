@@ -62,7 +62,7 @@ def test_calibration_of_three_classes_never_hurts():
 
 
 def test_a_terminal_of_80_columns_shows_names_and_numbers_whole():
-    names, each = ("a_metric_of_a_long_name", "cross_entropy"), evaluation.Estimate(0.5, 0.25, 0.75)
+    names, each = ("cross_entropy", "f1_macro"), evaluation.Estimate(-0.004, -0.010, 0.001)
     rows = tuple(Row(name, True, each, each, each, each, each) for name in names)
     terminal = Console(width=80, file=io.StringIO())
     terminal.print(Report(rows, (), 100, 1).table())
@@ -70,3 +70,4 @@ def test_a_terminal_of_80_columns_shows_names_and_numbers_whole():
     assert "…" not in shown
     assert all(name in shown for name in (*names, "calibrated"))
     assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("0.001]") == 5 * len(names)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from rich import box
 from rich.table import Table
 
 from zoopt.metrics import Metric
@@ -122,13 +123,13 @@ class Report:
     def table(self) -> Table:
         """The rows for a terminal."""
         heads, *rows = self.cells()
-        table = Table(title=f"{self.tests} test examples, 95 % bootstrap intervals")
+        title = f"{self.tests} test examples, 95 % bootstrap intervals"
+        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column(heads[0], no_wrap=True)
         for head in heads[1:]:
-            widest = max(map(len, head.split()))
-            table.add_column(head, justify="right", overflow="fold", min_width=widest)
+            table.add_column(head, justify="right", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(cell.replace(" [", "\n[") for cell in row))
         return table
 
     def markdown(self) -> str:
