@@ -122,7 +122,7 @@ COMPARED = {
     "overlay, Rademacher": partial(mezo, direction="rademacher", engine="overlay"),
     PUBLISHED: published_mezo,
 }
-REPOSITORYS = {REPOSITORY: repository_mezo}
+FROM_REPOSITORY = {REPOSITORY: repository_mezo}
 THREE_PASS_GAUSSIAN = {"in-place, Gaussian": partial(mezo, direction="gaussian")}
 TORCHZERO = {"torchzero MeZO, Gaussian": torchzero_mezo}
 NEVERGRAD = {

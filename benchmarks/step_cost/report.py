@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 
 from benchmarks import pages
 from benchmarks.step_cost import batched, forwards, kernel, steps, targets
-from benchmarks.step_cost.methods import FLOOR, PUBLISHED, REPOSITORYS, TORCHZERO
+from benchmarks.step_cost.methods import FLOOR, FROM_REPOSITORY, PUBLISHED, TORCHZERO
 from benchmarks.step_cost.results import Results
 
 TO_FLOOR = f"÷ {FLOOR}"
 OURS = (targets.CHAINED, targets.GAUSSIAN)
-SHOWN = (FLOOR, *OURS, PUBLISHED, *REPOSITORYS, *TORCHZERO)
+SHOWN = (FLOOR, *OURS, PUBLISHED, *FROM_REPOSITORY, *TORCHZERO)
 
 
 def tables(found: Results) -> dict[str, str]:

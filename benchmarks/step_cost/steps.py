@@ -9,10 +9,10 @@ from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.methods import (
     COMPARED,
     FLOOR,
+    FROM_REPOSITORY,
     NEVERGRAD,
     NEVERGRAD_TOO_LARGE,
     REPOSITORY,
-    REPOSITORYS,
     THREE_PASS_GAUSSIAN,
     TORCHZERO,
 )
@@ -66,7 +66,7 @@ PREFILL = "SmolLM2-135M, 8 × 128 tokens"
 STEPS = {
     HEADLINE: Case(
         _sentences,
-        COMPARED | REPOSITORYS | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD_TOO_LARGE,
+        COMPARED | FROM_REPOSITORY | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD_TOO_LARGE,
         rounds=3,
         peaks=(FLOOR, "in-place, Rademacher", REPOSITORY),
     ),
