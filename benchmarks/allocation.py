@@ -4,10 +4,12 @@ import torch
 
 from zoopt.engines.memory import peak_bytes
 
+CPU = torch.device("cpu")
 
-def peak_during(call):
-    """Peak bytes during the call, on top of what was allocated before it."""
-    _, peak = peak_bytes(call, torch.device("cpu"))
+
+def peak_during(call, device=CPU):
+    """Peak bytes on a device during the call, on top of what was allocated before it."""
+    _, peak = peak_bytes(call, device)
     return peak
 
 

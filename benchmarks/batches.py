@@ -43,6 +43,7 @@ def random_tokens(model, rows, length):
     """Tokens drawn alike from the model's vocabulary."""
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.vocab_size, (rows, length + 1), generator=drawn)
+    ids = ids.to(model.device)
     return Batch({"input_ids": ids[:, :-1]}, ids[:, -1])
 
 

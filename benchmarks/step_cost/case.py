@@ -20,26 +20,29 @@ class Case(NamedTuple):
         methods: name → maker of a visit from the two; the first is the floor of all ratios.
         rounds: how often each is timed.
         peaks: the methods of which the peak of allocated memory is measured as well.
+        restored: whether θ is put back before each visit, which takes a copy of it.
     """
 
     build: Callable[[], tuple[torch.nn.Module, Callable[..., Any]]]
     methods: Mapping[str, Callable[[torch.nn.Module, Callable[..., Any]], Visit]]
     rounds: int
     peaks: tuple[str, ...] = ()
+    restored: bool = True
 
 
 def measure(case: Case, rounds: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The samples, and one row a configuration in the order of the case's methods.
 
-    Before each visit θ is put back as it was, so that no configuration sees another's.
+    Where a copy of θ is held, no configuration sees another's θ.
     """
     clock = Clock()
     model, objective = case.build()
-    kept = [parameter.detach().clone() for parameter in model.parameters()]
+    parameters = list(model.parameters())
+    kept = [parameter.detach().clone() for parameter in parameters if case.restored]
 
     @torch.no_grad()
     def reset():
-        for parameter, value in zip(model.parameters(), kept, strict=True):
+        for parameter, value in zip(parameters if kept else (), kept, strict=True):
             parameter.copy_(value)
 
     visits, notes = {}, {}
@@ -53,7 +56,9 @@ def measure(case: Case, rounds: int | None = None) -> tuple[pd.DataFrame, pd.Dat
     for name in case.peaks:
         reset()
         with visits[name]() as step:
-            notes[name]["peak_mb"] = (bytes_of(kept) + peak_during(step)) / 1e6
+            notes[name]["peak_mb"] = (
+                bytes_of(parameters) + peak_during(step, parameters[0].device)
+            ) / 1e6
     floor = next(iter(case.methods))
     rows = pd.DataFrame.from_dict(notes, orient="index").join(summary(samples, floor))
     rows = rows.reindex(list(case.methods), columns=[*SUMMARY, *NOTES])

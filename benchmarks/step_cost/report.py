@@ -19,7 +19,7 @@ def tables(found: Results) -> dict[str, str]:
     """Markdown by the name of its block on a page."""
     return {
         "targets": pages.markdown(targets.table(found), {"found": ".2f"}),
-        "step-cost": _steps(found) + "\n" + _overview(found),
+        "step-cost": steps_of(found, steps.HEADLINE) + "\n" + _overview(found),
         "kernel": _kernel(found),
         "forwards": _forwards(found),
         "batched": _batched(found),
@@ -32,9 +32,9 @@ def _spread(rows, name):
     return [f"{a:.2f} to {b:.2f}" if a == a else None for a, b in zip(low, high, strict=True)]
 
 
-def _steps(found):
-    """The headline case in full."""
-    rows = found.of([steps.HEADLINE]).rows
+def steps_of(found: Results, case: str) -> str:
+    """A case of steps in full."""
+    rows = found.of([case]).rows
     table = pd.DataFrame(
         {
             "step": rows["method"],
@@ -43,9 +43,7 @@ def _steps(found):
             "passes, s": rows["passes"],
             TO_FLOOR: rows["ratio"],
             "quartiles": _spread(rows, "ratio"),
-            "published ÷ this": [
-                found.ratio(steps.HEADLINE, PUBLISHED, method) for method in rows["method"]
-            ],
+            "published ÷ this": [found.ratio(case, PUBLISHED, method) for method in rows["method"]],
             "peak, MB": rows["peak_mb"],
             "why not": rows["reason"],
         }

@@ -30,9 +30,16 @@ class Results(NamedTuple):
             print(f"{name}\n{rows[name].to_string()}\n", flush=True)
         return cls(*(pd.concat(t, names=["case"]).reset_index("case") for t in (samples, rows)))
 
+    def write(self, file: Path, facts: Mapping[str, object]) -> None:
+        """As JSON, with what it was measured on."""
+        tables = {"rows": self.rows, "samples": self.samples}
+        data = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        text = json.dumps({"machine": dict(facts), **data}, indent=1) + "\n"
+        file.write_text(text, encoding="utf-8")
+
     @classmethod
     def read(cls, file: Path) -> Self:
-        """What a run wrote."""
+        """What :meth:`write` wrote."""
         data = json.loads(file.read_text(encoding="utf-8"))
         return cls(*(pd.DataFrame(data[name]).fillna(np.nan) for name in cls._fields))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import pandas as pd
+import torch
 
 from zoopt.directions import compilation
 
@@ -30,6 +31,12 @@ def visit_of(step: Callable[[], object]) -> Visit:
     return lambda: nullcontext(step)
 
 
+def settled() -> None:
+    """Waits for what a GPU has still to do, which would be counted with something else."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def reason(error: Exception) -> str:
     """Why a configuration is out, in a line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -46,8 +53,10 @@ class Clock:
 
         @functools.wraps(function)
         def wrapped(*args):
+            settled()
             started = time.perf_counter()
             result = function(*args)
+            settled()
             self.seconds += time.perf_counter() - started
             return result
 
@@ -87,8 +96,10 @@ def alternate(
             compiled = compilation.seconds()
             try:
                 with visits[name]() as step:
+                    settled()
                     clock.seconds, started = 0.0, time.perf_counter()
                     step()
+                    settled()
                     seconds, forward = time.perf_counter() - started, clock.seconds
             except Exception as error:
                 notes[name]["reason"] = reason(error)

@@ -1,7 +1,6 @@
 """What a step costs beside two forwards; see README.md. `python -m benchmarks.step_cost.run`."""
 
 import argparse
-import json
 import os
 import tempfile
 from fnmatch import fnmatchcase
@@ -40,10 +39,7 @@ def show(found):
 def write(found, folder):
     """The results as data, tables and a picture."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = json.loads(found.rows.to_json(orient="records"))
-    samples = json.loads(found.samples.to_json(orient="records"))
-    data = {"machine": machine.facts(), "rows": rows, "samples": samples}
-    (folder / "step_cost.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    found.write(folder / "step_cost.json", machine.facts())
     found.rows.to_csv(folder / "step_cost.csv", index=False, float_format="%.6g")
     text = "\n".join(f"## {name}\n\n{table}" for name, table in report.tables(found).items())
     (folder / "step_cost.md").write_text(text, encoding="utf-8")

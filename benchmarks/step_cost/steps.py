@@ -46,7 +46,7 @@ def _sentences(dtype=torch.float32):
 
 def _prefill():
     model, _ = models.smollm2()
-    return model, partial(_loss, model, batches.random_tokens(model, 8, 128))
+    return random(model, 8, 128)
 
 
 def _generation():
@@ -56,8 +56,9 @@ def _generation():
     return model, partial(_generated, model, inputs)
 
 
-def _random(model):
-    return model, partial(_loss, model, batches.random_tokens(model, 16, 32))
+def random(model, rows=16, length=32):
+    """The model, and its loss on tokens drawn alike from its vocabulary."""
+    return model, partial(_loss, model, batches.random_tokens(model, rows, length))
 
 
 HEADLINE = "SmolLM2-135M, 16 sentences"
@@ -74,12 +75,12 @@ STEPS = {
         partial(_sentences, torch.bfloat16), COMPARED, rounds=2
     ),
     "stories15M, 16 × 32 tokens": Case(
-        lambda: _random(models.stories15m()[0]),
+        lambda: random(models.stories15m()[0]),
         COMPARED | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD,
         rounds=3,
     ),
     "OPT-125M's shape, 16 × 32 tokens": Case(
-        lambda: _random(models.opt("125m")), COMPARED, rounds=2
+        lambda: random(models.opt("125m")), COMPARED, rounds=2
     ),
     PREFILL: Case(_prefill, COMPARED, rounds=2),
     f"SmolLM2-135M, a sentence, {NEW_TOKENS} new tokens": Case(_generation, COMPARED, rounds=1),

@@ -9,7 +9,7 @@ import torch
 import zoopt
 from benchmarks import batches
 from benchmarks.finetune import toy
-from benchmarks.step_cost import batched, heap, kernel, methods, report, run, steps, targets
+from benchmarks.step_cost import batched, gpu, heap, kernel, methods, report, run, steps, targets
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.reference import FourPasses
 from benchmarks.step_cost.results import Results
@@ -136,6 +136,15 @@ def test_steps_with_and_without_kept_memory_are_in_processes_of_their_own(monkey
     monkeypatch.setenv("GLIBC_TUNABLES", "")
     with pytest.raises(RuntimeError, match="freed memory cannot be kept here"):
         heap.sample(cases["tiny"], keep=True)
+
+
+def test_the_benchmark_of_a_gpu_at_toy_size_on_the_cpu(monkeypatch, caplog):
+    monkeypatch.setitem(gpu.models.OPT_SHAPES, "1.3b", (16, 1, 2))
+    found = Results.measured(gpu.cases(["1.3b"], "cpu", rounds=1))
+    shown = gpu.tables(found)
+    assert "not measured" not in shown
+    assert found.rows["reason"].isna().all()
+    assert gpu.name_of("1.3b") in shown
 
 
 def test_no_configuration_leaves_theta_elsewhere():
