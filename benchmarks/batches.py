@@ -27,6 +27,9 @@ def sentences(tokenizer, count=16):
 
 def options(tokenizer, count=16):
     """Each of those reviews with either word after it, and which of the two is right."""
+    for label in LABELS:
+        if len(tokenizer(f" {label}")["input_ids"]) != 1:
+            raise ValueError(f"{label!r} is more than one token to this tokenizer")
     rows = models.examples("train")[:count]
     texts = [f"{TEMPLATE.format_map(row)} {label}" for row in rows for label in LABELS]
     right = [LABELS.index(row["label"]) for row in rows]
@@ -62,7 +65,7 @@ def options_loss(model, batch):
     """
     to_come = batch.inputs["input_ids"][:, 1:, None]
     logits = model(**batch.inputs, use_cache=False).logits[:, :-1]
-    said = logits.log_softmax(-1).gather(-1, to_come)[:, -1, 0]  # a word is one token
+    said = logits.log_softmax(-1).gather(-1, to_come)[:, -1, 0]  # a word's only token
     return torch.nn.functional.cross_entropy(said.view(len(batch.targets), -1), batch.targets)
 
 

@@ -17,7 +17,7 @@ from benchmarks.functions.run import CONTESTANTS
 from zoopt.bench import contestant, trial
 from zoopt.bench.problems import GROUPS
 from zoopt.bench.processes import Died, forked
-from zoopt.bench.results import TUNING_SEED, done
+from zoopt.bench.results import counting, done
 
 FILE = Path(__file__).parent / "functions" / "results" / "trials.jsonl"
 FORMATS = {"committed": ".6g", "again": ".6g", "differs by": ".1e"}
@@ -25,7 +25,7 @@ FORMATS = {"committed": ".6g", "again": ".6g", "differs by": ".1e"}
 
 def drawn(rows, count, seed, only=""):
     """Some of the trials that count."""
-    counted = [row for row in rows if row["seed"] != TUNING_SEED and only in row["contestant"]]
+    counted = [row for row in counting(rows) if only in row["contestant"]]
     return random.Random(seed).sample(counted, min(count, len(counted)))
 
 

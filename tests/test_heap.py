@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,25 +12,24 @@ import zoopt
 from zoopt import cli
 
 FAULTS = """
-import resource, torch, zoopt
+import resource, sys, torch, zoopt
 torch.set_num_threads(1)
-def chain(x):
-    for _ in range(100):
-        x = x + 1
-    return x
-kept, x = zoopt.keep_freed_memory(), torch.ones(1000, 1500)
-chain(x)
+kept, x = len(sys.argv) > 1 and zoopt.keep_freed_memory(), torch.ones(250_000)
+def layers():
+    for _ in range(20):
+        outputs = [x + k for k in range(32)]
+layers()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-chain(x)
+layers()
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-PAGES_TOUCHED = 100 * 1000 * 1500 * 4 // 4096
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def run(**environment: str) -> tuple[str, int]:
+def run(*arguments: str, **environment: str) -> tuple[str, int]:
     own = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES" and "MALLOC_" not in k}
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS],
+        [sys.executable, "-c", FAULTS, *arguments],
         env=own | environment,
         capture_output=True,
         text=True,
@@ -41,20 +41,17 @@ def run(**environment: str) -> tuple[str, int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
-    kept, faults = run()
-    assert kept == "True"
-    assert faults < PAGES_TOUCHED / 100
+    if HUGE.exists() and "[always]" in HUGE.read_text(encoding="utf-8"):
+        pytest.skip("pages are so large here that few are faulted in anyway")
+    usual, kept = run(), run("keep")
+    assert (usual[0], kept[0]) == ("False", "True")
+    assert usual[1] > 10 * (kept[1] + 100)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_settings_of_the_environment_hold() -> None:
-    kept, faults = run(MALLOC_TRIM_THRESHOLD_="131072")
-    assert kept == "False"
-    assert faults > PAGES_TOUCHED / 2
-
-
-@pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_"])
-def test_any_setting_turns_it_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"]
+)
+def test_any_setting_of_the_environment_holds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "")
     assert not zoopt.keep_freed_memory()
 

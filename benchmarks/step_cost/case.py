@@ -54,11 +54,16 @@ def measure(case: Case, rounds: int | None = None) -> tuple[pd.DataFrame, pd.Dat
     samples, more = alternate(visits, rounds or case.rounds, clock, reset)
     notes |= more
     for name in case.peaks:
+        if "reason" in notes[name]:
+            continue
         reset()
-        with visits[name]() as step:
-            notes[name]["peak_mb"] = (
-                bytes_of(parameters) + peak_during(step, parameters[0].device)
-            ) / 1e6
+        try:
+            with visits[name]() as step:
+                peak = bytes_of(parameters) + peak_during(step, parameters[0].device)
+        except Exception as error:
+            notes[name]["reason"] = f"its peak: {reason(error)}"
+        else:
+            notes[name]["peak_mb"] = peak / 1e6
     floor = next(iter(case.methods))
     rows = pd.DataFrame.from_dict(notes, orient="index").join(summary(samples, floor))
     rows = rows.reindex(list(case.methods), columns=[*SUMMARY, *NOTES])

@@ -20,9 +20,10 @@ from benchmarks.step_cost import batched, steps
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.methods import FLOOR
 from benchmarks.step_cost.targets import CHAINED
-from zoopt.bench.processes import forked
+from zoopt.bench.processes import Died, forked
 
 HERE = Path(__file__).parent
+FILE = HERE / "results" / "heap.json"
 PAGE = HERE.parents[1] / "docs" / "performance.md"
 REPEATS = 2
 
@@ -78,6 +79,9 @@ def measured(cases: dict[str, Case], rounds: int, threads: int) -> pd.DataFrame:
     tasks = [partial(sample, cases[each["case"]], each["kept"]) for each in plan]
     rows = []
     for number, answer in forked(tasks, threads=threads):
+        if isinstance(answer, Died):
+            print(f"{plan[number]}: {answer}", flush=True)
+            continue
         rows += [plan[number] | row for row in answer]
         print(f"{len(rows)} {plan[number]} {answer}", flush=True)
     return pd.DataFrame(rows)
@@ -108,8 +112,9 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
     chosen = parser.parse_args()
     samples = measured(CASES, chosen.rounds, chosen.threads)
-    data = {"machine": machine.facts(), "samples": samples.to_dict("records")}
-    (HERE / "results" / "heap.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    facts = machine.facts() | {"threads": chosen.threads}
+    data = {"machine": facts, "samples": samples.to_dict("records")}
+    FILE.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     text = table(samples)
     pages.replace(PAGE, "heap", text)
     print(text)

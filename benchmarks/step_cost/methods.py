@@ -16,7 +16,7 @@ from benchmarks.step_cost.rounds import visit_of
 LR, EPS = 1e-9, 1e-3
 FLOOR = "two forwards"
 PUBLISHED = "MeZO as published, Gaussian"
-REPOSITORY = "MeZO as its repository runs it, Gaussian"
+REPOSITORY = "MeZO with its repository's forward, Gaussian"
 
 
 def two_forwards(model, value):

@@ -71,6 +71,11 @@ class Results(NamedTuple):
         return float(peaks[of] / peaks[to])
 
 
+def machine_of(file: Path) -> dict[str, object]:
+    """What a file of results was measured on."""
+    return json.loads(file.read_text(encoding="utf-8"))["machine"]
+
+
 def _failed(case, error):
     rows = {"method": list(case.methods), "reason": reason(error)}
     return pd.DataFrame(rows, columns=["method", *SUMMARY, *NOTES])

@@ -111,10 +111,13 @@ def alternate(
 
 
 def summary(samples: pd.DataFrame, floor: str) -> pd.DataFrame:
-    """One row a method: medians and quartiles of seconds, and of the ratio to the floor."""
+    """One row a method: medians and quartiles of seconds, and of the ratio to the floor.
+
+    Without the floor's own samples ratios are NaN.
+    """
     seconds = samples.pivot(index="round", columns="method", values="seconds")
     forward = samples.pivot(index="round", columns="method", values="forward")
-    ratio = seconds.div(seconds[floor], axis="index")
+    ratio = seconds.div(seconds.reindex(columns=[floor])[floor], axis="index")
     columns = {"rounds": seconds.count()}
     for name, values in {
         "seconds": seconds,

@@ -15,10 +15,11 @@ from benchmarks.step_cost.batched import BATCHED, prefill
 from benchmarks.step_cost.forwards import FORWARDS
 from benchmarks.step_cost.kernel import KERNEL, ONE_TENSOR
 from benchmarks.step_cost.methods import COMPARED
-from benchmarks.step_cost.results import Results
+from benchmarks.step_cost.results import Results, machine_of
 from benchmarks.step_cost.steps import HEADLINE, STEPS
 
 HERE = Path(__file__).parent
+FILE = HERE / "results" / "step_cost.json"
 PAGE = HERE.parents[1] / "docs" / "performance.md"
 README = HERE.parents[1] / "README.md"
 CASES = STEPS | KERNEL | FORWARDS | BATCHED
@@ -39,7 +40,7 @@ def show(found):
 def write(found, folder):
     """The results as data, tables and a picture."""
     folder.mkdir(parents=True, exist_ok=True)
-    found.write(folder / "step_cost.json", machine.facts())
+    found.write(folder / FILE.name, machine.facts())
     found.rows.to_csv(folder / "step_cost.csv", index=False, float_format="%.6g")
     text = "\n".join(f"## {name}\n\n{table}" for name, table in report.tables(found).items())
     (folder / "step_cost.md").write_text(text, encoding="utf-8")
@@ -48,13 +49,14 @@ def write(found, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument("--quick", action="store_true", help="a few cases, two rounds, no files")
+    some.add_argument(
         "--only",
         default="*",
         metavar="PATTERN",
         help="cases to measure anew; results keep the rest",
     )
-    parser.add_argument("--quick", action="store_true", help="a few cases, two rounds, no files")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -62,14 +64,18 @@ def main():
     if chosen.quick:
         show(Results.measured(QUICK, rounds=2))
         return
+    anew = {name: case for name, case in CASES.items() if fnmatchcase(name, chosen.only)}
+    if not anew:
+        parser.error(f"no case is like {chosen.only!r}. There are: {'; '.join(CASES)}")
+    if some_kept := len(anew) < len(CASES):
+        before, where = Results.read(FILE), machine_of(FILE)
+        if where != machine.facts():
+            parser.error(f"{FILE} is of another machine, {where}: measure all cases anew")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # so that compiling is timed, not loading
-        anew = {name: case for name, case in CASES.items() if fnmatchcase(name, chosen.only)}
-        if not anew:
-            parser.error(f"no case is like {chosen.only!r}. There are: {'; '.join(CASES)}")
         found = Results.measured(anew)
-    if len(anew) < len(CASES):
-        found = Results.read(HERE / "results" / "step_cost.json").renewed(CASES, found)
+    if some_kept:
+        found = before.renewed(CASES, found)
     write(found, HERE / "results")
     for name, table in show(found).items():
         pages.replace(PAGE, name, table)

@@ -48,6 +48,8 @@ def test_trials_of_a_setting_that_is_chosen_no_more_do_not_count(tmp_path: Path)
     counted = rows(file)
     assert list(counted["score"]) == [5.0, 1.0]
     assert list(counted["budget"]) == [20, 10]
+    back = rows(file, {("p", "c", 10): json.dumps({"lr": 0.1})})
+    assert list(back["score"]) == [5.0] * 4
 
 
 @pytest.mark.parametrize("higher", [False, True])

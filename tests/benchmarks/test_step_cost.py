@@ -1,3 +1,4 @@
+import json
 import math
 import platform
 from functools import partial
@@ -107,6 +108,8 @@ def test_pages_show_what_the_results_have():
     for name, table in report.tables(found).items():
         assert f"<!-- {name} -->\n{table.rstrip()}\n<!-- /{name} -->" in page
     assert report.summary(found).rstrip() in run.README.read_text(encoding="utf-8")
+    samples = json.loads(heap.FILE.read_text(encoding="utf-8"))["samples"]
+    assert heap.table(pd.DataFrame(samples)).rstrip() in page
 
 
 def test_the_loss_between_words_is_a_verbalizers(monkeypatch):
@@ -145,6 +148,18 @@ def test_the_benchmark_of_a_gpu_at_toy_size_on_the_cpu(monkeypatch, caplog):
     assert "not measured" not in shown
     assert found.rows["reason"].isna().all()
     assert gpu.name_of("1.3b") in shown
+
+
+def test_a_case_keeps_its_rows_where_one_configuration_fails():
+    whole = {methods.FLOOR: methods.two_forwards, "broken": broken}
+    found = Results.measured({"c": Case(tiny, whole, rounds=1, peaks=(*whole,))})
+    rows = found.rows.set_index("method")
+    assert rows["peak_mb"].notna().to_dict() == {methods.FLOOR: True, "broken": False}
+    assert rows["reason"]["broken"] == "ValueError: does not fit"
+    without_floor = {"broken": broken, methods.FLOOR: methods.two_forwards}
+    found = Results.measured({"c": Case(tiny, without_floor, rounds=1)})
+    assert found.rows["ratio"].isna().all()
+    assert found.rows["seconds"].notna().sum() == 1
 
 
 def test_no_configuration_leaves_theta_elsewhere():

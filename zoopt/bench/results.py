@@ -17,6 +17,9 @@ TUNING_SEED = 1_000_003
 Key = tuple[str, str, str, int, int]
 """Problem, contestant, setting, seed and budget: what makes a trial the same one."""
 
+Whose = tuple[str, str, int]
+"""Problem, contestant and budget: what a setting is chosen for."""
+
 
 def done(file: Path) -> dict[Key, dict[str, Any]]:
     """The trials in a file by their keys."""
@@ -46,23 +49,21 @@ def cost(row: Mapping[str, Any]) -> float:
     return -score if row.get("higher_is_better") else score
 
 
-def rows(file: Path) -> pd.DataFrame:
+def rows(file: Path, chosen: Mapping[Whose, str] | None = None) -> pd.DataFrame:
     """The trials that count, one a row, with what :func:`zoopt.bench.trial.run` returns.
 
-    Where a contestant's choice fell on another setting after more were tried, the trials of the
-    setting that was chosen before do not count.
+    Of each contestant those of one setting count: what ``chosen`` says, or else the setting of the
+    last trial in the file. Others were chosen before more were tried.
 
     ``edge`` names what was chosen at an end of the values that were tried for it, "lr highest": a
     contestant that might do better beyond it. It is empty where nothing was.
     """
     found = list(done(file).values())
-    tried: dict[tuple[Any, ...], list[dict[str, float]]] = {}
+    tried: dict[Whose, list[dict[str, float]]] = {}
     for row in found:
         if row["seed"] == TUNING_SEED:
             tried.setdefault(_whose(row), []).append(json.loads(row["setting"]))
-    counted = [row for row in found if row["seed"] != TUNING_SEED]
-    chosen = {_whose(row): row["setting"] for row in counted}
-    counted = [row for row in counted if row["setting"] == chosen[_whose(row)]]
+    counted = counting(found, chosen)
     higher = {row["problem"] for row in found if row.get("higher_is_better")}
     for row in counted:
         row["edge"] = _edge(json.loads(row["setting"]), tried.get(_whose(row), []))
@@ -70,8 +71,16 @@ def rows(file: Path) -> pd.DataFrame:
     return pd.DataFrame(counted)
 
 
-def _whose(row: Mapping[str, Any]) -> tuple[str, str, int]:
-    """What has one setting: a problem, a contestant and a budget."""
+def counting(
+    trials: Sequence[dict[str, Any]], chosen: Mapping[Whose, str] | None = None
+) -> list[dict[str, Any]]:
+    """Those of the trials that count; see :func:`rows`."""
+    counted = [row for row in trials if row["seed"] != TUNING_SEED]
+    settings = {_whose(row): row["setting"] for row in counted} | dict(chosen or {})
+    return [row for row in counted if row["setting"] == settings[_whose(row)]]
+
+
+def _whose(row: Mapping[str, Any]) -> Whose:
     return row["problem"], row["contestant"], row["budget"]
 
 

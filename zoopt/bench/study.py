@@ -20,7 +20,7 @@ import torch
 
 from zoopt.bench import trial
 from zoopt.bench.processes import Died, forked
-from zoopt.bench.results import TUNING_SEED, Key, cost, done, mend, rows
+from zoopt.bench.results import TUNING_SEED, Key, Whose, cost, done, mend, rows
 from zoopt.bench.trial import Contestant, Problem
 from zoopt.optimizer import ZOOptimizer
 
@@ -40,6 +40,11 @@ class Trial:
         """What the file knows it by."""
         setting = json.dumps(dict(self.setting), sort_keys=True)
         return self.problem.name, self.contestant.name, setting, self.seed, self.budget
+
+    @property
+    def whose(self) -> Whose:
+        """What its setting was chosen for."""
+        return self.problem.name, self.contestant.name, self.budget
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ class Study:
             known = done(self.file)
             missing = [planned for planned in plan() if planned.key not in known]
             self._run(missing, workers, threads, progress or (lambda line: None))
-        return rows(self.file)
+        chosen = {planned.whose: planned.key[2] for planned in self._counted()}
+        return rows(self.file, chosen)
 
     def _tuning(self) -> Iterator[Trial]:
         for problem, contestant in self._pairs():
