@@ -17,6 +17,7 @@ from zoopt.records import StepRecord
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 each_unit = pytest.mark.parametrize("unit", [GAUSSIAN, RADEMACHER], ids=lambda unit: unit.name)
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 LENGTH = 100_003
 
 
@@ -28,7 +29,7 @@ def summed(unit: Unit, dtype: torch.dtype, device: str, compiled: bool = False) 
 
 
 @each_unit
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@each_dtype
 def test_a_pass_gives_what_it_gives_on_the_cpu(unit: Unit, dtype: torch.dtype) -> None:
     here, there = summed(unit, dtype, "cpu"), summed(unit, dtype, "cuda")
     steps = 4 * torch.finfo(dtype).eps  # of rounding: polynomials may be contracted otherwise
@@ -36,7 +37,7 @@ def test_a_pass_gives_what_it_gives_on_the_cpu(unit: Unit, dtype: torch.dtype) -
 
 
 @each_unit
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@each_dtype
 def test_a_compiled_pass_is_the_eager_one(unit: Unit, dtype: torch.dtype) -> None:
     eager, compiled = (summed(unit, dtype, "cuda", mode) for mode in (False, True))
     assert not compilation._state.broken
@@ -44,10 +45,14 @@ def test_a_compiled_pass_is_the_eager_one(unit: Unit, dtype: torch.dtype) -> Non
     torch.testing.assert_close(compiled, eager, rtol=steps, atol=steps)
 
 
-def tuned(device: str, engine: str, **how: Any) -> tuple[torch.nn.Module, list[StepRecord]]:
+def network(device: str) -> torch.nn.Module:
     torch.manual_seed(0)
     layers = torch.nn.Linear(16, 32), torch.nn.LayerNorm(32), torch.nn.Linear(32, 4)
-    model = torch.nn.Sequential(*layers).to(device)
+    return torch.nn.Sequential(*layers).to(device)
+
+
+def tuned(device: str, engine: str, **how: Any) -> tuple[torch.nn.Module, list[StepRecord]]:
+    model = network(device)
     x = torch.linspace(-1, 1, 8 * 16).view(8, 16).to(device)
     optimizer = zoopt.ZOOptimizer(model, 1e-3, engine=engine, seed=3, **how)
     records: list[StepRecord] = []
@@ -72,9 +77,7 @@ def test_steps_are_those_of_the_cpu(engine: str) -> None:
 
 def test_steps_can_be_repeated_bit_for_bit() -> None:
     once, records = tuned("cuda", "inplace")
-    torch.manual_seed(0)
-    layers = torch.nn.Linear(16, 32), torch.nn.LayerNorm(32), torch.nn.Linear(32, 4)
-    again = torch.nn.Sequential(*layers).to("cuda")
+    again = network("cuda")
     optimizer = zoopt.ZOOptimizer(again, 1e-3, engine="inplace", seed=3)
     for record in records:
         optimizer.repeat(record)

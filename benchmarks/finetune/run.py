@@ -28,6 +28,7 @@ WIDENED = 2
 """Rates that are tried beyond a row's own, as long as the best so far is the last at its end."""
 
 ROWS = (*UNTUNED, *TUNED)
+KEY = ("problem", "contestant", "setting", "seed", "budget")
 
 
 def setting_of(rate):
@@ -44,12 +45,11 @@ def search(scale, question, names, found):
 
 def rates(scale, question, name, found):
     """A row's rates, and one beyond the end where the best of those stands, ``WIDENED`` times."""
-    made = TUNED[name].rates
+    made, order = TUNED[name].rates, _order(scale, question, name, found)
     for _ in range(WIDENED):
-        tried = {rate: found.get(_searched(scale, question, name, rate)) for rate in made}
-        if None in tried.values():
+        if any(_key(scale, name, question, rate, TUNING_SEED) not in found for rate in made):
             break
-        best = min(made, key=lambda rate: _order(tried[rate]))
+        best = min(made, key=order)
         if best == made[0]:
             made = (_beyond(made[1], made[0]), *made)
         elif best == made[-1]:
@@ -75,19 +75,15 @@ def counted(scale, question, names, found):
 
 def best_rate(scale, question, name, found):
     """The rate with the best accuracy on the development sentences, of equals the lower loss."""
+    return min(rates(scale, question, name, found), key=_order(scale, question, name, found))
 
+
+def _order(scale, question, name, found):
     def order(rate):
-        return _order(found[_searched(scale, question, name, rate)])
+        row = found[_key(scale, name, question, rate, TUNING_SEED)]
+        return cost(row), (row["dev"] or {}).get("cross_entropy", math.inf)
 
-    return min(rates(scale, question, name, found), key=order)
-
-
-def _order(row):
-    return cost(row), (row["dev"] or {}).get("cross_entropy", math.inf)
-
-
-def _searched(scale, question, name, rate):
-    return question, name, setting_of(rate), TUNING_SEED, scale.budget
+    return order
 
 
 def run(scale, names, questions, file, workers):
@@ -102,11 +98,11 @@ def run(scale, names, questions, file, workers):
 
 def _missing(scale, plan, file, workers):
     known = done(file)
-    keys = {each: _key(scale, *each) for each in plan}
-    todo = [each for each in plan if tuple(keys[each].values()) not in known]
+    todo = [each for each in plan if _key(scale, *each) not in known]
     tasks = [partial(trial, scale, *each) for each in todo]
     for count, (number, answer) in enumerate(forked(tasks, workers), 1):
-        row = keys[todo[number]] | (_dead(answer) if isinstance(answer, Died) else answer)
+        key = dict(zip(KEY, _key(scale, *todo[number]), strict=True))
+        row = key | (_dead(answer) if isinstance(answer, Died) else answer)
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({**row, "higher_is_better": True}) + "\n")
         shown = " ".join(map(str, todo[number]))
@@ -116,13 +112,8 @@ def _missing(scale, plan, file, workers):
 
 
 def _key(scale, name, question, rate, seed):
-    return {
-        "problem": question,
-        "contestant": name,
-        "setting": setting_of(rate),
-        "seed": seed,
-        "budget": scale.budget,
-    }
+    """What the file knows a trial by."""
+    return question, name, setting_of(rate), seed, scale.budget
 
 
 def _dead(died):

@@ -3,17 +3,14 @@
 import time
 
 import numpy as np
-import torch
 
 import zoopt
-from benchmarks.allocation import bytes_of
+from benchmarks.allocation import CPU, bytes_of
 from zoopt.engines.memory import peak_bytes
 from zoopt.tasks import as_needed
 
 BATCH = 16
 """Sentences of one forward pass, as budgets count them."""
-
-CPU = torch.device("cpu")
 
 
 def scores(task, predict, rows):

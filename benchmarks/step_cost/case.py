@@ -38,11 +38,11 @@ def measure(case: Case, rounds: int | None = None) -> tuple[pd.DataFrame, pd.Dat
     clock = Clock()
     model, objective = case.build()
     parameters = list(model.parameters())
-    kept = [parameter.detach().clone() for parameter in parameters if case.restored]
+    kept = [(each, each.detach().clone()) for each in parameters if case.restored]
 
     @torch.no_grad()
     def reset():
-        for parameter, value in zip(parameters if kept else (), kept, strict=True):
+        for parameter, value in kept:
             parameter.copy_(value)
 
     visits, notes = {}, {}

@@ -18,8 +18,7 @@ import zoopt
 from benchmarks import machine, pages
 from benchmarks.step_cost import batched, steps
 from benchmarks.step_cost.case import Case
-from benchmarks.step_cost.methods import FLOOR
-from benchmarks.step_cost.targets import CHAINED
+from benchmarks.step_cost.methods import CHAINED, FLOOR
 from zoopt.bench.processes import Died, forked
 
 HERE = Path(__file__).parent

@@ -15,6 +15,8 @@ from benchmarks.step_cost.rounds import visit_of
 
 LR, EPS = 1e-9, 1e-3
 FLOOR = "two forwards"
+CHAINED, CHAINED_GAUSSIAN = "in-place, chained, Rademacher", "in-place, chained, Gaussian"
+THREE_PASS = "in-place, Rademacher"
 PUBLISHED = "MeZO as published, Gaussian"
 REPOSITORY = "MeZO with its repository's forward, Gaussian"
 
@@ -116,9 +118,9 @@ def too_large(reason):
 
 COMPARED = {
     FLOOR: two_forwards,
-    "in-place, chained, Rademacher": partial(chained_mezo, direction="rademacher"),
-    "in-place, chained, Gaussian": partial(chained_mezo, direction="gaussian"),
-    "in-place, Rademacher": partial(mezo, direction="rademacher"),
+    CHAINED: partial(chained_mezo, direction="rademacher"),
+    CHAINED_GAUSSIAN: partial(chained_mezo, direction="gaussian"),
+    THREE_PASS: partial(mezo, direction="rademacher"),
     "overlay, Rademacher": partial(mezo, direction="rademacher", engine="overlay"),
     PUBLISHED: published_mezo,
 }

@@ -7,11 +7,18 @@ from matplotlib.figure import Figure
 
 from benchmarks import pages
 from benchmarks.step_cost import batched, forwards, kernel, steps, targets
-from benchmarks.step_cost.methods import FLOOR, FROM_REPOSITORY, PUBLISHED, TORCHZERO
+from benchmarks.step_cost.methods import (
+    CHAINED,
+    CHAINED_GAUSSIAN,
+    FLOOR,
+    FROM_REPOSITORY,
+    PUBLISHED,
+    TORCHZERO,
+)
 from benchmarks.step_cost.results import Results
 
 TO_FLOOR = f"÷ {FLOOR}"
-OURS = (targets.CHAINED, targets.GAUSSIAN)
+OURS = (CHAINED, CHAINED_GAUSSIAN)
 SHOWN = (FLOOR, *OURS, PUBLISHED, *FROM_REPOSITORY, *TORCHZERO)
 
 

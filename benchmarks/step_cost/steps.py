@@ -13,6 +13,7 @@ from benchmarks.step_cost.methods import (
     NEVERGRAD,
     NEVERGRAD_TOO_LARGE,
     REPOSITORY,
+    THREE_PASS,
     THREE_PASS_GAUSSIAN,
     TORCHZERO,
 )
@@ -69,7 +70,7 @@ STEPS = {
         _sentences,
         COMPARED | FROM_REPOSITORY | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD_TOO_LARGE,
         rounds=3,
-        peaks=(FLOOR, "in-place, Rademacher", REPOSITORY),
+        peaks=(FLOOR, THREE_PASS, REPOSITORY),
     ),
     "SmolLM2-135M in bf16, 16 sentences": Case(
         partial(_sentences, torch.bfloat16), COMPARED, rounds=2

@@ -6,7 +6,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmarks.step_cost import batched, kernel, steps
-from benchmarks.step_cost.methods import FLOOR, PUBLISHED, REPOSITORY
+from benchmarks.step_cost.methods import (
+    CHAINED,
+    CHAINED_GAUSSIAN,
+    FLOOR,
+    PUBLISHED,
+    REPOSITORY,
+    THREE_PASS,
+)
 from benchmarks.step_cost.results import Results
 
 
@@ -19,7 +26,8 @@ class Target(NamedTuple):
     found: Callable[[Results], float]
 
 
-def steps_target(of, to, sense, limit, case=steps.HEADLINE):
+def seconds_target(of, to, sense, limit, case=steps.HEADLINE):
+    """The seconds of one configuration ÷ another's in a case."""
     return Target(f"{of} ÷ {to}; {case}", sense, limit, lambda found: found.ratio(case, of, to))
 
 
@@ -28,26 +36,25 @@ def _generation_gain(found):
     return 32 * found.ratio(batched.generation(32), batched.ROW, batched.PROBES)
 
 
-CHAINED, GAUSSIAN = "in-place, chained, Rademacher", "in-place, chained, Gaussian"
 TARGETS = [
-    steps_target(CHAINED, FLOOR, "≤", 1.15),
-    steps_target("in-place, Rademacher", FLOOR, "≤", 1.20),
-    steps_target(GAUSSIAN, FLOOR, "≤", 1.35),
-    steps_target("overlay, Rademacher", FLOOR, "≤", 1.35, steps.PREFILL),
-    steps_target(PUBLISHED, GAUSSIAN, "≥", 3),
-    steps_target(PUBLISHED, CHAINED, "≥", 3),
-    steps_target(REPOSITORY, GAUSSIAN, "≥", 3),
-    steps_target(REPOSITORY, CHAINED, "≥", 3),
-    steps_target("Rademacher pass", kernel.FLOOR, "≤", 1.0, kernel.ONE_TENSOR),
-    steps_target(batched.PROBES, batched.ROWS, "≤", 1.15, batched.prefill(32)),
+    seconds_target(CHAINED, FLOOR, "≤", 1.15),
+    seconds_target(THREE_PASS, FLOOR, "≤", 1.20),
+    seconds_target(CHAINED_GAUSSIAN, FLOOR, "≤", 1.35),
+    seconds_target("overlay, Rademacher", FLOOR, "≤", 1.35, steps.PREFILL),
+    seconds_target(PUBLISHED, CHAINED_GAUSSIAN, "≥", 3),
+    seconds_target(PUBLISHED, CHAINED, "≥", 3),
+    seconds_target(REPOSITORY, CHAINED_GAUSSIAN, "≥", 3),
+    seconds_target(REPOSITORY, CHAINED, "≥", 3),
+    seconds_target("Rademacher pass", kernel.FLOOR, "≤", 1.0, kernel.ONE_TENSOR),
+    seconds_target(batched.PROBES, batched.ROWS, "≤", 1.15, batched.prefill(32)),
     Target(
         f"tokens/s of K probes ÷ of one model; {batched.generation(32)}", "≥", 6, _generation_gain
     ),
     Target(
-        f"peak memory of in-place, Rademacher ÷ {FLOOR}; {steps.HEADLINE}",
+        f"peak memory of {THREE_PASS} ÷ {FLOOR}; {steps.HEADLINE}",
         "≤",
         1.03,
-        lambda found: found.peak_ratio(steps.HEADLINE, "in-place, Rademacher", FLOOR),
+        lambda found: found.peak_ratio(steps.HEADLINE, THREE_PASS, FLOOR),
     ),
 ]
 

@@ -81,10 +81,10 @@ class Study:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         mend(self.file)
         for plan in (self._tuning, self._counted):
-            known = done(self.file)
-            missing = [planned for planned in plan() if planned.key not in known]
+            known, trials = done(self.file), list(plan())
+            missing = [planned for planned in trials if planned.key not in known]
             self._run(missing, workers, threads, progress or (lambda line: None))
-        chosen = {planned.whose: planned.key[2] for planned in self._counted()}
+        chosen = {planned.whose: planned.key[2] for planned in trials}
         return rows(self.file, chosen)
 
     def _tuning(self) -> Iterator[Trial]:
