@@ -27,6 +27,8 @@ RUNS = models.CACHE / "auto"
 GRID = tuple(itertools.product((3e-3, 1e-2, 3e-2), (1e-3, 4e-3, 1.6e-2, 6.4e-2)))
 AUTO, UNTUNED = ("auto", "auto"), ("none", "none")
 SEEDS = 3
+FRESH = (3, 4, 5)
+"""Seeds that the choice among the grid's points does not see."""
 STEPS, BATCH, DEV = 80, 16, 150
 NORMS = ("model.layers.2?.*norm.weight", "model.norm.weight")
 
@@ -138,17 +140,22 @@ def keep(path, row):
         file.write(json.dumps(row) + "\n")
 
 
-def run(part, seed):
-    """Runs what is missing of a part and a seed."""
-    for point in (AUTO, *GRID):
+def run(part, points, seeds):
+    """Runs what is missing of a part at some points."""
+    for seed, point in itertools.product(seeds, points):
         if (part, *point, seed) not in lines(TRIALS):
             keep(TRIALS, trial(part, *point, seed, folder_of(part, *point, seed)))
 
 
-def test(part):
+def chosen(part):
+    """The two points that are compared."""
+    return AUTO, best_of_grid(part)
+
+
+def test(part, seeds):
     """Asks the test sentences about the untuned model, what was found, and the grid's best."""
-    chosen = [(*point, seed) for point in (AUTO, best_of_grid(part)) for seed in range(SEEDS)]
-    for key in ((*UNTUNED, 0), *chosen):
+    compared = [(*point, seed) for seed in seeds for point in chosen(part)]
+    for key in ((*UNTUNED, 0), *compared):
         if (part, *key) not in lines(TESTS):
             keep(TESTS, tested(part, *key))
 
@@ -160,51 +167,59 @@ def best_of_grid(part):
 
 
 def complete(part):
-    """Whether all is there that the part's rows of the table are made of."""
+    """The seeds of which all is there that the part's rows of the table are made of."""
     trials, tests = lines(TRIALS), lines(TESTS)
     seeds = range(SEEDS)
     if not all((part, *point, seed) in trials for point in (AUTO, *GRID) for seed in seeds):
-        return False
-    chosen = (AUTO, best_of_grid(part))
-    return all((part, *point, seed) in tests for point in chosen for seed in seeds)
+        return []
+    return [
+        seed
+        for seed in (*seeds, *FRESH)
+        if all((part, *point, seed) in tests for point in chosen(part))
+    ]
 
 
 def table():
-    """For each part that is complete and each seed: the best point of the grid, and what was found.
+    """For each part and each seed that is complete: the best point of the grid, and what was found.
 
-    "luckiest" is the best of the 12 on the development sentences with that very seed.
+    "luckiest" is the best of the 12 on the development sentences with that very seed. Means are of
+    the seeds that the grid's point was chosen on, and of those that the choice did not see.
     """
-    trials, tests = lines(TRIALS), lines(TESTS)
-    rows = []
-    for part, seed in itertools.product(filter(complete, PARTS), range(SEEDS)):
-        best, untuned = best_of_grid(part), tests[part, *UNTUNED, 0]["loss"]
-        grid = [trials[part, *point, seed] for point in GRID]
-        found = trials[part, *AUTO, seed]
-        rows.append(
-            {
-                "parameters": part,
-                "seed": str(seed),
-                "grid's eps": best[0],
-                "grid's lr": best[1],
-                "auto's eps": found["found_eps"],
-                "auto's lr": found["found_lr"],
-                "grid's gain": untuned - tests[part, *best, seed]["loss"],
-                "auto's gain": untuned - tests[part, *AUTO, seed]["loss"],
-                "grid's dev": tests[part, *best, seed]["dev"],
-                "luckiest dev": min(row["dev"] for row in grid),
-                "auto's dev": tests[part, *AUTO, seed]["dev"],
-                "forwards": found["forwards"] / sum(row["forwards"] for row in grid),
-            }
-        )
+    rows = [_row(part, seed) for part in PARTS for seed in complete(part)]
     made = pd.DataFrame(rows)
     if made.empty:
         return made
-    means = made.groupby("parameters", sort=False).mean(numeric_only=True).reset_index()
-    means = means.drop(columns=["auto's eps", "auto's lr"]).assign(seed="mean")
-    both = pd.concat([made, means], ignore_index=True)[list(made)]
+    fresh = made["seed"].isin(FRESH)
+    means = made.groupby(["parameters", fresh], sort=False).mean(numeric_only=True)
+    means = means.drop(columns=["auto's eps", "auto's lr", "seed"]).reset_index()
+    means["seed"] = means["seed"].map({False: "mean", True: "mean of fresh"})
+    both = pd.concat([made.astype({"seed": str}), means], ignore_index=True)[list(made)]
     share = (both["auto's gain"] / both["grid's gain"]).where(both["grid's gain"] > 0)
     both.insert(list(both).index("auto's gain") + 1, "share of the gain", share)
     return both.rename(columns={"forwards": "share of the forwards"})
+
+
+def _row(part, seed):
+    trials, tests = lines(TRIALS), lines(TESTS)
+    best, untuned = best_of_grid(part), tests[part, *UNTUNED, 0]["loss"]
+    grid = [trials[part, *point, seed] for point in GRID if (part, *point, seed) in trials]
+    found = trials[part, *AUTO, seed]
+    row = {
+        "parameters": part,
+        "seed": seed,
+        "grid's eps": best[0],
+        "grid's lr": best[1],
+        "auto's eps": found["found_eps"],
+        "auto's lr": found["found_lr"],
+        "grid's gain": untuned - tests[part, *best, seed]["loss"],
+        "auto's gain": untuned - tests[part, *AUTO, seed]["loss"],
+        "grid's dev": tests[part, *best, seed]["dev"],
+        "auto's dev": tests[part, *AUTO, seed]["dev"],
+    }
+    if len(grid) == len(GRID):
+        row["luckiest dev"] = min(each["dev"] for each in grid)
+        row["forwards"] = found["forwards"] / sum(each["forwards"] for each in grid)
+    return row
 
 
 _SCORES = ("grid's gain", "auto's gain", "grid's dev", "luckiest dev", "auto's dev")
@@ -221,16 +236,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--smoke", action="store_true", help="toy size, nothing written")
-    chosen = parser.parse_args()
-    if chosen.smoke:
-        for part, (eps, lr) in itertools.product(chosen.parts, (AUTO, GRID[0])):
+    asked = parser.parse_args()
+    if asked.smoke:
+        for part, (eps, lr) in itertools.product(asked.parts, (AUTO, GRID[0])):
             with tempfile.TemporaryDirectory() as folder:
                 print(trial(part, eps, lr, 0, Path(folder) / "run", steps=2, dev=4))
         return
-    for part in chosen.parts:
-        for seed in range(SEEDS):
-            run(part, seed)
-        test(part)
+    for part in asked.parts:
+        run(part, (AUTO, *GRID), range(SEEDS))
+        run(part, chosen(part), FRESH)
+        test(part, (*range(SEEDS), *FRESH))
         (RESULTS / "auto.md").write_text(shown(), encoding="utf-8")
 
 
