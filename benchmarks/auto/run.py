@@ -27,7 +27,7 @@ RUNS = models.CACHE / "auto"
 GRID = tuple(itertools.product((3e-3, 1e-2, 3e-2), (1e-3, 4e-3, 1.6e-2, 6.4e-2)))
 AUTO, UNTUNED = ("auto", "auto"), ("none", "none")
 SEEDS = 3
-FRESH = (3, 4, 5)
+FRESH = tuple(range(3, 9))
 """Seeds that the choice among the grid's points does not see."""
 STEPS, BATCH, DEV = 80, 16, 150
 NORMS = ("model.layers.2?.*norm.weight", "model.norm.weight")
@@ -237,6 +237,7 @@ def main():
     parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--smoke", action="store_true", help="toy size, nothing written")
     asked = parser.parse_args()
+    zoopt.keep_freed_memory()
     if asked.smoke:
         for part, (eps, lr) in itertools.product(asked.parts, (AUTO, GRID[0])):
             with tempfile.TemporaryDirectory() as folder:
