@@ -87,7 +87,10 @@ class Population:
                 "probes; expected one each: population.per_probe(values) has shape (K, B, …), "
                 "so reduce all but its first dimension"
             )
-        values: Sequence[Any] = torch.unbind(returned) if isinstance(returned, Tensor) else returned
+        values: Sequence[Any] = returned
+        if isinstance(returned, Tensor):
+            # Numbers leave the device together: each would be waited for.
+            values = torch.unbind(returned.cpu() if returned.ndim == 1 else returned)
         return values
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +85,13 @@ def kernel(
     if name not in _kernels:
         started = time.perf_counter()
         try:
-            _kernels[name] = _compile(name, source, narrow)
-            _kernels[name](*constants, *map(_scratch, rows))
+            made = _compile(name, source, rows[0].device.type, narrow)
+            # The coefficients of polynomials are constants of the code, not arguments of it.
+            with torch._dynamo.config.patch(specialize_float=True):
+                made(*constants, *map(_scratch, rows))
+            _kernels[name] = made
+        except (torch.OutOfMemoryError, MemoryError):
+            raise  # says nothing of the compiler; the next launch tries again
         except Exception as error:
             _state.broken = True
             log.warning(
@@ -112,8 +117,11 @@ def _scratch(part: Tensor) -> Tensor:
     return rows
 
 
-def _compile(name: str, source: Source, narrow: bool) -> Source:
-    """Dynamo keeps compiled graphs by code object, so each kernel gets one of its own."""
+def _compile(name: str, source: Source, device: str, narrow: bool) -> Source:
+    """Dynamo keeps compiled graphs by code object, so each kernel gets one of its own.
+
+    It also compiles anew where it meets another state of autocast, which means nothing here.
+    """
     assert isinstance(source, types.FunctionType)
     own = types.FunctionType(
         source.__code__.replace(co_name=f"zoopt_{name}"),
@@ -124,5 +132,14 @@ def _compile(name: str, source: Source, narrow: bool) -> Source:
     )
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     options: dict[str, Any] = {"cpp.simdlen": 256} if narrow and wide else {}
+    if device != "cpu":
+        # Triton then leaves a product and a sum two roundings, as eager execution has them.
+        options["emulate_precision_casts"] = True
     compiled: Source = torch.compile(own, dynamic=True, fullgraph=True, options=options)
-    return compiled
+
+    def launch(*tensors: Tensor) -> None:
+        inside = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if inside else nullcontext():
+            compiled(*tensors)
+
+    return launch

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoopt.directions.upload import uploaded
 from zoopt.seeds import as_int32, key_words
 
 SEGMENT = 1 << 30
@@ -81,4 +82,4 @@ def segments(flat: Tensor, first: int) -> Iterator[tuple[int, Tensor, int]]:
 def key(seed: int, index: int, number: int, purpose: int, device: torch.device) -> Tensor:
     """The key of a segment: two int32 words."""
     words = key_words(seed, index, number, purpose)
-    return torch.tensor(words, dtype=torch.int32, device=device)
+    return uploaded(words, torch.int32, device)

@@ -22,13 +22,15 @@ from zoopt.directions import compilation, generator
 from zoopt.directions.generator import BLOCK, BLOCK_BITS, NOISE, ROUNDING, Unit, key, random_word
 from zoopt.directions.layout import Batch, batches, pieces_of
 from zoopt.directions.rounding import HALF, accumulator, stochastic_round
+from zoopt.directions.upload import uploaded
 from zoopt.interfaces import Change, Terms
 from zoopt.seeds import key_words
 
 KERNEL_VERSION = 1
 """Changes whenever z(seed) or the arithmetic of the update does. Written in every log."""
 
-_EAGER_CHUNK = 1 << 16
+_EAGER_CHUNK, _GPU_EAGER_CHUNK = 1 << 16, 1 << 23
+"""Elements at once without a compiler: what stays in cache on a CPU, and few launches on a GPU."""
 _UNROLL = 8
 _BATCH, _WIDE_BATCH, _GPU_BATCH = 1 << 16, 1 << 11, 1 << 18
 """Blocks in a batch: with one term, with more than are unrolled, and on a GPU.
@@ -114,16 +116,14 @@ def add_to_rows(
     """
     width = rows.shape[-1]
     places = ids.to(torch.int64).unsqueeze(-1) * width + torch.arange(width, device=rows.device)
+    segment, within = places // generator.SEGMENT, (places % generator.SEGMENT).to(torch.int32)
     acc = rows.to(accumulator(rows.dtype))
     for seed, c in terms:
-        z = torch.zeros_like(acc)
-        for number in range(-(-numel // generator.SEGMENT)):
-            values = unit.at(
-                (places % generator.SEGMENT).to(torch.int32),
-                key(seed, index, number, NOISE, rows.device),
-            )
-            z = torch.where(places // generator.SEGMENT == number, values.to(acc.dtype), z)
-        acc = acc + z * torch.tensor(c, dtype=acc.dtype)
+        z = unit.at(within, key(seed, index, 0, NOISE, rows.device))
+        for number in range(1, -(-numel // generator.SEGMENT)):
+            values = unit.at(within, key(seed, index, number, NOISE, rows.device))
+            z = torch.where(segment == number, values, z)
+        acc = acc + z.to(acc.dtype) * torch.tensor(c, dtype=acc.dtype)
     return acc.to(rows.dtype)
 
 
@@ -143,7 +143,7 @@ class _Sum:
     def blocks_at_once(self) -> int:
         """How many blocks a batch has."""
         if self.device.type != "cpu":
-            return _GPU_BATCH
+            return _GPU_BATCH // max(1, len(self.terms))
         if len(self.terms) > _UNROLL:
             return _WIDE_BATCH
         return _BATCH // max(1, len(self.terms))
@@ -160,7 +160,7 @@ class _Sum:
             part = terms[start : start + _UNROLL]
             part += ((0, 0.0),) * ((1 << max(len(part) - 1, 0).bit_length()) - len(part))
             numbers = [1.0 if start else self.decay, *(c for _, c in part)]
-            coefficients = torch.tensor(numbers, dtype=accumulator(self.dtype), device=self.device)
+            coefficients = uploaded(numbers, accumulator(self.dtype), self.device)
             seeds = [seed for seed, _ in part]
             launches.append((coefficients, self._sources(batch, seeds)))
         first_seed = self.terms[0][0] if self.terms else 0
@@ -238,7 +238,8 @@ def _run(
         if kernel is not None:
             kernel(*constants, *rows)
             return
-    step = max(1, _EAGER_CHUNK // rows[0][0].numel())
+    chunk = _EAGER_CHUNK if rows[0].device.type == "cpu" else _GPU_EAGER_CHUNK
+    step = max(1, chunk // rows[0][0].numel())
     for start in range(0, rows[0].shape[0], step):
         source(*constants, *(part[start : start + step] for part in rows))
 

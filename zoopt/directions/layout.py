@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoopt.directions import generator
 from zoopt.directions.generator import BLOCK
+from zoopt.directions.upload import uploaded
 
 DIRECT = 256
 """Blocks in a row that are worth a launch of their own."""
@@ -112,8 +113,8 @@ class Batch:
             table.append([(piece.first // BLOCK - row, *key) for key in keys(piece)])
             row += count
         device = pieces[0].flat.device
-        owners = torch.tensor(table, dtype=torch.int32, device=device)
-        each = torch.tensor(counts, device=device)
+        owners = uploaded(table, torch.int32, device)
+        each = uploaded(counts, torch.int64, device)
         addresses = owners.repeat_interleave(each, 0, output_size=row)
         addresses[:, :, 0] += torch.arange(row, dtype=torch.int32, device=device)[:, None]
         return addresses

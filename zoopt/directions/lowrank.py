@@ -22,6 +22,7 @@ from torch import Tensor
 from zoopt.directions.generator import BLOCK, LEFT, RIGHT
 from zoopt.directions.rademacher import rademacher_words, signs_of
 from zoopt.directions.rounding import HALF, accumulator, round_into
+from zoopt.directions.upload import uploaded
 from zoopt.interfaces import Change, Slot, Terms
 from zoopt.seeds import key_table
 
@@ -170,7 +171,7 @@ def _seeds(change: Change) -> tuple[int, ...]:
 
 def _coefficients(left: Tensor, terms: Terms) -> Tensor:
     """What the columns of A are multiplied with: a coefficient for each seed's r of them."""
-    c = left.new_tensor([c for _, c in terms])
+    c = uploaded([c for _, c in terms], left.dtype, left.device)
     return c.repeat_interleave(left.shape[1] // max(1, len(terms)))
 
 
@@ -200,8 +201,8 @@ def _signs(
     numbers = np.arange(each.sum()) - np.repeat(each.cumsum() - each, each)
     rows = np.repeat(keys.reshape(-1, 2), each, axis=0)
     words = rademacher_words(
-        torch.from_numpy(numbers.astype(np.int32)).to(device)[:, None],
-        torch.from_numpy(rows.T.copy()).to(device)[:, :, None],
+        uploaded(numbers, torch.int32, device)[:, None],
+        uploaded(rows.T.copy(), torch.int32, device)[:, :, None],
     )
     start = 0
     for (_, _, number), count in zip(wanted, blocks, strict=True):

@@ -17,7 +17,8 @@ from zoopt.directions.kernel import add_
 from zoopt.interfaces import Change, Slot, Terms
 
 _REMEMBERED = 256
-_PIECE = 1 << 20
+_PIECE, _GPU_PIECE = 1 << 20, 1 << 24
+"""Elements of g at once; for each piece the host waits."""
 
 
 class Sphere(DenseDirection):
@@ -54,8 +55,9 @@ class Sphere(DenseDirection):
 def square_sum(slot: Slot, seed: int, compiled: bool) -> float:
     """‖g(seed)‖² over one tensor, summed in an order that no thread count changes."""
     total = 0.0
-    for first in range(0, slot.tensor.numel(), _PIECE):
-        size = min(_PIECE, slot.tensor.numel() - first)
+    piece = _PIECE if slot.tensor.device.type == "cpu" else _GPU_PIECE
+    for first in range(0, slot.tensor.numel(), piece):
+        size = min(piece, slot.tensor.numel() - first)
         g = torch.zeros(-(-size // 1024) * 1024, device=slot.tensor.device)
         change = Change(g[:size], slot.index, ((seed, 1.0),))
         add_([change], GAUSSIAN, first=first, compiled=compiled)

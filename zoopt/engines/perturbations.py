@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from zoopt.directions import LowRank
+from zoopt.directions.upload import uploaded
 from zoopt.engines.substitution import unrounded
 from zoopt.interfaces import Change, Slot, Terms
 
@@ -36,14 +37,26 @@ class ProbeTerms:
         for row, each in zip(table, terms, strict=True):
             for seed, c in each:
                 row[place[seed]] += c
-        self.coefficients = torch.tensor(table, dtype=torch.float64)
+        self._coefficients = torch.tensor(table, dtype=torch.float64)
+        self._weights: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
-    @cached_property
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """Of every probe the coefficient of each column of a matrix's factors, and which it has."""
-        c = self.coefficients.repeat_interleave(self.direction.rank, 1)
-        most = int((c != 0).sum(1).max())
-        return c, torch.argsort(c == 0, dim=1, stable=True)[:, :most]
+    def weights(self, like: Tensor, rank: int = 1) -> tuple[Tensor, Tensor]:
+        """Of every probe the coefficient of each column of factors, and which columns it has.
+
+        Args:
+            like: has the dtype of the coefficients, and is where both are wanted.
+            rank: columns of a seed.
+        """
+        key = rank, like.dtype, like.device
+        if key not in self._weights:
+            c = self._coefficients.repeat_interleave(rank, 1)
+            most = int((c != 0).sum(1).max())
+            columns = torch.argsort(c == 0, dim=1, stable=True)[:, :most]
+            self._weights[key] = (
+                uploaded(c, like.dtype, like.device),
+                uploaded(columns, torch.int64, like.device),
+            )
+        return self._weights[key]
 
     @cached_property
     def sides(self) -> dict[int, tuple[Tensor, Tensor]]:
@@ -116,7 +129,8 @@ class OfParameter(Perturbation):
         if self._stacked is None and self._slot.tensor.ndim < 2:
             theta = self._slot.exact.detach()
             z, _ = self._probes.sides[self._slot.index]
-            moved = self._probes.coefficients.to(z) @ z.T
+            c, _ = self._probes.weights(z)
+            moved = c @ z.T
             self._stacked = (theta + moved.view(self.size, *theta.shape)).to(theta.dtype)
         return super().stacked()
 
@@ -124,11 +138,9 @@ class OfParameter(Perturbation):
         """For a matrix, in its own dtype, all seeds side by side."""
         matrix = self._slot.tensor
         if self._factors is None and matrix.ndim == 2:
-            c, columns = self._probes.weights
             left, right = self._probes.sides[self._slot.index]
-            self._factors = Factors(
-                left.to(matrix), right.to(matrix), c.to(matrix), columns.to(matrix.device)
-            )
+            weights = self._probes.weights(matrix, self._probes.direction.rank)
+            self._factors = Factors(left.to(matrix), right.to(matrix), *weights)
         return self._factors
 
 

@@ -55,12 +55,11 @@ class Substitution(Interception):
             return func(*args, **kwargs)
         if _writes(func, kwargs):
             return self._write(func, leaves, moved, form)
+        if not all(w for w, leaf in zip(wider, leaves, strict=True) if isinstance(leaf, Tensor)):
+            return substituted(func, leaves, moved, form)
         exact = unrounded(func, leaves, moved, form)
-        if any(exact is other for other in moved):
-            exact = exact.clone()  # of a cast; what is done to it is not done to the original
         out = _rounded(exact, _usual_dtype(func, leaves, form))
-        alone = all(w for w, leaf in zip(wider, leaves, strict=True) if isinstance(leaf, Tensor))
-        if alone and isinstance(exact, Tensor) and out is not exact:
+        if isinstance(exact, Tensor) and out is not exact:
             self._made[id(out)] = exact
             self._kept.append(out)
         return out
@@ -108,28 +107,50 @@ def substituted(
         moved: what replaces them, in fp32 for half-precision vectors.
         form: how leaves make (args, kwargs).
     """
-    out = unrounded(func, leaves, moved, form)
-    return _rounded(out, _usual_dtype(func, leaves, form)) if any(_wider(leaves, moved)) else out
+    if not any(_wider(leaves, moved)):
+        return unrounded(func, leaves, moved, form)
+    dtype, biased = _usual_dtype(func, leaves, form), _biased(func, moved, form)
+    if biased is None:
+        return _rounded(unrounded(func, leaves, moved, form), dtype)
+    out, spread = biased
+    if out.dtype == dtype:
+        return out.add_(spread)  # in fp32, and rounded to what it is added to, in one pass
+    return _rounded(out.to(spread.dtype) + spread, dtype)
 
 
 def unrounded(
     func: Callable[..., Any], leaves: Sequence[Any], moved: Sequence[Any], form: TreeSpec
 ) -> Any:
-    """As :func:`substituted`, in fp32 where an argument is.
-
-    A bias is added in fp32 to what the operation gives without it, which spares copies of weights.
-    """
+    """As :func:`substituted`, in fp32 where an argument is."""
     args, kwargs = tree_unflatten(list(moved), form)
     if not any(_wider(leaves, moved)):
         return func(*args, **kwargs)
-    if func in _WITH_BIAS:
-        given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-        x, weight, bias = (given.pop(name, None) for name in ("input", "weight", "bias"))
-        if bias is not None and bias.dtype != x.dtype and weight.dtype == x.dtype:
-            spread = bias.view(-1, *(1,) * (weight.ndim - 2))
-            return func(x, weight, None, *args[3:], **given).to(bias.dtype) + spread
+    biased = _biased(func, moved, form)
+    if biased is not None:
+        out, spread = biased
+        return out.to(spread.dtype) + spread
     args, kwargs = tree_map_only(Tensor, _widened, (args, kwargs))
-    return func(*args, **kwargs)
+    result = func(*args, **kwargs)
+    # A cast may give what it got; what is done to its result is not done to the original.
+    return result.clone() if any(result is other for other in moved) else result
+
+
+def _biased(
+    func: Callable[..., Any], moved: Sequence[Any], form: TreeSpec
+) -> tuple[Tensor, Tensor] | None:
+    """What an operation gives without its fp32 bias, and the bias in a shape to be added to it.
+
+    This spares a copy of the weights in fp32. None where there is no such bias.
+    """
+    if func not in _WITH_BIAS:
+        return None
+    args, kwargs = tree_unflatten(list(moved), form)
+    given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+    x, weight, bias = (given.pop(name, None) for name in ("input", "weight", "bias"))
+    if bias is None or bias.dtype == x.dtype or weight.dtype != x.dtype:
+        return None
+    out = func(x, weight, None, *args[3:], **given)
+    return out, bias.view(-1, *(1,) * (weight.ndim - 2))
 
 
 def _rounded(out: Any, dtype: torch.dtype | None) -> Any:
