@@ -424,6 +424,30 @@ def test_without_a_compiler_one_warning_says_what_to_install(
     assert "no C++ compiler found" in caplog.text
 
 
+def test_autocast_compiles_nothing_anew() -> None:
+    expected = z(RADEMACHER, 600, compiled=True)
+    with torch._dynamo.config.patch(error_on_recompile=True), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(z(RADEMACHER, 600, compiled=True), expected)
+    assert not compilation._state.broken
+
+
+def test_running_out_of_memory_is_not_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_, tries = compilation._compile, []
+
+    def fail_once(*args: Any) -> compilation.Source:
+        tries.append(args)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compile_(*args)
+
+    monkeypatch.setattr(compilation, "_compile", fail_once)
+    monkeypatch.setattr(compilation, "_kernels", {})
+    with pytest.raises(torch.OutOfMemoryError):
+        z(RADEMACHER, 600, compiled=True)
+    assert torch.equal(z(RADEMACHER, 600, compiled=True), z(RADEMACHER, 600))
+    assert len(tries) > 1
+
+
 # ------------------------------------------------------------------------------- a result elsewhere
 
 

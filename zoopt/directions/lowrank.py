@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoopt.directions.full_precision import full_precision
 from zoopt.directions.generator import BLOCK, LEFT, RIGHT
 from zoopt.directions.rademacher import rademacher_words, signs_of
 from zoopt.directions.rounding import HALF, accumulator, round_into
@@ -26,7 +27,8 @@ from zoopt.directions.upload import uploaded
 from zoopt.interfaces import Change, Slot, Terms
 from zoopt.seeds import key_table
 
-_CHUNK = 1 << 20
+_CHUNK, _GPU_CHUNK = 1 << 20, 1 << 26
+"""Elements of a half-precision matrix that are summed in fp32 at once."""
 _TOGETHER = 1 << 22
 """Numbers in the factors that are made together: 16 MB in fp32."""
 
@@ -61,6 +63,7 @@ class LowRank:
         """Nothing to learn: z of a tensor depends on its own shape alone."""
 
     @torch.no_grad()
+    @full_precision()
     def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
         """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index], rounded once.
 
@@ -104,7 +107,8 @@ class LowRank:
         out = matrix if target is theta else _as_matrix(target)
         if matrix.dtype in HALF:
             seed = change.terms[0][0] if change.terms else 0
-            rows = max(1, _CHUNK // matrix.shape[1])
+            chunk = _CHUNK if matrix.device.type == "cpu" else _GPU_CHUNK
+            rows = max(1, chunk // matrix.shape[1])
             for start in range(0, matrix.shape[0], rows):
                 where = slice(start, start + rows)
                 part, its = out[where], left[where]
@@ -118,6 +122,7 @@ class LowRank:
         if out.data_ptr() != target.data_ptr():
             target.copy_(out.view(target.shape))
 
+    @full_precision()
     def rows(self, matrix: Tensor, ids: Tensor, index: int, terms: Terms) -> Tensor:
         """Rows ``ids`` of a matrix as :meth:`add_` would leave them, shape (*ids.shape, width)."""
         ((left, right),) = self.factors([(matrix, index)], [seed for seed, _ in terms])

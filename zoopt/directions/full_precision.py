@@ -1,0 +1,41 @@
+"""Products of fp32 matrices in fp32, whatever is set for those of the model.
+
+With TF32, or bf16 on a CPU, torch rounds what it multiplies to 8 or 11 bits: right for a forward,
+but an update is often a thousandth of the perturbation that it is added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_CPU: Any = torch.backends.mkldnn
+_PRODUCTS = (torch.backends.cuda.matmul, _CPU.matmul)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside, products of fp32 matrices round nothing that they multiply.
+
+    Torch has an older setting, for all devices, and one for each device, and refuses to run where
+    they contradict each other; the older one cannot be read where only the others were set.
+    """
+    held = [products.fp32_precision for products in _PRODUCTS]
+    try:
+        everywhere = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        everywhere = None
+    if everywhere is not None:
+        torch.set_float32_matmul_precision("highest")
+    for products in _PRODUCTS:
+        products.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if everywhere is not None:
+            torch.set_float32_matmul_precision(everywhere)
+        for products, precision in zip(_PRODUCTS, held, strict=True):
+            products.fp32_precision = precision
