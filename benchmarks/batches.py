@@ -50,10 +50,15 @@ def random_tokens(model, rows, length):
     return Batch({"input_ids": ids[:, :-1]}, ids[:, -1])
 
 
-def last_token_loss(model, batch):
-    """Cross-entropy of the token to come, in fp32."""
+def last_token_losses(model, batch):
+    """Of each row the cross-entropy of the token to come, in fp32."""
     logits = model(**batch.inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
-    return torch.nn.functional.cross_entropy(logits.float(), batch.targets)
+    return torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+
+
+def last_token_loss(model, batch):
+    """Their mean."""
+    return last_token_losses(model, batch).mean()
 
 
 def options_loss(model, batch):

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 import zoopt
-from benchmarks.batches import last_token_loss
+from benchmarks.batches import Batch, last_token_loss, last_token_losses
 
 LR = 1e-9
 
@@ -24,6 +24,18 @@ def zeroth_order(model, batch, **options):
     """A step of ZOOptimizer, with MeZO's two probes."""
     optimizer = zoopt.ZOOptimizer(model, LR, direction="rademacher", **options)
     return lambda: optimizer.step(lambda: _value(model, batch)), partial(_state, optimizer)
+
+
+def batched(model, batch):
+    """The same with both probes in one forward, which low-rank directions allow."""
+    optimizer = zoopt.ZOOptimizer(model, LR, direction="lowrank", engine="batched")
+
+    @torch.no_grad()
+    def losses(population):
+        rows = last_token_losses(model, Batch(*population.expand(tuple(batch))))
+        return population.per_probe(rows).mean(1)
+
+    return lambda: optimizer.step(losses), partial(_state, optimizer)
 
 
 def backpropagation(model, batch):
@@ -60,6 +72,7 @@ METHODS = {
     "MeZO, in-place": partial(zeroth_order, engine="inplace"),
     "MeZO, overlay": partial(zeroth_order, engine="overlay"),
     "MeZO, copy": partial(zeroth_order, engine="copy"),
+    "MeZO, batched": batched,
     "MeZO with momentum": partial(zeroth_order, engine="inplace", update="momentum"),
     "MeZO with Adam": partial(zeroth_order, engine="inplace", update="adam"),
     "backpropagation, LoRA, AdamW": lora,

@@ -1,7 +1,7 @@
 """How much memory a step takes beside a forward pass; see README.md.
 
 `python -m benchmarks.memory.run` measures, and writes results/, the README's table and the page;
-with --render it writes the tables again from the committed results.
+with --only some methods anew, with --render nothing but the tables.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import resource
 from concurrent.futures import ProcessPoolExecutor
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pandas as pd
 
 from benchmarks import batches, machine, models, pages
 from benchmarks.allocation import bytes_of, peak_during
-from benchmarks.memory import extrapolation
+from benchmarks.memory import compiling, extrapolation
 from benchmarks.memory.methods import METHODS
 
 HERE = Path(__file__).parent
@@ -79,14 +80,22 @@ def apart(model_name, method_name):
         return {"reason": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
-def measured(names):
+def measured(names, methods=tuple(METHODS)):
     """One row for each method on each model."""
     rows = []
     for model in names:
-        for method in METHODS:
+        for method in methods:
             rows.append({"model": model, "method": method, **apart(model, method)})
             print(rows[-1], flush=True)
     return pd.DataFrame(rows).reindex(columns=["model", "method", "bytes", "reason"])
+
+
+def renewed(rows, anew):
+    """All rows in the order of models and methods, those that were measured anew in their place."""
+    order = pd.MultiIndex.from_product([MODELS, METHODS], names=["model", "method"])
+    both = pd.concat([rows, anew]).drop_duplicates(["model", "method"], keep="last")
+    both = both.set_index(["model", "method"])
+    return both.reindex(order.intersection(both.index, sort=False)).reset_index()
 
 
 def of_one(rows):
@@ -112,20 +121,21 @@ def papers():
     return pages.markdown(PAPER.assign(ratio=ratio), {"ratio": ".1f"})
 
 
-def tables(rows):
+def tables(rows, compiled):
     """The blocks of docs/performance.md, by name."""
     missing = rows.dropna(subset="reason").drop(columns="bytes")
     found = [of_all(rows), *([pages.markdown(missing)] if len(missing) else [])]
     return {
         "memory": "\n".join(found),
+        "memory-compiling": compiling.table(compiled),
         "memory-extrapolated": extrapolation.table(rows),
         "memory-paper": papers(),
     }
 
 
-def publish(rows):
+def publish(rows, compiled):
     """Writes results/memory.md, the README's table and the page's."""
-    made = tables(rows)
+    made = tables(rows, compiled)
     (HERE / "results" / "memory.md").write_text("\n".join(made.values()), encoding="utf-8")
     pages.replace(ROOT / "README.md", "memory", of_one(rows[rows["model"] == DEMO]))
     for block, text in made.items():
@@ -133,28 +143,43 @@ def publish(rows):
 
 
 def committed():
-    """The rows of the measurement that is in results/."""
-    return pd.DataFrame(json.loads(RESULTS.read_text(encoding="utf-8"))["rows"])
+    """The measurement that is in results/: its rows, and what compiling took."""
+    held = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return pd.DataFrame(held["rows"]), pd.DataFrame(held["compiling"])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help=f"of {', '.join(MODELS)}; all without any")
+    parser.add_argument(
+        "--only",
+        default="*",
+        metavar="PATTERN",
+        help="methods to measure anew; results keep the rest",
+    )
     parser.add_argument("--render", action="store_true", help="measure nothing, write the tables")
     chosen = parser.parse_args()
     unknown = set(chosen.models) - set(MODELS)
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
     if chosen.render:
-        publish(committed())
+        publish(*committed())
         return
-    rows = measured(chosen.models or MODELS)
-    print(of_all(rows))
+    methods = [method for method in METHODS if fnmatchcase(method, chosen.only)]
+    if not methods:
+        parser.error(f"no method is like {chosen.only!r}. There are: {'; '.join(METHODS)}")
+    rows = measured(chosen.models or MODELS, methods)
     if chosen.models:
+        print(pages.markdown(rows))
         return
-    data = {"machine": machine.facts(), "rows": json.loads(rows.to_json(orient="records"))}
-    RESULTS.write_text(json.dumps(data, indent=1) + "\n")
-    publish(rows)
+    if len(methods) < len(METHODS):
+        rows = renewed(committed()[0], rows)
+    print(of_all(rows))
+    compiled = pd.DataFrame(compiling.measured())
+    tables_of = {"rows": rows, "compiling": compiled}
+    data = {name: json.loads(table.to_json(orient="records")) for name, table in tables_of.items()}
+    RESULTS.write_text(json.dumps({"machine": machine.facts(), **data}, indent=1) + "\n")
+    publish(rows, compiled)
 
 
 if __name__ == "__main__":

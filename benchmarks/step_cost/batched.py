@@ -52,12 +52,10 @@ def methods(k):
 
 def _prefill():
     model, _ = models.smollm2()
-    inputs, targets = batches.random_tokens(model, 1, 32)
+    batch = batches.random_tokens(model, 1, 32)
 
     def losses(population):
-        expanded, to_come = population.expand((inputs, targets))
-        logits = model(**expanded, logits_to_keep=1, use_cache=False).logits[:, -1]
-        rows = torch.nn.functional.cross_entropy(logits.float(), to_come, reduction="none")
+        rows = batches.last_token_losses(model, batches.Batch(*population.expand(tuple(batch))))
         return population.per_probe(rows).mean(1)
 
     return model, losses

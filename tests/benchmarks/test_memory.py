@@ -43,7 +43,7 @@ def test_models_of_opts_shape_have_the_published_numbers_of_parameters():
 
 def test_the_page_has_the_committed_numbers():
     page = run.PAGE.read_text(encoding="utf-8")
-    for block, text in run.tables(run.committed()).items():
+    for block, text in run.tables(*run.committed()).items():
         written = f"<!-- {block} -->\n{text.rstrip()}\n<!-- /{block} -->"
         assert written in page, f"{block}: python -m benchmarks.memory.run --render"
     assert "extrapolated, not measured: OPT-13B's shape" in page
