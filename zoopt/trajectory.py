@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zoopt import checkpoint, registry
 from zoopt.directions.kernel import KERNEL_VERSION
@@ -39,25 +40,52 @@ class TrajectoryError(RuntimeError):
     """A log that cannot be continued or replayed, and why."""
 
 
-def fingerprint(slots: Sequence[Slot]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of θ."""
+def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
-    for slot in slots:
-        tensor = slot.tensor.detach().contiguous().cpu()
-        digest.update(f"{slot.name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if tensor.numel():
-            digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        for plain in _plain(tensor.detach()):
+            if plain.numel():
+                held = plain.contiguous().cpu().view(-1).view(torch.uint8)
+                digest.update(held.numpy().data)
     return digest.hexdigest()
 
 
-def header_of(optimizer: ZOOptimizer) -> dict[str, Any]:
-    """What a replay needs to know of an optimizer at step 0, and the fingerprint of its θ."""
+def _plain(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensor itself, or the parts that a quantized one is made of."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    names, _ = tensor.__tensor_flatten__()
+    for name in names:
+        yield from _plain(getattr(tensor, name))
+
+
+def frozen_part(model: torch.nn.Module, slots: Sequence[Slot]) -> Iterator[tuple[str, Tensor]]:
+    """What a model has beside θ: its other parameters and persistent buffers, by name."""
+    seen = {id(slot.tensor) for slot in slots}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
+
+
+def header_of(optimizer: ZOOptimizer, model: torch.nn.Module | None = None) -> dict[str, Any]:
+    """What a replay needs to know of an optimizer at step 0, and the fingerprint of its θ.
+
+    Args:
+        optimizer: as the run begins with it.
+        model: the model that θ belongs to, whose other weights have a fingerprint of their own.
+    """
+    frozen = None if model is None else fingerprint(frozen_part(model, optimizer.slots))
     return {
         "format": FORMAT,
         "kernel": KERNEL_VERSION,
         "torch": torch.__version__,
         "zoopt": _own_version(),
-        "base": fingerprint(optimizer.slots),
+        "base": fingerprint((slot.name, slot.tensor) for slot in optimizer.slots),
+        "frozen": frozen,
         "parameters": [[slot.name, slot.group] for slot in optimizer.slots],
         "estimator": registry.describe(optimizer.estimator),
         "update": registry.describe(optimizer.update),
@@ -188,14 +216,26 @@ class Trajectory:
         self._size += len(line)
 
 
-def check_base(header: dict[str, Any], optimizer: ZOOptimizer) -> None:
-    """Refuses a model, or an optimizer, that is not the one a log began with."""
-    mine = header_of(optimizer)
+def check_base(
+    header: dict[str, Any], optimizer: ZOOptimizer, model: torch.nn.Module | None = None
+) -> None:
+    """Refuses a model, or an optimizer, that is not the one a log began with.
+
+    Of what is not tuned, where the log says nothing of it, or no model is given, anything goes.
+    """
+    mine = header_of(optimizer, model)
     if mine["base"] != header["base"]:
         raise TrajectoryError(
             f"the log starts from weights with fingerprint {header['base'][:12]}, the model given "
             f"has {mine['base'][:12]}: a replay needs the base model exactly as it was before "
             "tuning (same weights, same dtype, same choice of parameters)"
+        )
+    there, here = header.get("frozen"), mine["frozen"]
+    if there and here and there != here:
+        raise TrajectoryError(
+            f"the log is of a model whose untuned weights have fingerprint {there[:12]}, those of "
+            f"the model given have {here[:12]}: what was tuned fits the one it was tuned in, so "
+            "take that base model (same weights, same dtype)"
         )
     for name in ("parameters", "estimator", "update", "direction", "engine", "seed", "maximize"):
         if mine[name] != header[name]:
@@ -224,7 +264,7 @@ def optimizer_for(model: torch.nn.Module, header: dict[str, Any]) -> ZOOptimizer
         seed=header["seed"],
         maximize=header["maximize"],
     )
-    check_base(header, optimizer)
+    check_base(header, optimizer, model)
     return optimizer
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import weakref
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_MAY_CHANGE = ("patience", "run_dir", "sinks")
-"""Settings that a run which goes on need not keep: no step depends on them."""
+_MAY_CHANGE = ("patience", "run_dir", "sinks", "model", "data.train", "data.dev", "data.test")
+"""Settings that a run which goes on need not keep.
+
+No step depends on the first; of the others, which may have moved, it is checked what they hold.
+"""
 
 
 class RunFolder:
@@ -34,13 +37,16 @@ class RunFolder:
     Args:
         path: the folder; made if it is not there.
         job: the run's configuration. A folder that holds a run must hold one with the same.
+        identity: its examples and task, of which the same is true; see :func:`identity_of`.
 
     Raises:
-        ValueError: the folder has a run with another configuration; the message has the difference.
+        ValueError: the folder has a run of something else; the message has the difference.
         TrajectoryError: its log or its metrics are damaged.
     """
 
-    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, job: Mapping[str, Any], identity: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
         self.trajectory = path / trajectory.FILENAME
         self.snapshot = path / "snapshot.safetensors"
@@ -48,36 +54,54 @@ class RunFolder:
         self.best = path / checkpoint.BEST
         self.model = path / "best"
         self.config = path / "config.yaml"
+        self.identity = path / "identity.json"
         path.mkdir(parents=True, exist_ok=True)
         self.release = _locked(self, path)
         try:
-            self._same_job(json.loads(json.dumps(job)))
             self.log = trajectory.read(self.trajectory)
+            self._same_run(json.loads(json.dumps(job)), json.loads(json.dumps(identity or {})))
             logged = len(self.log.records) if self.log is not None else 0
             self.metrics = Metrics(path / "metrics.jsonl", logged)
         except BaseException:
             self.release()
             raise
 
-    def _same_job(self, job: dict[str, Any]) -> None:
-        if self.config.exists():
-            held = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-            wanted = flat(job)
-            lines = [
-                f"  {name}: {held.get(name)!r} there, {wanted.get(name)!r} now"
-                for name in sorted({*held, *wanted})
-                if held.get(name) != wanted.get(name) and name not in _MAY_CHANGE
-            ]
-            if lines:
+    def _same_run(self, job: dict[str, Any], identity: dict[str, Any]) -> None:
+        """Writes what the run is, or refuses another than there is.
+
+        One that came to no step, and to no trial of a search for rates, gives way: its settings may
+        have been what ended it.
+        """
+        settings = _differences(self._held(self.config), job, _MAY_CHANGE)
+        data = _differences(self._held(self.identity), identity)
+        if settings or data:
+            if (self.log is not None and self.log.records) or (self.path / "auto").exists():
+                said = [("with other settings", settings), ("of something else", data)]
+                what, lines = next((what, lines) for what, lines in said if lines)
                 raise ValueError(
-                    f"{self.path} holds a run with other settings:\n" + "\n".join(lines) + "\n"
-                    "Take the settings back to go on with it, or choose another run_dir."
+                    f"{self.path} holds a run {what}:\n" + "\n".join(lines) + "\n"
+                    "Take it back to go on with that run, or choose another run_dir."
                 )
-            return
-        text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
-        beside = self.config.with_name("config.yaml.partial")
-        beside.write_text(text, encoding="utf-8")
-        checkpoint.into_place(beside, self.config)
+            self._clear()
+        if settings or not self.config.exists():
+            text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
+            _written(self.config, text)
+        if data or not self.identity.exists():
+            _written(self.identity, json.dumps(identity, indent=1) + "\n")
+
+    def _held(self, path: Path) -> dict[str, Any] | None:
+        """What a file of the folder says of its run, if there is one."""
+        if not path.exists():
+            return None
+        held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        return held
+
+    def _clear(self) -> None:
+        """Takes away what a run left that came to nothing."""
+        self.log = None
+        left = (self.trajectory, self.snapshot, self.earlier, self.best)
+        for path in (*left, *(self.path / name for name in ("before.npz", "metrics.jsonl"))):
+            path.unlink(missing_ok=True)
 
     def reread(self) -> None:
         """Takes up a log that was written meanwhile."""
@@ -188,6 +212,27 @@ class Metrics:
             if better or (score > held if higher_is_better else score < held):  # type: ignore[operator]
                 best = step
         return best
+
+
+def _differences(
+    held: Mapping[str, Any] | None, wanted: Mapping[str, Any], but: Collection[str] = ()
+) -> list[str]:
+    """A line for each setting that is another than what is held; none where nothing is."""
+    if held is None:
+        return []
+    there, now = flat(held), flat(wanted)
+    return [
+        f"  {name}: {there.get(name)!r} there, {now.get(name)!r} now"
+        for name in sorted({*there, *now})
+        if there.get(name) != now.get(name) and name not in but
+    ]
+
+
+def _written(path: Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(text, encoding="utf-8")
+    checkpoint.into_place(beside, path)
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from zoopt.tuning.evaluation import class_offsets
 from zoopt.tuning.fitting import Fitting
 from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.guard import Guard
+from zoopt.tuning.identity import identity_of
 from zoopt.tuning.learning import Learning
 from zoopt.tuning.making import make_optimizer
 from zoopt.tuning.patience import Patience
@@ -80,7 +81,7 @@ class Tuner:
             model, task, objective, settings, self.optimizer, Fitting(task, self._note)
         )
         self.callbacks = Callbacks(callbacks)
-        self.folder = RunFolder(run_dir, job)
+        self.folder = RunFolder(run_dir, job, identity_of(task))
         self.console = Console(quiet)
         self.guard = Guard(settings.clip_ratio, settings.surrogate_steps)
         self.take_over = TakeOver(None, ())
@@ -112,9 +113,11 @@ class Tuner:
         before = self._before()
         self._measure_noise()
         self._find_rates()
-        header = trajectory.header_of(self.optimizer) if self.folder.log is None else None
-        if self.folder.log is not None:
-            trajectory.check_base(self.folder.log.header, self.optimizer)
+        header = None
+        if self.folder.log is None:
+            header = trajectory.header_of(self.optimizer, self.model)
+        else:
+            trajectory.check_base(self.folder.log.header, self.optimizer, self.model)
         self.log = trajectory.Trajectory(self.folder.trajectory, header)
         self.optimizer.recorder = self.log.append
         stop: dict[str, Any] = {}
