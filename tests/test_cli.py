@@ -1,6 +1,7 @@
 """The command line, end to end on a tiny local model."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,11 +157,45 @@ def test_list(what, capsys):
         (["--task.verbalizer", "{bad: bad}"], "a word for each of two labels"),
         (["--task.kind", "head"], "task.verbalizer means nothing to a task of kind 'head'"),
         (["--data.train", ""], "data.train is empty"),
+        (["--dtype", "flot32"], "no dtype is called 'flot32'. Did you mean 'float32'?"),
+        (["--update_options", "{betaa: 3}"], "update rule 'sgd' takes no options"),
+        (["--update", "adam", "--update_options", "{beta: 3}"], "Did you mean 'beta"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(config, capsys, arguments, message):
     assert main(["tune", str(config), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_no_mistake_of_the_settings_is_one_sentence_too(
+    config, capsys, tmp_path, monkeypatch
+):
+    assert main(["tune", str(config), "--quiet"]) == 0
+    best = tmp_path / "run/best.safetensors"
+    best.write_bytes(best.read_bytes()[:100])
+    capsys.readouterr()
+    assert main(["replay", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert "zoopt replay: " in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["tune", str(config), "--quiet", "--run_dir", str(tmp_path / "other")]) == 2
+    assert "zoopt tune: there are 2 processes" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_where_its_model_and_data_have_moved(config, capsys, tmp_path):
+    assert main(["tune", str(config), "--quiet"]) == 0
+    job = yaml.safe_load(config.read_text())
+    moved = {"--model": job["model"], "--data.train": job["data"]["train"]}
+    for name, path in moved.items():
+        there = Path(path)
+        there.rename(there.with_name(f"moved-{there.name}"))
+        moved[name] = str(there.with_name(f"moved-{there.name}"))
+    arguments = [word for pair in moved.items() for word in pair]
+    assert main(["tune", str(config), "--quiet", *arguments]) == 0
+    rows = Path(moved["--data.train"])
+    rows.write_text(rows.read_text().replace("h ", "g "))
+    assert main(["tune", str(config), "--quiet", *arguments]) == 2
+    assert "train.sha256" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

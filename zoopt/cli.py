@@ -18,9 +18,11 @@ from rich.table import Table
 from zoopt import registry, trajectory
 from zoopt.arguments import joined
 from zoopt.bench import cli as bench
+from zoopt.checkpoint import DamagedCheckpointError
 from zoopt.heap import keep_freed_memory
 from zoopt.metrics import Metric
 from zoopt.parsing import Parser
+from zoopt.placement import SpreadError
 from zoopt.probing import NonFiniteLossError, evaluation_mode
 from zoopt.recipes import RECIPES
 from zoopt.runs import cli as runs
@@ -28,6 +30,7 @@ from zoopt.tasks import TASKS, paper_task, references_for
 from zoopt.tuning import sinks
 from zoopt.tuning.dryrun import DryRun
 from zoopt.tuning.evaluation import compare, reported_metrics
+from zoopt.tuning.fitting import TooLittleMemoryError
 from zoopt.tuning.job import job_from, load_model, make_task
 from zoopt.tuning.objective import resolve
 from zoopt.tuning.settings import Job, plain
@@ -48,8 +51,11 @@ _MISTAKES = (
     TypeError,
     OSError,
     ImportError,
-    trajectory.TrajectoryError,
+    DamagedCheckpointError,
     NonFiniteLossError,
+    SpreadError,
+    TooLittleMemoryError,
+    trajectory.TrajectoryError,
 )
 
 

@@ -9,6 +9,10 @@ from typing import Any
 import torch
 
 
+class SpreadError(RuntimeError):
+    """Several processes would tune one model."""
+
+
 def refuse_spread(model: torch.nn.Module | None, tuned: Mapping[str, torch.Tensor]) -> None:
     """Refuses several processes, and models on several devices.
 
@@ -21,12 +25,12 @@ def refuse_spread(model: torch.nn.Module | None, tuned: Mapping[str, torch.Tenso
         tuned: the parameters that are tuned, by name.
 
     Raises:
-        RuntimeError: there are several processes.
+        SpreadError: there are several processes.
         ValueError: there are several devices.
     """
     processes = _processes()
     if processes > 1:
-        raise RuntimeError(
+        raise SpreadError(
             f"there are {processes} processes (torchrun, torch.distributed), and zoopt tunes in "
             "one: they would draw the same directions for different batches. Start one process "
             "(python script.py)"

@@ -233,7 +233,7 @@ def make_estimator(name: str | ZOEstimator, **options: Any) -> ZOEstimator:
     factory = _lookup("estimator", name, ESTIMATORS)
     if "n" not in inspect.signature(factory).parameters and options.pop("n", 1) != 1:
         raise ValueError(f"estimator {name!r} draws one direction a step; use 'nspsa' for more")
-    made: ZOEstimator = factory(**options)
+    made: ZOEstimator = _made("estimator", name, factory, options)
     return made
 
 
@@ -241,7 +241,7 @@ def make_update(name: str | UpdateRule, **options: Any) -> UpdateRule:
     """The update rule of a name, made with the options; an object is handed through."""
     if not isinstance(name, str):
         return name
-    made: UpdateRule = _lookup("update rule", name, UPDATES)(**options)
+    made: UpdateRule = _made("update rule", name, _lookup("update rule", name, UPDATES), options)
     return made
 
 
@@ -278,6 +278,16 @@ def _lookup(kind: str, name: str, table: Mapping[str, Any]) -> Any:
     if name not in table:
         raise KeyError(unknown(kind, name, table))
     return table[name]
+
+
+def _made(kind: str, name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    taken = inspect.signature(factory).parameters
+    wrong = [option for option in options if option not in taken]
+    if wrong and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        if not taken:
+            raise TypeError(f"{kind} {name!r} takes no options, and was given {wrong[0]!r}")
+        raise TypeError(f"{kind} {name!r}: {unknown('option', wrong[0], taken)}")
+    return factory(**options)
 
 
 def _offered() -> dict[str, EntryPoint]:

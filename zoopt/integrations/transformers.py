@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 
+from zoopt.registry import unknown
+
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
 
 def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Module, Any]:
     """A model and its tokenizer.
@@ -21,6 +25,8 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
     import transformers
     from transformers.utils import logging
 
+    if dtype not in _DTYPES:
+        raise ValueError(unknown("dtype", dtype, _DTYPES))
     where = os.path.expanduser(os.path.expandvars(name))
     if name.startswith(("~", ".", "/", "$")) and not Path(where).is_dir():
         raise FileNotFoundError(f"model={name!r}: there is no folder {where}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 
 from zoopt import trajectory
 from zoopt.tuning.folder import entries_of, flat
-from zoopt.tuning.settings import Job
+from zoopt.tuning.settings import Job, TaskSettings, plain
 from zoopt.units import in_bytes, in_time
 
 _MANY = 8
@@ -154,7 +154,7 @@ def _stopped(run: RunFiles) -> str:
 
 def _chosen(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not the defaults."""
-    defaults = {field.name: field.default for field in fields(Job)}
+    defaults = flat(plain(Job(model="", task=TaskSettings())))
     return {
         name: value
         for name, value in config.items()

@@ -137,6 +137,8 @@ class Console:
         """What came of it."""
         reason, value = next(iter(stop.items()))
         self._out.print(f"stopped: {reason} ({value}); best checkpoint: step {report.best_step}")
+        if "interrupted" in stop:
+            self._out.print("the same call goes on from there; best/ has the best checkpoint")
         if report.rows:
             self._out.print(report.table())
         self._out.print(f"learning: {learning}")

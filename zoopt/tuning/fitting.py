@@ -15,6 +15,10 @@ T = TypeVar("T")
 _SAID = ("out of memory", "can't allocate memory")
 
 
+class TooLittleMemoryError(RuntimeError):
+    """Memory does not suffice for a forward of one row."""
+
+
 class Fitting:
     """Calls what forwards examples, with fewer rows in a forward once memory did not suffice.
 
@@ -34,7 +38,7 @@ class Fitting:
             restore: puts back what a failed call may have left behind.
 
         Raises:
-            RuntimeError: memory does not suffice for a single row.
+            TooLittleMemoryError: memory does not suffice for a single row.
         """
         while True:
             try:
@@ -43,7 +47,7 @@ class Fitting:
                 if not ran_out(error):
                     raise
                 if self._task.batch_size < 2:
-                    raise RuntimeError(
+                    raise TooLittleMemoryError(
                         f"memory does not suffice for a forward of one row ({error}): shorten the "
                         "inputs (max_length), or take a smaller dtype or model"
                     ) from error
