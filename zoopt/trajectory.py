@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,30 +45,24 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in tensors:
+        tensor = tensor.detach().contiguous().cpu()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        for plain in _plain(tensor.detach()):
-            if plain.numel():
-                held = plain.contiguous().cpu().view(-1).view(torch.uint8)
-                digest.update(held.numpy().data)
+        if tensor.numel():
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _plain(tensor: Tensor) -> Iterator[Tensor]:
-    """The tensor itself, or the parts that a quantized one is made of."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        yield tensor
-        return
-    names, _ = tensor.__tensor_flatten__()
-    for name in names:
-        yield from _plain(getattr(tensor, name))
-
-
 def frozen_part(model: torch.nn.Module, slots: Sequence[Slot]) -> Iterator[tuple[str, Tensor]]:
-    """What a model has beside θ: its other parameters and persistent buffers, by name."""
+    """What a model has beside θ: its other floating-point parameters and saved buffers, by name.
+
+    Quantized weights are left out: some libraries pack them anew at the first forward.
+    """
     seen = {id(slot.tensor) for slot in slots}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and id(tensor) not in seen:
-            seen.add(id(tensor))
+    members = chain(model.named_parameters(), model.named_buffers())
+    saved = model.state_dict(keep_vars=True)
+    for name, tensor in members:
+        plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.is_floating_point()
+        if plain and name in saved and id(tensor) not in seen:
             yield name, tensor
 
 

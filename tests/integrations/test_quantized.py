@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import zoopt
+from zoopt import trajectory
 
 CONFIG = LlamaConfig(
     vocab_size=32,
@@ -232,3 +233,16 @@ def test_projection_and_clipping_are_repeated_from_the_log():
 def test_a_bound_on_the_projected_gradient_must_be_positive():
     with pytest.raises(ValueError, match="clip=0 must be positive"):
         zoopt.NSPSA(clip=0)
+
+
+@each_library
+def test_a_log_knows_the_rest_of_a_quantized_model(quantize):
+    def frozen(change: float = 0.0, forwards: int = 0) -> str:
+        model = peft.get_peft_model(quantized_llama(quantize), LoRA).eval()
+        with torch.no_grad():
+            model.get_input_embeddings().weight[3, 4] += change
+        for _ in range(forwards):
+            loss_of(model)()
+        return trajectory.fingerprint(trajectory.frozen_part(model, zoopt.ZOOptimizer(model).slots))
+
+    assert frozen() == frozen(forwards=1) != frozen(change=0.1)
