@@ -2,12 +2,15 @@
 
 import copy
 
+import peft
 import pytest
 import torch
 
 import zoopt
 from zoopt import recipes
 from zoopt.cli import main
+from zoopt.tuning.making import unusual_rate
+from zoopt.tuning.settings import Settings
 
 
 @pytest.mark.parametrize("name", sorted(zoopt.RECIPES))
@@ -44,3 +47,15 @@ def test_a_model_gets_the_recipe_of_its_kind():
     adapted.peft_config = {"default": type("Config", (), {"peft_type": "LORA"})()}
     assert recipes.recipe_for(adapted) is zoopt.RECIPES["opt/full"], "PEFT's types are enums"
     assert recipes.recipe_for(torch.nn.Linear(2, 2)) is zoopt.RECIPES["roberta/full"]
+
+
+def test_the_default_rate_is_told_to_be_none_for_an_adapter():
+    model = Generating(2, 2)
+    adapted = copy.copy(model)
+    adapted.peft_config = {"default": peft.LoraConfig()}
+    said = unusual_rate(adapted, Settings())
+    assert "lr 1e-06 is for all parameters" in said
+    assert "lr 0.0001 or 5e-05 with eps 0.01" in said
+    assert not unusual_rate(adapted, Settings(lr=1e-5))
+    assert not unusual_rate(adapted, Settings(lr="auto", eps="auto"))
+    assert not unusual_rate(model, Settings())

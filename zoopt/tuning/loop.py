@@ -27,7 +27,7 @@ from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.guard import Guard
 from zoopt.tuning.identity import identity_of
 from zoopt.tuning.learning import Learning
-from zoopt.tuning.making import make_optimizer
+from zoopt.tuning.making import make_optimizer, unusual_rate
 from zoopt.tuning.patience import Patience
 from zoopt.tuning.race import length_of
 from zoopt.tuning.recovery import usable_snapshot
@@ -110,6 +110,8 @@ class Tuner:
     def _run(self) -> Result:
         resumed = self.folder.log is not None
         self.console.start(self.optimizer, self.settings, self.task, resumed)
+        if unusual := unusual_rate(self.model, self.settings):
+            self.console.warn(unusual)
         before = self._before()
         self._measure_noise()
         self._find_rates()

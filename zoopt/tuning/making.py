@@ -8,6 +8,7 @@ from zoopt import registry
 from zoopt.estimators import ZOEstimator
 from zoopt.masters import is_half
 from zoopt.optimizer import ZOOptimizer
+from zoopt.recipes import recipe_for
 from zoopt.tuning.settings import AUTO, Settings
 
 
@@ -47,4 +48,19 @@ def make_optimizer(
         params=settings.params or None,
         maximize=maximize,
         seed=settings.seed,
+    )
+
+
+def unusual_rate(model: torch.nn.Module, settings: Settings) -> str:
+    """What to say of the default learning rate, where it is none for the model's adapter."""
+    published = recipe_for(model)
+    if not getattr(model, "peft_config", {}) or settings.lr in (AUTO, *published.lr):
+        return ""
+    if settings.lr != Settings.lr:
+        return ""
+    rates = " or ".join(f"{rate:g}" for rate in published.lr)
+    return (
+        f"lr {settings.lr:g} is for all parameters of a model, and this one has an adapter: "
+        f"published for one like it are lr {rates} with eps {published.eps:g} (zoopt recipes); "
+        "lr='auto', eps='auto' find others"
     )
