@@ -55,7 +55,7 @@ bench-finetune: $(VENV)/bench.stamp ## compare ways to teach a language model, f
 	$(BIN)/python examples/fetch.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.finetune.run
 
-bench-auto: $(VENV)/bench.stamp ## compare rates that a run finds itself with a grid, two to four hours
+bench-auto: $(VENV)/bench.stamp ## compare rates that a run finds itself with a grid, five hours
 	$(BIN)/python examples/fetch.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.auto.run
 
