@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     LlamaConfig,
@@ -180,6 +183,28 @@ def test_what_is_no_mistake_of_the_settings_is_one_sentence_too(
     monkeypatch.setenv("RANK", "0")
     assert main(["tune", str(config), "--quiet", "--run_dir", str(tmp_path / "other")]) == 2
     assert "zoopt tune: there are 2 processes" in capsys.readouterr().err
+
+
+def test_an_adapter_is_tuned_replayed_and_scored(config, capsys, tmp_path):
+    job = yaml.safe_load(config.read_text())
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    torch.manual_seed(1)
+    base = LlamaForCausalLM.from_pretrained(job["model"])
+    peft.get_peft_model(base, lora).save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(job["model"]).save_pretrained(tmp_path / "adapter")
+    config.write_text(yaml.safe_dump({**job, "model": str(tmp_path / "adapter"), "lr": 0.1}))
+    assert main(["tune", str(config), "--quiet"]) == 0
+    run = str(tmp_path / "run")
+    held = {}
+    for step in ("0", "best", "last"):
+        out = tmp_path / step
+        assert main(["replay", run, "--to-step", step, "--out", str(out)]) == 0
+        held[step] = load_file(out / "adapter_model.safetensors")
+    best = load_file(tmp_path / "run/best/adapter_model.safetensors")
+    assert all(torch.equal(best[name], held["best"][name]) for name in best)
+    assert not any(torch.equal(held["0"][name], held["last"][name]) for name in best)
+    assert main(["eval", str(config), "--weights", f"{run}/best", "--split", "train"]) == 0
+    assert "train examples" in capsys.readouterr().out
 
 
 def test_a_run_goes_on_where_its_model_and_data_have_moved(config, capsys, tmp_path):

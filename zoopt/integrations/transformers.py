@@ -17,7 +17,8 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
     """A model and its tokenizer.
 
     Args:
-        name: a folder, in which ``~`` and environment variables are expanded, or a hub name.
+        name: a folder, in which ``~`` and environment variables are expanded, or a hub name. One of
+            a PEFT adapter, which names its base model, gives that with the adapter to be tuned.
         auto: the class of transformers that loads it, such as ``"AutoModelForCausalLM"``.
         dtype: dtype of the weights, such as ``"float32"``.
         labels: outputs of the head of a sequence classifier.
@@ -39,6 +40,8 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
     model: Any = getattr(transformers, auto).from_pretrained(where, **options)
     if classifies:
         model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    if getattr(model, "_hf_peft_config_loaded", False):
+        model.set_adapter(model.active_adapters())  # which come frozen, and are to be tuned
     if torch.cuda.is_available():
         model.to("cuda")
     made: torch.nn.Module = model
