@@ -35,7 +35,17 @@ each_dtype = pytest.mark.parametrize(
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
 def test_in_the_interpreter() -> None:
-    arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", __file__]
+    arguments = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+        __file__,
+    ]
     done = subprocess.run(
         arguments, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
@@ -105,9 +115,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     launch = triton_kernel.launch
 
-    def counting(variant: Any, decay: float, terms: Terms, seed: int, runs: Any, *rest: Any) -> None:
+    def counting(variant: Any, decay: float, part: Terms, seed: int, runs: Any, *rest: Any) -> None:
         counts.append(len(runs))
-        launch(variant, decay, terms, seed, runs, *rest)
+        launch(variant, decay, part, seed, runs, *rest)
 
     monkeypatch.setattr(triton_kernel, "launch", counting)
     monkeypatch.setattr(triton_kernel, "_check", lambda *_: None)
@@ -219,7 +229,7 @@ def test_tables_are_kept_by_their_contents(monkeypatch: pytest.MonkeyPatch) -> N
     assert triton_kernel._table.cache_info().misses == 1
 
 
-# -------------------------------------------------------------------------------- the check at first
+# ------------------------------------------------------------------------------- the check at first
 
 
 @inside

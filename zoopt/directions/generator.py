@@ -73,7 +73,7 @@ def random_word(counter: Tensor, key: Tensor) -> Tensor:
 
 
 def spans(length: int, first: int) -> Iterator[tuple[int, int, int, int]]:
-    """(segment number, start and stop of the elements in it, offset of the first in the segment)."""
+    """(segment number, its elements from start to stop, offset of the first within the segment)."""
     position, end = first, first + length
     while position < end:
         number, offset = divmod(position, SEGMENT)

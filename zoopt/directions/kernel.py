@@ -1,9 +1,10 @@
 """The fused kernel: θ ← decay · θ + Σ_k c_k z(s_k), one read and one write of θ, no buffer for z.
 
-There is one source, in plain torch integer operations. ``torch.compile`` turns it into fused C++ on
-CPU and Triton on CUDA; eager execution of the same source, in chunks that stay in cache, is the
+The source is in plain torch integer operations. ``torch.compile`` turns it into fused C++ on CPU
+and Triton on CUDA; eager execution of the same source, in chunks that stay in cache, is the
 reference and the fallback. On CPU the two agree bit for bit, because every operation in the source
-is exact or correctly rounded and Inductor compiles C++ with contraction off.
+is exact or correctly rounded and Inductor compiles C++ with contraction off. On CUDA a second
+source comes first, with one launch for a pass (``triton_kernel.py``).
 
 The source sees blocks of 512 elements, and for each block and term what its z is made from: the 16
 words of the block where a family gets 32 values from a word, and the block's address otherwise.
@@ -91,9 +92,10 @@ class _Place:
     """A change's tensor, and where its result goes, as contiguous runs of elements."""
 
     def __init__(self, change: Change) -> None:
-        self.flat = change.tensor.detach().contiguous().view(-1)
+        here = change.tensor.detach()
+        self.flat = here.contiguous().view(-1)
         self.into: Tensor | None = None
-        self._wanted = change.tensor.detach() if change.into is None else change.into.detach()
+        self._wanted = here if change.into is None else change.into.detach()
         if change.into is not None:
             straight = self._wanted.is_contiguous()
             self.into = self._wanted.view(-1) if straight else torch.empty_like(self.flat)
@@ -176,9 +178,7 @@ class _Sum:
     def variant(self) -> triton_kernel.Variant:
         """The Triton kernel for it."""
         number = len(self.parts[0])
-        return triton_kernel.Variant(
-            self.unit, self.dtype, self.stochastic, number, self.device
-        )
+        return triton_kernel.Variant(self.unit, self.dtype, self.stochastic, number, self.device)
 
     def in_one_launch(self) -> bool:
         """Whether :meth:`launch` can be used."""

@@ -126,19 +126,20 @@ def launch(
             rows.append(row)
             places.append((index, segment))
             tiles += -(-(lead + stop - start) // (blocks * BLOCK))
-    table, owners = _table(np.array(rows, np.int64).tobytes(), tiles, variant.device)
-    numbers = _numbers(variant, decay, terms, rounding_seed, places, source.HEAD)
     device = variant.device
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    table, owners = _table(np.array(rows, np.int64).tobytes(), tiles, device, stream)
+    numbers = _numbers(variant, decay, terms, rounding_seed, places, source.HEAD)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         source.add_to_pieces[(tiles,)](
             table,
             owners,
             uploaded(numbers, torch.int32, device),
-            UNIT=source.UNITS[variant.unit.name],
-            DTYPE=getattr(source.tl, _DTYPES[variant.dtype]),
-            TERMS=variant.terms,
-            STOCHASTIC=variant.stochastic,
-            BLOCKS=blocks,
+            unit=source.UNITS[variant.unit.name],
+            dtype=getattr(source.tl, _DTYPES[variant.dtype]),
+            terms=variant.terms,
+            stochastic=variant.stochastic,
+            blocks=blocks,
             num_warps=_WARPS,
             enable_fp_fusion=False,  # a product and a sum have two roundings
             sanitize_overflow=False,  # integers wrap
@@ -157,8 +158,11 @@ def _source() -> ModuleType | None:
 
 
 @functools.lru_cache(maxsize=_TABLES)
-def _table(rows: bytes, tiles: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The table of pieces and the piece of each tile; kept, since θ seldom moves."""
+def _table(rows: bytes, tiles: int, device: torch.device, stream: int) -> tuple[Tensor, Tensor]:
+    """The table of pieces and the piece of each tile; kept, since θ seldom moves.
+
+    For each stream its own: on another the upload might not be done yet.
+    """
     table = np.frombuffer(rows, np.int64).reshape(-1, 6)
     counts = np.diff(table[:, 5], append=tiles)
     owners = np.repeat(np.arange(len(table), dtype=np.int32), counts)
@@ -190,7 +194,7 @@ def _check(variant: Variant, eager: Callable[..., None]) -> None:
     It has whole tiles, short and odd runs, ones that begin within a block or at an odd address, and
     cross a segment's end; sums that overflow in half precision and ones that are subnormal.
     """
-    sizes = (2 * BLOCK * max(_TILE.values()), 1, 513, 5000, 9000)
+    sizes = [2 * BLOCK * max(_TILE.values()), 1, 513, 5000, 9000]
     values = torch.linspace(-12, 12, sum(sizes)).sinh().to(variant.device, variant.dtype)
     for first, scale in ((0, 1.0), (700, 1e-3), (generator.SEGMENT - 1300, 1e-6)):
         terms = tuple((seed + 1, scale / (seed + 1)) for seed in range(variant.terms))
@@ -199,7 +203,9 @@ def _check(variant: Variant, eager: Callable[..., None]) -> None:
             for mine in (True, False):
                 theta = values.clone()
                 result = torch.zeros_like(theta) if apart else theta
-                parts = enumerate(zip(theta.split(sizes), result.split(sizes), strict=True))
+                parts = enumerate(
+                    zip(torch.split(theta, sizes), torch.split(result, sizes), strict=True)
+                )
                 if mine:
                     runs = [(part, index, into) for index, (part, into) in parts]
                     launch(variant, 0.9, terms, terms[0][0], runs, first)
@@ -208,7 +214,9 @@ def _check(variant: Variant, eager: Callable[..., None]) -> None:
                         Change(part, index, terms, 0.9, into if apart else None)
                         for index, (part, into) in parts
                     ]
-                    eager(changes, variant.unit, stochastic_rounding=variant.stochastic, first=first)
+                    eager(
+                        changes, variant.unit, stochastic_rounding=variant.stochastic, first=first
+                    )
                 bits = torch.int16 if variant.dtype in HALF else torch.int32
                 results.append(result.view(bits))
             if not torch.equal(*results):

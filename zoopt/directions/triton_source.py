@@ -37,71 +37,75 @@ def add_to_pieces(
     table,
     owners,
     numbers,
-    UNIT: tl.constexpr,
-    DTYPE: tl.constexpr,
-    TERMS: tl.constexpr,
-    STOCHASTIC: tl.constexpr,
-    BLOCKS: tl.constexpr,
+    unit: tl.constexpr,
+    dtype: tl.constexpr,
+    terms: tl.constexpr,
+    stochastic: tl.constexpr,
+    blocks: tl.constexpr,
 ):
-    """A tile of one piece, of ``BLOCKS`` whole blocks.
+    """A tile of one piece.
 
     Args:
         table: int64 of shape (pieces, COLUMNS).
         owners: int32, the piece of each tile.
         numbers: int32, the head, and for each piece the keys of its terms and of its rounding.
-        UNIT: the function that makes z.
-        DTYPE: of the elements.
-        TERMS: how many there are.
-        STOCHASTIC: whether results are rounded at random.
-        BLOCKS: in a tile.
+        unit: the function that makes z.
+        dtype: of the elements.
+        terms: how many there are.
+        stochastic: whether results are rounded at random.
+        blocks: in a tile.
     """
     program = tl.program_id(0)
     piece = tl.load(owners + program)
-    row = table + piece * _COLUMNS
-    tile = program - tl.load(row + 5).to(tl.int32)
-    first_block = tl.load(row + 3).to(tl.int32) + tile * BLOCKS
-    position = tile.to(tl.int64) * (BLOCKS * _BLOCK) - tl.load(row + 4)
-    size: tl.constexpr = DTYPE.primitive_bitwidth // 8
-    source = tl.load(row) + position * size
-    into = tl.load(row + 1) + position * size
-    left = tl.load(row + 2) - position
-    keys = numbers + _HEAD + piece * (2 * (TERMS + STOCHASTIC))
+    entry = table + piece * _COLUMNS
+    tile = program - tl.load(entry + 5).to(tl.int32)
+    first_block = tl.load(entry + 3).to(tl.int32) + tile * blocks
+    position = tile.to(tl.int64) * (blocks * _BLOCK) - tl.load(entry + 4)
+    size: tl.constexpr = dtype.primitive_bitwidth // 8
+    source = tl.load(entry) + position * size
+    into = tl.load(entry + 1) + position * size
+    left = tl.load(entry + 2) - position
+    keys = numbers + _HEAD + piece * (2 * (terms + stochastic))
 
-    # A thread's elements differ in the first dimension: of a column it then has several rows.
-    blocks = tl.arange(0, BLOCKS)[None, :, None, None]
-    rows = tl.arange(0, 8)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
-    columns = tl.arange(0, 16)[None, None, None, :]
-    within = blocks * _BLOCK + rows * 16 + columns
-    whole = (position >= 0) & (left >= BLOCKS * _BLOCK) & ((source | into) % _ALIGNED == 0)
+    # Elements of a thread differ in the first dimension: of one column it then has several rows.
+    block = tl.arange(0, blocks)[None, :, None, None]
+    row = tl.arange(0, 8)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
+    column = tl.arange(0, 16)[None, None, None, :]
+    within = block * _BLOCK + row * 16 + column
+    whole = (position >= 0) & (left >= blocks * _BLOCK) & ((source | into) % _ALIGNED == 0)
     if whole:
-        theta = tl.load(_aligned(source, DTYPE) + within)
+        theta = tl.load(_aligned(source, dtype) + within)
     else:
-        inside = (within >= tl.maximum(-position, 0).to(tl.int32)) & (
-            within < tl.minimum(left, BLOCKS * _BLOCK).to(tl.int32)
-        )
-        theta = tl.load(source.to(tl.pointer_type(DTYPE)) + within, mask=inside)
+        inside = _inside(within, position, left, blocks)
+        theta = tl.load(source.to(tl.pointer_type(dtype)) + within, mask=inside)
 
     acc = theta.to(tl.float32) * _number(numbers)
-    for k in tl.static_range(TERMS):
-        z = UNIT(first_block, blocks, rows, columns, keys + 2 * k)
+    for k in tl.static_range(terms):
+        z = unit(first_block + block, row, column, keys + 2 * k)
         acc = acc + z * _number(numbers + 1 + k)
-    if STOCHASTIC:
-        word = _random_word(first_block * _BLOCK + within, keys + 2 * TERMS)
-        acc = _stochastic_round(acc, DTYPE, word)
-    result = acc.to(DTYPE)
+    if stochastic:
+        word = _random_word(first_block * _BLOCK + within, keys + 2 * terms)
+        acc = _stochastic_round(acc, dtype, word)
+    result = acc.to(dtype)
 
     if whole:
-        tl.store(_aligned(into, DTYPE) + within, result)
+        tl.store(_aligned(into, dtype) + within, result)
     else:
-        inside = (within >= tl.maximum(-position, 0).to(tl.int32)) & (
-            within < tl.minimum(left, BLOCKS * _BLOCK).to(tl.int32)
-        )
-        tl.store(into.to(tl.pointer_type(DTYPE)) + within, result, mask=inside)
+        inside = _inside(within, position, left, blocks)
+        tl.store(into.to(tl.pointer_type(dtype)) + within, result, mask=inside)
 
 
 @triton.jit
-def _aligned(address, DTYPE: tl.constexpr):
-    return tl.multiple_of(address.to(tl.pointer_type(DTYPE)), _ALIGNED)
+def _inside(within, position, left, blocks: tl.constexpr):
+    """Which elements of a tile are the piece's."""
+    start = tl.maximum(-position, 0).to(tl.int32)
+    stop = tl.minimum(left, blocks * _BLOCK).to(tl.int32)
+    return (within >= start) & (within < stop)
+
+
+@triton.jit
+def _aligned(address, dtype: tl.constexpr):
+    return tl.multiple_of(address.to(tl.pointer_type(dtype)), _ALIGNED)
 
 
 @triton.jit
@@ -113,8 +117,8 @@ def _number(place):
 
 
 @triton.jit
-def _shift_right(x, BITS: tl.constexpr):
-    return (x >> BITS) & ((1 << (32 - BITS)) - 1)
+def _shift_right(x, bits: tl.constexpr):
+    return (x >> bits) & ((1 << (32 - bits)) - 1)
 
 
 @triton.jit
@@ -135,10 +139,10 @@ def _random_word(counter, key):
 
 
 @triton.jit
-def _polynomial(COEFFICIENTS: tl.constexpr, x):
-    value = COEFFICIENTS[0] * x + COEFFICIENTS[1]
-    for i in tl.static_range(2, len(COEFFICIENTS.value)):
-        value = value * x + COEFFICIENTS[i]
+def _polynomial(coefficients: tl.constexpr, x):
+    value = coefficients[0] * x + coefficients[1]
+    for i in tl.static_range(2, len(coefficients.value)):
+        value = value * x + coefficients[i]
     return value
 
 
@@ -153,8 +157,8 @@ def _log(x):
 
 
 @triton.jit
-def _gaussian(first_block, blocks, rows, columns, key):
-    word = _random_word((first_block + blocks) * _BLOCK + rows * 16 + columns, key)
+def _gaussian(block, row, column, key):
+    word = _random_word(block * _BLOCK + row * 16 + column, key)
     tail = ((word & 0x7FFFFFFF).to(tl.float32) + 0.5) * 2.0**-32
     w = -_log(4.0 * tail * (1.0 - tail))
     centre = _polynomial(_CENTRE, w - 2.5)
@@ -164,9 +168,9 @@ def _gaussian(first_block, blocks, rows, columns, key):
 
 
 @triton.jit
-def _rademacher(first_block, blocks, rows, columns, key):
-    word = _random_word((first_block + blocks) * 16 + columns, key)
-    return (((word << rows) & _SIGN_BIT) | _ONE).to(tl.float32, bitcast=True)
+def _rademacher(block, row, column, key):
+    word = _random_word(block * 16 + column, key)
+    return (((word << row) & _SIGN_BIT) | _ONE).to(tl.float32, bitcast=True)
 
 
 UNITS = {"gaussian": _gaussian, "rademacher": _rademacher}
@@ -177,13 +181,13 @@ UNITS = {"gaussian": _gaussian, "rademacher": _rademacher}
 
 
 @triton.jit
-def _stochastic_round(acc, DTYPE: tl.constexpr, word):
-    DROPPED: tl.constexpr = 16 if DTYPE == tl.bfloat16 else 13
-    noise = word & ((1 << DROPPED) - 1)
-    bits = (acc.to(tl.int32, bitcast=True) + noise) & -(1 << DROPPED)
+def _stochastic_round(acc, dtype: tl.constexpr, word):
+    dropped: tl.constexpr = 16 if dtype == tl.bfloat16 else 13
+    noise = word & ((1 << dropped) - 1)
+    bits = (acc.to(tl.int32, bitcast=True) + noise) & -(1 << dropped)
     rounded = bits.to(tl.float32, bitcast=True)
-    if DTYPE == tl.float16:
-        fixed = tl.floor(acc * 2.0**24 + noise.to(tl.float32) * 2.0**-DROPPED) * 2.0**-24
+    if dtype == tl.float16:
+        fixed = tl.floor(acc * 2.0**24 + noise.to(tl.float32) * 2.0**-dropped) * 2.0**-24
         rounded = tl.where(tl.abs(acc) < 2.0**-14, fixed, rounded)
         rounded = tl.where(tl.abs(acc) > 65504.0, acc, rounded)
     return tl.where(tl.abs(acc) < float("inf"), rounded, acc)
