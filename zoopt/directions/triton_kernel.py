@@ -24,6 +24,7 @@ from zoopt.directions.rounding import HALF
 from zoopt.directions.upload import uploaded
 from zoopt.interfaces import Change, Terms
 from zoopt.seeds import key_table
+from zoopt.shortage import ran_out
 
 Run = tuple[Tensor, int, Tensor]
 """Contiguous elements, their tensor's position in θ, and where results go."""
@@ -81,8 +82,6 @@ def usable(variant: Variant, eager: Callable[..., None]) -> bool:
             with compilation.counted():
                 _check(variant, eager)
         except Exception as error:
-            from zoopt.tuning.fitting import ran_out
-
             if ran_out(error):
                 raise
             _state.broken = True
