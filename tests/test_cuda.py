@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import zoopt
-from zoopt.directions import compilation, kernel
+from zoopt.directions import compilation, kernel, layout, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.generator import Unit
+from zoopt.directions.generator import BLOCK, Unit
 from zoopt.directions.rademacher import RADEMACHER
 from zoopt.engines.memory import peak_bytes
 from zoopt.interfaces import Change
@@ -17,15 +17,30 @@ from zoopt.records import StepRecord
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 each_unit = pytest.mark.parametrize("unit", [GAUSSIAN, RADEMACHER], ids=lambda unit: unit.name)
-each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-LENGTH = 100_003
+each_dtype = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str
+)
+LENGTHS = (1, 700, 100_003, layout.DIRECT * BLOCK + 5003)
 
 
-def summed(unit: Unit, dtype: torch.dtype, device: str, compiled: bool = False) -> torch.Tensor:
-    theta = torch.linspace(-2, 2, LENGTH).to(device, dtype)
-    terms = ((1, 0.3), (2, -0.1))
-    kernel.add_([Change(theta, 4, terms, 0.9)], unit, compiled=compiled)
-    return theta.cpu()
+def summed(
+    unit: Unit,
+    dtype: torch.dtype,
+    device: str,
+    compiled: bool = False,
+    number: int = 2,
+    apart: bool = False,
+    **how: Any,
+) -> torch.Tensor:
+    terms = tuple((seed, (-1) ** seed * 0.3 / (1 + seed)) for seed in range(number))
+    thetas = [torch.linspace(-2, 2, length).to(device, dtype) for length in LENGTHS]
+    into = [torch.zeros_like(theta) if apart else theta for theta in thetas]
+    changes = [
+        Change(theta, index, terms, 0.9, there if apart else None)
+        for index, (theta, there) in enumerate(zip(thetas, into, strict=True))
+    ]
+    kernel.add_(changes, unit, compiled=compiled, **how)
+    return torch.cat(into).cpu()
 
 
 @each_unit
@@ -43,6 +58,42 @@ def test_a_compiled_pass_is_the_eager_one(unit: Unit, dtype: torch.dtype) -> Non
     assert not compilation._state.broken
     steps = 4 * torch.finfo(dtype).eps
     torch.testing.assert_close(compiled, eager, rtol=steps, atol=steps)
+
+
+@each_unit
+@each_dtype
+@pytest.mark.parametrize("number", [1, 2, 3, 8])
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_pass_in_one_launch_has_the_bits_of_the_cpu(
+    unit: Unit, dtype: torch.dtype, number: int, stochastic: bool, apart: bool
+) -> None:
+    pytest.importorskip("triton")
+    how: dict[str, Any] = {
+        "number": number,
+        "apart": apart,
+        "stochastic_rounding": stochastic,
+        "first": 700,
+    }
+    here, there = summed(unit, dtype, "cpu", **how), summed(unit, dtype, "cuda", True, **how)
+    assert triton_kernel._state.checked
+    assert not triton_kernel._state.broken
+    assert torch.equal(there, here)
+
+
+@each_unit
+@each_dtype
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_more_than_eight_terms_give_what_they_give_on_the_cpu(
+    unit: Unit, dtype: torch.dtype, stochastic: bool
+) -> None:
+    here, there = (
+        summed(unit, dtype, device, device == "cuda", number=11, stochastic_rounding=stochastic)
+        for device in ("cpu", "cuda")
+    )
+    assert not compilation._state.broken
+    steps = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(there, here, rtol=steps, atol=steps)
 
 
 def network(device: str) -> torch.nn.Module:

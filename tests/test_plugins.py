@@ -101,7 +101,7 @@ def test_the_other_project_of_the_same_name_is_pointed_out(tmp_path):
 def test_imports_run_one_way():
     order = {
         "interfaces": 0, "seeds": 0, "namesake": 0, "records": 0, "ratings": 0, "arguments": 0,
-        "parsing": 0, "units": 0, "pages": 0,
+        "parsing": 0, "units": 0, "pages": 0, "shortage": 0,
         "directions": 1, "placement": 1, "masters": 1, "quantized": 1, "probing": 1,
         "parameters": 1.5,
         "engines": 2, "updates": 2, "metrics": 2,

@@ -48,6 +48,20 @@ def seconds() -> float:
 
 
 @contextmanager
+def counted() -> Iterator[None]:
+    """What is done in a with block, and succeeds, counts as compiling."""
+    started = time.perf_counter()
+    yield
+    _state.seconds += time.perf_counter() - started
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
+@contextmanager
 def kernel_mode(mode: str) -> Iterator[None]:
     """Forces ``"eager"`` or ``"compiled"`` kernels for the optimizers made in a with block.
 
@@ -83,12 +97,12 @@ def kernel(
     if _state.broken:
         return None
     if name not in _kernels:
-        started = time.perf_counter()
         try:
-            made = _compile(name, source, rows[0].device.type, narrow)
-            # The coefficients of polynomials are constants of the code, not arguments of it.
-            with torch._dynamo.config.patch(specialize_float=True):
-                made(*constants, *map(_scratch, rows))
+            with counted():
+                made = _compile(name, source, rows[0].device.type, narrow)
+                # The coefficients of polynomials are constants of the code, not arguments of it.
+                with torch._dynamo.config.patch(specialize_float=True):
+                    made(*constants, *map(_scratch, rows))
             _kernels[name] = made
         except (torch.OutOfMemoryError, MemoryError):
             raise  # says nothing of the compiler; the next launch tries again
@@ -98,10 +112,9 @@ def kernel(
                 "zoopt runs its kernel uncompiled, which gives the same numbers, slowly, because "
                 "torch.compile failed: %s. On Linux a C++ compiler is what it needs "
                 "(apt-get install g++), on CUDA Triton (pip install triton).",
-                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+                reason(error),
             )
             return None
-        _state.seconds += time.perf_counter() - started
     return _kernels[name]
 
 

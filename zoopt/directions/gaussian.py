@@ -19,7 +19,7 @@ from torch import Tensor
 from zoopt.directions.dense import DenseDirection
 from zoopt.directions.generator import Unit, random_word
 
-_CENTRE = (
+CENTRE = (
     2.81022636e-08,
     3.43273939e-07,
     -3.5233877e-06,
@@ -30,7 +30,7 @@ _CENTRE = (
     0.246640727,
     1.50140941,
 )
-_TAIL = (
+TAIL = (
     -0.000705010474,
     0.00126590184,
     9.14449811e-06,
@@ -44,7 +44,7 @@ _TAIL = (
     1.18987736,
     3.54524341,
 )
-_LOG = (
+LOG = (
     7.0376836292e-2,
     -1.1514610310e-1,
     1.1676998740e-1,
@@ -55,7 +55,7 @@ _LOG = (
     -2.4999993993e-1,
     3.3333331174e-1,
 )
-_SQRT_HALF_BITS = 0x3F3504F3
+SQRT_HALF_BITS = 0x3F3504F3
 
 
 def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
@@ -69,10 +69,10 @@ def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
 def _log(x: Tensor) -> Tensor:
     """Natural logarithm of positive normal fp32 numbers, to about 1 ulp."""
     bits = x.view(torch.int32)
-    exponent = (bits - _SQRT_HALF_BITS) >> 23
+    exponent = (bits - SQRT_HALF_BITS) >> 23
     m = (bits - (exponent << 23)).view(torch.float32) - 1.0
     square = m * m
-    return (m * square * _polynomial(_LOG, m) - 0.5 * square + m) + exponent.to(
+    return (m * square * _polynomial(LOG, m) - 0.5 * square + m) + exponent.to(
         torch.float32
     ) * math.log(2.0)
 
@@ -80,8 +80,8 @@ def _log(x: Tensor) -> Tensor:
 def _normal(word: Tensor) -> Tensor:
     tail = ((word & 0x7FFFFFFF).to(torch.float32) + 0.5) * 2.0**-32
     w = -_log(4.0 * tail * (1.0 - tail))
-    centre = _polynomial(_CENTRE, w - 2.5)
-    outer = _polynomial(_TAIL, (w - 13.75) * (1.0 / 8.75))
+    centre = _polynomial(CENTRE, w - 2.5)
+    outer = _polynomial(TAIL, (w - 13.75) * (1.0 / 8.75))
     z = torch.where(w < 5.0, centre, outer) * (1.0 - 2.0 * tail) * math.sqrt(2.0)
     return torch.where(word < 0, -z, z)
 

@@ -24,6 +24,9 @@ BLOCK_BITS = 9
 BLOCK = 1 << BLOCK_BITS
 """Elements that a blocked family generates together: 32 bits of each of 16 words."""
 
+SHIFTS, FACTORS = (16, 15, 16), (as_int32(0x7FEB352D), as_int32(0x846CA68B))
+"""What the hash is made of (Wellons 2018, lowbias32)."""
+
 NOISE, ROUNDING, LEFT, RIGHT = range(4)
 """What a word is drawn for: components of z, rounding, and the two factors of a low-rank z."""
 
@@ -53,11 +56,11 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 def _mix32(x: Tensor) -> Tensor:
     """lowbias32, a 32-bit bijection with an avalanche bias of 0.17 (Wellons 2018)."""
-    x = x ^ _shift_right(x, 16)
-    x = x * as_int32(0x7FEB352D)
-    x = x ^ _shift_right(x, 15)
-    x = x * as_int32(0x846CA68B)
-    return x ^ _shift_right(x, 16)
+    x = x ^ _shift_right(x, SHIFTS[0])
+    x = x * FACTORS[0]
+    x = x ^ _shift_right(x, SHIFTS[1])
+    x = x * FACTORS[1]
+    return x ^ _shift_right(x, SHIFTS[2])
 
 
 def random_word(counter: Tensor, key: Tensor) -> Tensor:
@@ -69,14 +72,20 @@ def random_word(counter: Tensor, key: Tensor) -> Tensor:
     return _mix32(_mix32(counter ^ key[0]) + key[1])
 
 
-def segments(flat: Tensor, first: int) -> Iterator[tuple[int, Tensor, int]]:
-    """(segment number, the elements of it, offset of the first of them within the segment)."""
-    position, end = first, first + flat.shape[0]
+def spans(length: int, first: int) -> Iterator[tuple[int, int, int, int]]:
+    """(segment number, its elements from start to stop, offset of the first within the segment)."""
+    position, end = first, first + length
     while position < end:
         number, offset = divmod(position, SEGMENT)
         stop = min(end, (number + 1) * SEGMENT)
-        yield number, flat[position - first : stop - first], offset
+        yield number, position - first, stop - first, offset
         position = stop
+
+
+def segments(flat: Tensor, first: int) -> Iterator[tuple[int, Tensor, int]]:
+    """(segment number, the elements of it, offset of the first of them within the segment)."""
+    for number, start, stop, offset in spans(flat.shape[0], first):
+        yield number, flat[start:stop], offset
 
 
 def key(seed: int, index: int, number: int, purpose: int, device: torch.device) -> Tensor:

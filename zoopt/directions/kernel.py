@@ -1,9 +1,10 @@
 """The fused kernel: θ ← decay · θ + Σ_k c_k z(s_k), one read and one write of θ, no buffer for z.
 
-There is one source, in plain torch integer operations. ``torch.compile`` turns it into fused C++ on
-CPU and Triton on CUDA; eager execution of the same source, in chunks that stay in cache, is the
+The source is in plain torch integer operations. ``torch.compile`` turns it into fused C++ on CPU
+and Triton on CUDA; eager execution of the same source, in chunks that stay in cache, is the
 reference and the fallback. On CPU the two agree bit for bit, because every operation in the source
-is exact or correctly rounded and Inductor compiles C++ with contraction off.
+is exact or correctly rounded and Inductor compiles C++ with contraction off. On CUDA a second
+source comes first, with one launch for a pass (``triton_kernel.py``).
 
 The source sees blocks of 512 elements, and for each block and term what its z is made from: the 16
 words of the block where a family gets 32 values from a word, and the block's address otherwise.
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoopt.directions import compilation, generator
+from zoopt.directions import compilation, generator, triton_kernel
 from zoopt.directions.generator import BLOCK, BLOCK_BITS, NOISE, ROUNDING, Unit, key, random_word
 from zoopt.directions.layout import Batch, batches, pieces_of
 from zoopt.directions.rounding import HALF, accumulator, stochastic_round
@@ -71,13 +72,18 @@ def add_(
         stochastic = stochastic_rounding and dtype in HALF
         total = _Sum(unit, terms, decay, dtype, device, stochastic, compiled)
         places = [_Place(change) for change in members]
-        pieces = (
-            piece
-            for place, change in zip(places, members, strict=True)
-            for piece in pieces_of(place.flat, change.index, first, place.into)
-        )
-        for batch in batches(pieces, total.blocks_at_once):
-            total.add_to(batch)
+        placed = list(zip(places, members, strict=True))
+        if total.in_one_launch():
+            runs = [(p.flat, c.index, p.flat if p.into is None else p.into) for p, c in placed]
+            total.launch(runs, first)
+        else:
+            pieces = (
+                piece
+                for place, change in placed
+                for piece in pieces_of(place.flat, change.index, first, place.into)
+            )
+            for batch in batches(pieces, total.blocks_at_once):
+                total.add_to(batch)
         for place in places:
             place.write()
 
@@ -86,9 +92,10 @@ class _Place:
     """A change's tensor, and where its result goes, as contiguous runs of elements."""
 
     def __init__(self, change: Change) -> None:
-        self.flat = change.tensor.detach().contiguous().view(-1)
+        here = change.tensor.detach()
+        self.flat = here.contiguous().view(-1)
         self.into: Tensor | None = None
-        self._wanted = change.tensor.detach() if change.into is None else change.into.detach()
+        self._wanted = here if change.into is None else change.into.detach()
         if change.into is not None:
             straight = self._wanted.is_contiguous()
             self.into = self._wanted.view(-1) if straight else torch.empty_like(self.flat)
@@ -148,23 +155,51 @@ class _Sum:
             return _WIDE_BATCH
         return _BATCH // max(1, len(self.terms))
 
-    def add_to(self, batch: Batch) -> None:
-        """In launches of 1, 2, 4 or 8 terms, the last one filled up with zero coefficients.
-
-        Rounding is keyed by the first seed, also where its coefficient is 0 and there is only
-        decay: the same noise at every step would move the same weights the same way.
-        """
-        launches = []
+    @functools.cached_property
+    def parts(self) -> list[Terms]:
+        """The terms in parts of 1, 2, 4 or 8, the last one filled up with zero coefficients."""
         terms = tuple((seed, c) for seed, c in self.terms if c != 0.0)
+        parts = []
         for start in range(0, max(len(terms), 1), _UNROLL):
             part = terms[start : start + _UNROLL]
             part += ((0, 0.0),) * ((1 << max(len(part) - 1, 0).bit_length()) - len(part))
-            numbers = [1.0 if start else self.decay, *(c for _, c in part)]
+            parts.append(part)
+        return parts
+
+    @property
+    def rounding_seed(self) -> int:
+        """The first seed, also where its coefficient is 0 and there is only decay.
+
+        The same noise at every step would move the same weights the same way.
+        """
+        return self.terms[0][0] if self.terms else 0
+
+    @functools.cached_property
+    def variant(self) -> triton_kernel.Variant:
+        """The Triton kernel for it."""
+        number = len(self.parts[0])
+        return triton_kernel.Variant(self.unit, self.dtype, self.stochastic, number, self.device)
+
+    def in_one_launch(self) -> bool:
+        """Whether :meth:`launch` can be used."""
+        return self.compiled and len(self.parts) == 1 and triton_kernel.usable(self.variant, add_)
+
+    def launch(self, runs: Sequence[triton_kernel.Run], first: int) -> None:
+        """Adds to all runs at once; ``first`` is the offset of their first elements."""
+        part = self.parts[0]
+        triton_kernel.launch(self.variant, self.decay, part, self.rounding_seed, runs, first)
+
+    def add_to(self, batch: Batch) -> None:
+        """In a launch for each part of the terms."""
+        launches = []
+        for number, part in enumerate(self.parts):
+            numbers = [1.0 if number else self.decay, *(c for _, c in part)]
             coefficients = uploaded(numbers, accumulator(self.dtype), self.device)
             seeds = [seed for seed, _ in part]
             launches.append((coefficients, self._sources(batch, seeds)))
-        first_seed = self.terms[0][0] if self.terms else 0
-        rounding = _addresses(batch, [first_seed], ROUNDING)[:, 0] if self.stochastic else None
+        rounding = None
+        if self.stochastic:
+            rounding = _addresses(batch, [self.rounding_seed], ROUNDING)[:, 0]
         for rows, blocks, into in batch.runs():
             places = None if rounding is None else rounding[rows]
             if len(launches) == 1:

@@ -13,13 +13,13 @@ from zoopt.directions.dense import DenseDirection
 from zoopt.directions.generator import Unit, random_word
 from zoopt.seeds import as_int32
 
-_SIGN_BIT = as_int32(0x80000000)
-_ONE = 0x3F800000
+SIGN_BIT = as_int32(0x80000000)
+ONE = 0x3F800000
 
 
 def _sign(word: Tensor, row: Tensor) -> Tensor:
     """±1 as fp32: bit 31 − row of the word becomes the sign bit of 1.0."""
-    return (((word << row) & _SIGN_BIT) | _ONE).view(torch.float32)
+    return (((word << row) & SIGN_BIT) | ONE).view(torch.float32)
 
 
 def _at(offsets: Tensor, key: Tensor) -> Tensor:

@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from zoopt.shortage import ran_out
 from zoopt.tasks import Task
 
 T = TypeVar("T")
-
-_SAID = ("out of memory", "can't allocate memory")
 
 
 class TooLittleMemoryError(RuntimeError):
@@ -59,16 +58,3 @@ class Fitting:
             self._note({"forward_size": self._task.batch_size})
             if restore is not None:
                 restore()
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice.
-
-    >>> ran_out(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
-    True
-    >>> ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    False
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)

@@ -1,0 +1,285 @@
+"""The Triton kernel, in Triton's interpreter: what it writes is what the first source writes.
+
+The interpreter is chosen when Triton is imported, so these tests run in a process of their own.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from zoopt.directions import generator, kernel, triton_kernel
+from zoopt.directions.gaussian import GAUSSIAN
+from zoopt.directions.generator import Unit
+from zoopt.directions.rademacher import RADEMACHER
+from zoopt.interfaces import Change, Terms
+
+pytest.importorskip("triton")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+inside = pytest.mark.skipif(not INTERPRETED, reason="runs in a process of its own")
+
+SIZES = (1, 17, 700, 4096, 5003)
+
+each_unit = pytest.mark.parametrize("unit", [GAUSSIAN, RADEMACHER], ids=lambda unit: unit.name)
+each_dtype = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str
+)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is that process")
+def test_in_the_interpreter() -> None:
+    arguments = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+        __file__,
+    ]
+    done = subprocess.run(
+        arguments, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernel, "_DEVICES", ("cpu",))
+    monkeypatch.setattr(triton_kernel, "_state", triton_kernel._State())
+    if INTERPRETED:
+        round_as_a_gpu_does(monkeypatch)
+
+
+def round_as_a_gpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter (Triton 3.7) cuts bf16 off."""
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    cast = interpreter.InterpreterBuilder.cast_impl
+
+    def cast_impl(self: Any, source: Any, wanted: Any) -> Any:
+        if source.dtype.scalar == tl.float32 and wanted.scalar == tl.bfloat16:
+            rounded = torch.from_numpy(np.array(source.data)).bfloat16().view(torch.uint16)
+            return interpreter.TensorHandle(rounded.numpy(), tl.bfloat16)
+        with np.errstate(over="ignore"):
+            return cast(self, source, wanted)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "cast_impl", cast_impl)
+
+
+def tensors(dtype: torch.dtype) -> list[Tensor]:
+    return [(3 * torch.linspace(-2, 2, size).sinh()).to(dtype) for size in SIZES]
+
+
+def terms_of(number: int) -> Terms:
+    return tuple((seed, (-1) ** seed * 0.3 / (1 + seed)) for seed in range(number))
+
+
+def both(
+    unit: Unit,
+    dtype: torch.dtype,
+    terms: Terms,
+    *,
+    decay: float = 0.9,
+    apart: bool = False,
+    **how: Any,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What the two sources make of the same tensors."""
+    made = []
+    for compiled in (True, False):
+        these = tensors(dtype)
+        into = [torch.zeros_like(part) if apart else part for part in these]
+        changes = [
+            Change(part, index, terms, decay, there if apart else None)
+            for index, (part, there) in enumerate(zip(these, into, strict=True))
+        ]
+        kernel.add_(changes, unit, compiled=compiled, **how)
+        if apart:
+            assert all(map(torch.equal, these, tensors(dtype)))
+        made.append(into)
+    return made[0], made[1]
+
+
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tensors each launch from here on has."""
+    counts: list[int] = []
+    launch = triton_kernel.launch
+
+    def counting(variant: Any, decay: float, part: Terms, seed: int, runs: Any, *rest: Any) -> None:
+        counts.append(len(runs))
+        launch(variant, decay, part, seed, runs, *rest)
+
+    monkeypatch.setattr(triton_kernel, "launch", counting)
+    monkeypatch.setattr(triton_kernel, "_check", lambda *_: None)
+    return counts
+
+
+def assert_bits_agree(made: tuple[list[Tensor], list[Tensor]]) -> None:
+    for mine, theirs in zip(*made, strict=True):
+        bits = torch.int32 if mine.dtype == torch.float32 else torch.int16
+        assert torch.equal(mine.view(bits), theirs.view(bits))
+
+
+@inside
+@each_unit
+@each_dtype
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 8])
+def test_a_pass_is_one_launch_and_gives_the_same_bits(
+    unit: Unit, dtype: torch.dtype, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = launched(monkeypatch)
+    assert_bits_agree(both(unit, dtype, terms_of(number)))
+    assert counts == [len(SIZES)]
+
+
+@inside
+@each_unit
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 3e4])
+def test_stochastic_rounding_gives_the_same_bits(
+    unit: Unit, dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scales lead to numbers that are subnormal in fp16, and too large for it."""
+    counts = launched(monkeypatch)
+    terms = tuple((seed, scale * c) for seed, c in terms_of(2))
+    assert_bits_agree(both(unit, dtype, terms, decay=min(scale, 0.9), stochastic_rounding=True))
+    assert counts == [len(SIZES)]
+
+
+@inside
+@each_unit
+@each_dtype
+@pytest.mark.parametrize("first", [0, 7, 512, 1000])
+def test_pieces_of_segments_into_other_tensors(
+    unit: Unit, dtype: torch.dtype, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "SEGMENT", 1024)
+    counts = launched(monkeypatch)
+    assert_bits_agree(both(unit, dtype, terms_of(2), first=first, apart=True))
+    assert counts == [len(SIZES)]
+
+
+@inside
+@pytest.mark.parametrize("terms", [(), ((5, 0.0),)])
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_decay_alone(terms: Terms, stochastic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = launched(monkeypatch)
+    how = {"decay": 0.99, "stochastic_rounding": stochastic}
+    assert_bits_agree(both(GAUSSIAN, torch.bfloat16, terms, **how))
+    assert counts == [len(SIZES)]
+
+
+@inside
+def test_layouts_empty_tensors_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = launched(monkeypatch)
+    monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
+    made = []
+    for compiled in (True, False):
+        base = torch.linspace(-1, 1, 60 * 40).view(60, 40).contiguous()
+        half = torch.linspace(-1, 1, 999).bfloat16()
+        wide, apart = torch.linspace(-1, 1, 700).double(), torch.zeros(30, 40).t()
+        empty, odd = torch.zeros(0, 3), torch.linspace(-1, 1, 3001)[1:]
+        changes = [
+            Change(base[::2, ::3], 0, terms_of(2)),
+            Change(empty, 1, terms_of(2)),
+            Change(odd, 2, terms_of(2)),
+            Change(half, 3, terms_of(2)),
+            Change(wide, 4, terms_of(2)),
+            Change(torch.linspace(-1, 1, 1200).view(40, 30), 5, terms_of(2), 1.0, apart),
+        ]
+        kernel.add_(changes, RADEMACHER, compiled=compiled)
+        made.append([base, odd, half, wide, apart])
+    assert all(map(torch.equal, *made))
+    assert counts == [3, 1]  # not fp64
+
+
+@inside
+def test_more_than_eight_terms_take_the_first_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = launched(monkeypatch)
+    monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
+    assert_bits_agree(both(RADEMACHER, torch.float32, terms_of(9)))
+    assert counts == []
+
+
+@inside
+def test_what_is_written_is_known_to_autograd() -> None:
+    theta = torch.zeros(100, requires_grad=True)
+    before = theta._version
+    kernel.add_([Change(theta, 0, terms_of(1))], RADEMACHER, compiled=True)
+    assert theta._version > before
+
+
+@inside
+def test_tables_are_kept_by_their_contents(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton_kernel._table.cache_clear()
+    launched(monkeypatch)
+    theta = torch.zeros(3000)
+    for seed in range(3):
+        kernel.add_([Change(theta, 0, ((seed, 1.0),))], RADEMACHER, compiled=True)
+    assert triton_kernel._table.cache_info().misses == 1
+
+
+# ------------------------------------------------------------------------------- the check at first
+
+
+@inside
+@each_unit
+@pytest.mark.parametrize(
+    ("dtype", "stochastic"),
+    [(torch.float32, False), (torch.bfloat16, False), (torch.float16, True)],
+    ids=str,
+)
+def test_the_kernel_passes_its_check(unit: Unit, dtype: torch.dtype, stochastic: bool) -> None:
+    variant = triton_kernel.Variant(unit, dtype, stochastic, 2, torch.device("cpu"))
+    assert triton_kernel.usable(variant, kernel.add_)
+    assert triton_kernel._state.checked == {variant}
+
+
+@pytest.mark.parametrize("fault", ["raises", "differs"])
+def test_a_broken_kernel_gives_way_with_one_warning(
+    fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(*_: object) -> None:
+        if fault == "raises":
+            raise ValueError("no such instruction")
+
+    monkeypatch.setattr(triton_kernel, "launch", launch)
+    monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
+    with caplog.at_level(logging.WARNING, "zoopt"):
+        for number in (1, 2):
+            assert_bits_agree(both(RADEMACHER, torch.float32, terms_of(number)))
+    (message,) = caplog.messages
+    said = {"raises": "no such instruction", "differs": "not give the numbers of eager execution"}
+    assert message.endswith(said[fault])
+    assert "its Triton kernel failed" in message
+
+
+def test_running_out_of_memory_is_no_fault_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(*_: object) -> None:
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    monkeypatch.setattr(triton_kernel, "launch", launch)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        kernel.add_([Change(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=True)
+    assert not triton_kernel._state.broken
+
+
+def test_uncompiled_and_other_families_take_the_first_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = launched(monkeypatch)
+    ones = Unit("ones", lambda offsets, key: torch.ones(offsets.shape))
+    monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
+    kernel.add_([Change(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
+    kernel.add_([Change(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)
+    assert counts == []

@@ -1,0 +1,222 @@
+"""A whole pass on a GPU as one launch: a table of pieces by address, and each tile finds its own.
+
+Compiled from ``kernel.py``'s source a pass over hundreds of tensors is hundreds of launches and
+uploads, which a GPU waits for. This is that kernel written out in Triton (``triton_source.py``).
+Before it is first used it is compared, bit for bit, with eager execution of the other one.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoopt.directions import compilation, generator
+from zoopt.directions.generator import BLOCK, NOISE, ROUNDING, Unit, spans
+from zoopt.directions.rounding import HALF
+from zoopt.directions.upload import uploaded
+from zoopt.interfaces import Change, Terms
+from zoopt.seeds import key_table
+from zoopt.shortage import ran_out
+
+Run = tuple[Tensor, int, Tensor]
+"""Contiguous elements, their tensor's position in θ, and where results go."""
+
+_DEVICES = ("cuda",)
+_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_WARPS = 4
+_TILE = {"gaussian": 4, "rademacher": 8}
+"""Blocks in a tile: two and four vectors of 16 bytes a thread, in half precision."""
+_TABLES = 8
+
+log = logging.getLogger("zoopt")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the kernel is compiled for.
+
+    Attributes:
+        unit: the family that z is drawn from.
+        dtype: of the elements.
+        stochastic: whether they are rounded at random.
+        terms: 1, 2, 4 or 8.
+        device: where they are.
+    """
+
+    unit: Unit
+    dtype: torch.dtype
+    stochastic: bool
+    terms: int
+    device: torch.device
+
+
+@dataclass
+class _State:
+    broken: bool = False
+    checked: set[Variant] = field(default_factory=set)
+
+
+_state = _State()
+
+
+def usable(variant: Variant, eager: Callable[..., None]) -> bool:
+    """Whether there is such a kernel, and it gives the numbers that it should.
+
+    Args:
+        variant: the one that is asked for.
+        eager: :func:`kernel.add_`, which the first answer about a variant is found with.
+    """
+    known = variant.unit.name in _TILE and variant.dtype in _DTYPES
+    if not known or _state.broken or variant.device.type not in _DEVICES or _source() is None:
+        return False
+    if variant not in _state.checked:
+        try:
+            with compilation.counted():
+                _check(variant, eager)
+        except Exception as error:
+            if ran_out(error):
+                raise
+            _state.broken = True
+            log.warning(
+                "zoopt runs a pass in many launches, which gives the same numbers, slowly, because "
+                "its Triton kernel failed: %s",
+                compilation.reason(error),
+            )
+            return False
+        _state.checked.add(variant)
+    return True
+
+
+def launch(
+    variant: Variant,
+    decay: float,
+    terms: Terms,
+    rounding_seed: int,
+    runs: Sequence[Run],
+    first: int = 0,
+) -> None:
+    """Each run ← decay · run + Σ_k c_k z(s_k), rounded once.
+
+    Args:
+        variant: which kernel.
+        decay: what the elements are multiplied with.
+        terms: as many (seed, coefficient) pairs as the variant has.
+        rounding_seed: what rounding at random is keyed by.
+        runs: elements of the variant's dtype on its device.
+        first: offset of each run's first element within its tensor.
+    """
+    source = _source()
+    assert source is not None
+    blocks = _TILE[variant.unit.name]
+    rows, places, tiles = [], [], 0
+    for flat, index, into in runs:
+        there, address, size = into.data_ptr(), flat.data_ptr(), flat.element_size()
+        for segment, start, stop, offset in spans(flat.shape[0], first):
+            block, lead = divmod(offset, BLOCK)
+            row = address + start * size, there + start * size, stop - start, block, lead, tiles
+            rows.append(row)
+            places.append((index, segment))
+            tiles += -(-(lead + stop - start) // (blocks * BLOCK))
+    device = variant.device
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    table, owners = _table(np.array(rows, np.int64).tobytes(), tiles, device, stream)
+    numbers = _numbers(variant, decay, terms, rounding_seed, places, source.HEAD)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        source.add_to_pieces[(tiles,)](
+            table,
+            owners,
+            uploaded(numbers, torch.int32, device),
+            unit=source.UNITS[variant.unit.name],
+            dtype=getattr(source.tl, _DTYPES[variant.dtype]),
+            terms=variant.terms,
+            stochastic=variant.stochastic,
+            blocks=blocks,
+            num_warps=_WARPS,
+            enable_fp_fusion=False,  # a product and a sum have two roundings
+            sanitize_overflow=False,  # integers wrap
+        )
+    torch.autograd.graph.increment_version([into for _, _, into in runs])
+
+
+@functools.cache
+def _source() -> ModuleType | None:
+    """The kernel's source; None without Triton."""
+    try:
+        from zoopt.directions import triton_source
+    except ImportError:
+        return None
+    return triton_source
+
+
+@functools.lru_cache(maxsize=_TABLES)
+def _table(rows: bytes, tiles: int, device: torch.device, stream: int) -> tuple[Tensor, Tensor]:
+    """The table of pieces and the piece of each tile; kept, since θ seldom moves.
+
+    For each stream its own: on another the upload might not be done yet.
+    """
+    table = np.frombuffer(rows, np.int64).reshape(-1, 6)
+    counts = np.diff(table[:, 5], append=tiles)
+    owners = np.repeat(np.arange(len(table), dtype=np.int32), counts)
+    both = np.concatenate([table.reshape(-1).view(np.int32), owners])
+    sent = uploaded(both, torch.int32, device)
+    return sent[: 2 * table.size].view(torch.int64), sent[2 * table.size :]
+
+
+def _numbers(
+    variant: Variant,
+    decay: float,
+    terms: Terms,
+    rounding_seed: int,
+    places: Sequence[tuple[int, int]],
+    head: int,
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """What changes from pass to pass, as one table: the coefficients, and keys by piece."""
+    coefficients = np.zeros(head, np.float32)
+    coefficients[: len(terms) + 1] = [decay, *(c for _, c in terms)]
+    keys = [key_table([seed for seed, _ in terms], [(*place, NOISE) for place in places])]
+    if variant.stochastic:
+        keys.append(key_table([rounding_seed], [(*place, ROUNDING) for place in places]))
+    return np.concatenate([coefficients.view(np.int32), np.concatenate(keys, 1).reshape(-1)])
+
+
+def _check(variant: Variant, eager: Callable[..., None]) -> None:
+    """Raises unless a sample comes out as from eager execution.
+
+    It has whole tiles, short and odd runs, ones that begin within a block or at an odd address, and
+    cross a segment's end; sums that overflow in half precision and ones that are subnormal.
+    """
+    sizes = [2 * BLOCK * max(_TILE.values()), 1, 513, 5000, 9000]
+    values = torch.linspace(-12, 12, sum(sizes)).sinh().to(variant.device, variant.dtype)
+    for first, scale in ((0, 1.0), (700, 1e-3), (generator.SEGMENT - 1300, 1e-6)):
+        terms = tuple((seed + 1, scale / (seed + 1)) for seed in range(variant.terms))
+        for apart in (False, True):
+            results = []
+            for mine in (True, False):
+                theta = values.clone()
+                result = torch.zeros_like(theta) if apart else theta
+                parts = enumerate(
+                    zip(torch.split(theta, sizes), torch.split(result, sizes), strict=True)
+                )
+                if mine:
+                    runs = [(part, index, into) for index, (part, into) in parts]
+                    launch(variant, 0.9, terms, terms[0][0], runs, first)
+                else:
+                    changes = [
+                        Change(part, index, terms, 0.9, into if apart else None)
+                        for index, (part, into) in parts
+                    ]
+                    eager(
+                        changes, variant.unit, stochastic_rounding=variant.stochastic, first=first
+                    )
+                bits = torch.int16 if variant.dtype in HALF else torch.int32
+                results.append(result.view(bits))
+            if not torch.equal(*results):
+                raise RuntimeError("it does not give the numbers of eager execution")
