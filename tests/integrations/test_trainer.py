@@ -330,6 +330,27 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(encoder, sentences, make_
     assert torch.equal(theta(resumed.model), theta(whole.model))
 
 
+def test_resuming_with_another_estimator_says_what_counts(
+    encoder, sentences, make_trainer, tmp_path, caplog
+):
+    make_trainer(encoder, sentences, zo=zoopt.MeZO(eps=1e-2), save_strategy="steps").train()
+    where = str(tmp_path / "out" / "checkpoint-3")
+    caplog.clear()
+    make_trainer(encoder, sentences, zo=zoopt.MeZO(eps=1e-2)).train(where)
+    assert "other settings" not in caplog.text
+
+    class Set(TrainerCallback):
+        def on_train_begin(self, args, state, control, optimizer, **_):
+            optimizer.param_groups[0]["eps"] = 1e-4
+
+    zo = zoopt.NSPSA(eps=1e-4, n=4)
+    trainer = make_trainer(encoder, sentences, zo=zo, max_steps=4, callbacks=[Set()])
+    trainer.train(where)
+    assert "eps is 0.01, the saved run's, and not 0.0001" in caplog.text
+    assert "n is 4, as given; the saved run had 1" in caplog.text
+    assert trainer.zo_optimizer.param_groups[0]["eps"] == 1e-4, "as the warning says"
+
+
 def test_the_optimizers_checkpoint_has_no_state_of_the_models_size(
     encoder, sentences, make_trainer, tmp_path
 ):
