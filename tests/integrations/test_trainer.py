@@ -330,6 +330,22 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(encoder, sentences, make_
     assert torch.equal(theta(resumed.model), theta(whole.model))
 
 
+def test_weights_alone_go_on_along_other_directions(encoder, sentences, make_trainer, tmp_path):
+    settings = {
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "save_only_model": True,
+        "engine": "inplace",
+    }
+    whole = make_trainer(encoder, sentences, **settings)
+    whole.train()
+    resumed = make_trainer(encoder, sentences, **settings)
+    resumed.train(str(tmp_path / "out" / "checkpoint-2"))
+    assert resumed.zo_optimizer.steps == 4
+    assert torch.equal(theta(resumed.model), theta(whole.model))
+
+
 def test_resuming_with_another_estimator_says_what_counts(
     encoder, sentences, make_trainer, tmp_path, caplog
 ):
@@ -510,6 +526,152 @@ def test_bf16_weights_are_tuned_by_the_overlay(encoder, sentences, make_trainer)
     trainer.train()
     assert trainer.zo_optimizer.engine.name == "overlay"
     assert torch.equal(theta(trainer.model), before)
+
+
+# Faults
+
+
+def faulty(at, fault):
+    """A loss function whose calls of these numbers have a fault."""
+    asked = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        asked.append(len(labels))
+        value = torch.nn.functional.cross_entropy(outputs.logits, labels)
+        return fault(value, len(labels)) if len(asked) - 1 in at else value
+
+    return loss
+
+
+def not_finite(value, rows):
+    return value * float("nan")
+
+
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+def test_a_step_that_is_not_finite_is_skipped(encoder, sentences, make_trainer, caplog, engine):
+    looking = Looking("on_step_begin", "on_step_end")
+    trainer = make_trainer(
+        encoder,
+        sentences,
+        engine=engine,
+        max_steps=6,
+        compute_loss_func=faulty({3}, not_finite),  # the second probe of step 1
+        callbacks=[looking],
+        lr_scheduler_type="linear",
+    )
+    trainer.train()
+    began, ended = looking.seen.values()
+    moved = [(a - b).abs().max().item() for a, b in zip(began, ended, strict=True)]
+    assert [move > 1e-5 for move in moved] == [True, False, True, True, True, True]
+    assert moved[1] < 1e-6 if engine == "inplace" else moved[1] == 0
+    assert trainer.zo_optimizer.steps == 5
+    entries = [e for e in trainer.state.log_history if "loss" in e]
+    assert [e.get("skipped_steps") for e in entries] == [None, 1, 1, 1, 1, 1]
+    assert [np.isnan(e["loss"]) for e in entries] == [False, True, False, False, False, False]
+    assert [e["learning_rate"] for e in entries] == pytest.approx(
+        [1e-2 * share / 6 for share in (6, 5, 4, 3, 2, 1)]
+    )
+    (said,) = [message for message in caplog.messages if "skipped" in message]
+    assert said.startswith("step 1 of training is skipped: the objective returned nan")
+
+
+def test_a_loss_that_is_logged_is_of_steps_that_were_made(encoder, sentences, make_trainer):
+    trainer = make_trainer(
+        encoder, sentences, logging_steps=3, compute_loss_func=faulty({2}, not_finite)
+    )
+    trainer.train()
+    (entry,) = training_logs(trainer)
+    assert 0.5 < entry["loss"] < 1.0
+    assert entry["skipped_steps"] == 1
+
+
+def test_ten_steps_in_a_row_end_training(encoder, sentences, make_trainer):
+    def trainer(faults):
+        loss = faulty(faults, not_finite)
+        return make_trainer(encoder, sentences, max_steps=12, compute_loss_func=loss)
+
+    # A step that fails asks for one loss, and one that does not for two.
+    lasting = trainer(set(range(2, 11)))
+    lasting.train()
+    assert lasting.zo_optimizer.steps == 12 - 9
+    ended = trainer(set(range(2, 12)))
+    with pytest.raises(zoopt.probing.NonFiniteLossError):
+        ended.train()
+    assert ended.zo_optimizer.steps == 1
+    assert ended.state.global_step == 10
+
+
+def test_a_resumed_run_counts_skipped_steps_on(encoder, sentences, make_trainer, tmp_path):
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "engine": "overlay"}
+    whole = make_trainer(encoder, sentences, compute_loss_func=faulty({0}, not_finite), **settings)
+    whole.train()
+    resumed = make_trainer(encoder, sentences, compute_loss_func=faulty((), None), **settings)
+    resumed.train(str(tmp_path / "out" / "checkpoint-2"))
+    assert training_logs(resumed)[-1] == training_logs(whole)[-1]
+    assert training_logs(resumed)[-1]["skipped_steps"] == 1
+    assert torch.equal(theta(resumed.model), theta(whole.model))
+
+
+def out_of_memory(above):
+    def fault(value, rows):
+        if rows > above:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return value
+
+    return fault
+
+
+@pytest.mark.parametrize("objective", ["loss", "cross_entropy"])
+def test_out_of_memory_halves_the_micro_batch(
+    encoder, sentences, make_trainer, caplog, monkeypatch, objective
+):
+    def run(**options):
+        trainer = make_trainer(
+            encoder,
+            sentences,
+            per_device_train_batch_size=8,
+            engine="overlay",
+            objective=objective,
+            **options,
+        )
+        if options:
+            return trainer
+        trainer.train()
+        return trainer
+
+    whole = run()
+    small = run(max_steps=3)
+    forward, seen = small.model.forward, []
+
+    @functools.wraps(forward)
+    def limited(*args, **kwargs):
+        seen.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs) if seen[-1] <= 3 else out_of_memory(3)(None, seen[-1])
+
+    monkeypatch.setattr(small.model, "forward", limited)
+    small.train()
+    assert seen == [8, 4] + [2] * 4 * 2 * 3
+    assert [m for m in caplog.messages if "a forward has" in m][-1].startswith(
+        "out of memory: from here on a forward has 2 rows"
+    )
+    for mine, theirs in zip(training_logs(small), training_logs(whole), strict=True):
+        assert mine[objective] == pytest.approx(theirs[objective], rel=1e-5)
+    assert theta(small.model) == pytest.approx(theta(whole.model), abs=1e-4)
+
+
+def test_a_row_that_does_not_fit_and_a_batch_that_cannot_be_halved_are_errors(
+    encoder, sentences, make_trainer
+):
+    fault = faulty(range(100), out_of_memory(0))
+    with pytest.raises(RuntimeError, match="a forward of one row"):
+        make_trainer(encoder, sentences, compute_loss_func=fault).train()
+    fault = faulty(range(100), out_of_memory(0))
+
+    def collate(rows):
+        return {**default_data_collator(rows), "position_ids": torch.arange(6)[None]}
+
+    with pytest.raises(RuntimeError, match=r"shape \(1, 6\) has no row for each of 4 examples"):
+        make_trainer(encoder, sentences, compute_loss_func=fault, data_collator=collate).train()
 
 
 # What is refused, and what is said

@@ -7,20 +7,24 @@ applies the estimate.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from zoopt.estimators import ZOEstimator
-from zoopt.integrations.trainer_objectives import trainer_objective
+from zoopt.integrations.trainer_faults import Forwards, Skips
+from zoopt.integrations.trainer_objectives import MicroBatches, trainer_objective
 from zoopt.interfaces import Direction, GradientEstimate, UpdateRule
 from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters import Select
 from zoopt.population import Population
+from zoopt.probing import NonFiniteLossError
 from zoopt.recipes import recipe_for
 from zoopt.tuning.learning import silent_share
 
@@ -69,6 +73,10 @@ class ZOTrainer(Trainer):
     The logs have, beside the objective, ``projected_gradient`` (the mean of |c|), ``silent`` (the
     share of directions whose probes gave the same value) and ``forwards`` (probes so far).
 
+    A step whose objective is NaN or infinite is left out, and counted as ``skipped_steps``; ten in
+    a row raise :class:`zoopt.probing.NonFiniteLossError`. Where memory does not suffice for a
+    micro-batch, it is halved and the step made again. See docs/faults.md.
+
     Args:
         *trainer_args: as for ``transformers.Trainer``.
         zo: the estimator, by name or as an object, such as ``zoopt.MeZO(eps=1e-3)``; that of the
@@ -110,7 +118,9 @@ class ZOTrainer(Trainer):
             "params": params,
         }
         self._micro_batches: list[Any] = []
-        self._said: list[tuple[float, float]] = []
+        self._said: list[tuple[float, float, float]] = []
+        self._skips, self._forwards = Skips(), Forwards()
+        self.add_callback(_Beginning(self))
         self._check_given_optimizer()
         _warn_of_arguments(self.args)
 
@@ -154,17 +164,26 @@ class ZOTrainer(Trainer):
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         batches, self._micro_batches = self._micro_batches, []
+        try:
+            value = self._forwards(batches, functools.partial(self._estimate, model))
+        except NonFiniteLossError as error:
+            self._skips.skip(error, self.state.global_step)
+            # accelerate's optimizer makes no step then, and the Trainer goes on as after one.
+            self.accelerator.gradient_state._set_sync_gradients(False)
+            return torch.tensor(math.nan, device=self.args.device)
+        self._skips.made()
+        if self._is_watched():
+            self.zo_optimizer.settle()
+        coefficients = self._estimated().coefficients
+        self._said.append((value, sum(map(abs, coefficients)), silent_share(coefficients)))
+        return torch.tensor(value, device=self.args.device)
 
+    def _estimate(self, model: torch.nn.Module, batches: MicroBatches) -> float:
         def values(probes: Population) -> list[float]:
             with self.compute_loss_context_manager():
                 return self.zo_objective.values(self, model, batches, probes)
 
-        value = self.zo_optimizer.estimate(values)
-        if self._is_watched():
-            self.zo_optimizer.settle()
-        coefficients = self._estimated().coefficients
-        self._said.append((sum(map(abs, coefficients)), silent_share(coefficients)))
-        return torch.tensor(value, device=self.args.device)
+        return self.zo_optimizer.estimate(values)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's; however it ends, no probe is left in the weights."""
@@ -178,15 +197,20 @@ class ZOTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's, with what the estimates since the last time say."""
-        if "loss" in logs and self._said:
+        if "loss" in logs and (self._said or self._skips.lately):
             logs.pop("grad_norm", None)  # of gradients that there are not
+            values, magnitudes, silent = zip(*self._said, strict=True) if self._said else ((),) * 3
+            if self._skips.lately:  # the Trainer's mean is over steps that were not made, too
+                logs["loss"] = _mean(values)
             if self.zo_objective.name != "loss":
                 logs[self.zo_objective.name] = logs.pop("loss")
-            magnitudes, silent = zip(*self._said, strict=True)
-            logs["projected_gradient"] = sum(magnitudes) / len(magnitudes)
-            logs["silent"] = sum(silent) / len(silent)
+            if self._said:
+                logs["projected_gradient"], logs["silent"] = _mean(magnitudes), _mean(silent)
             logs["forwards"] = self.zo_optimizer.steps * len(self._estimated().losses)
+            if self._skips.total:
+                logs["skipped_steps"] = self._skips.total
             self._said.clear()
+            self._skips.lately = 0
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -227,6 +251,25 @@ class ZOTrainer(Trainer):
                 f"{self.zo_objective.name!r} has higher_is_better="
                 f"{self.zo_objective.higher_is_better}"
             )
+
+
+class _Beginning(TrainerCallback):
+    """Sets a trainer's counts at the beginning of training, by what a checkpoint has."""
+
+    def __init__(self, trainer: ZOTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        optimizer = self._trainer.zo_optimizer
+        if not optimizer.steps:  # save_only_model: directions of steps that were made are not new
+            optimizer.steps = state.global_step
+        self._trainer._skips.begin(max(0, state.global_step - optimizer.steps))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def _refuse_rates(options: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ class ModelLoss:
         """
         counted = [trainer.get_batch_samples(iter([b]), 1, trainer.args.device)[1] for b in batches]
         weights = [
-            float(_rows(inputs)) if items is None else float(items)
+            float(rows_of(inputs)) if items is None else float(items)
             for inputs, items in zip(batches, counted, strict=True)
         ]
         value = 0.0 if any(weights) else math.nan
@@ -186,7 +186,7 @@ def _of_trainer(trainer: Trainer) -> Metric:
     return metric(trainer.compute_metrics, "compute_metrics", higher_is_better=up, key=key)
 
 
-def _rows(inputs: Any) -> int:
+def rows_of(inputs: Any) -> int:
     """How many examples there are."""
     rows: int | None = find_batch_size(inputs)  # type: ignore[no-untyped-call]
     if not rows:
@@ -205,7 +205,7 @@ def _for_all(inputs: Any, probes: Population) -> Any:
     """Inputs for each of the probes, one after the other."""
     if probes.size > 1:
         return probes.expand(dict(inputs))
-    probes.declare(_rows(inputs))
+    probes.declare(rows_of(inputs))
     return copy.copy(inputs)
 
 
