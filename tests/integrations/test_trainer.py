@@ -1,6 +1,8 @@
 """ZOTrainer: the Trainer's own loop around ZOOptimizer's own steps, and nothing lost between."""
 
+import copy
 import functools
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, default_data_collator
 
 import zoopt
+from zoopt.cli import main
 from zoopt.integrations import trainer as trainer_module
 
 
@@ -22,7 +25,7 @@ def training_logs(trainer):
     return [entry for entry in trainer.state.log_history if "projected_gradient" in entry]
 
 
-def correct(eval_pred):
+def correct(eval_pred, compute_result=True):
     scores, labels = eval_pred.predictions, eval_pred.label_ids
     return {"share": float(np.mean(scores.argmax(-1) == labels)), "seen": float(len(labels))}
 
@@ -528,6 +531,152 @@ def test_bf16_weights_are_tuned_by_the_overlay(encoder, sentences, make_trainer)
     assert torch.equal(theta(trainer.model), before)
 
 
+# The log
+
+
+LOGGED = {
+    "gradient_accumulation_steps": 2,
+    "weight_decay": 0.1,
+    "lr_scheduler_type": "linear",
+    "max_steps": 5,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "update": "momentum",
+}
+
+
+def logged(tmp_path):
+    return zoopt.trajectory.read(tmp_path / "out" / "trajectory.jsonl")
+
+
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_replay_makes_the_weights_again(
+    encoder, sentences, make_trainer, tmp_path, engine, dtype
+):
+    base = copy.deepcopy(encoder).to(dtype)
+    trainer = make_trainer(base, sentences, engine=engine, **LOGGED)
+    trainer.train()
+    model = copy.deepcopy(base)
+    assert zoopt.replay(model, tmp_path / "out") == 5
+    assert torch.equal(theta(model), theta(trainer.model))
+    model = copy.deepcopy(base)
+    zoopt.replay(model, tmp_path / "out", 4)
+    saved = type(base).from_pretrained(tmp_path / "out" / "checkpoint-4", dtype=dtype)
+    assert torch.equal(theta(model), theta(saved))
+
+
+def test_a_resumed_run_has_the_uninterrupted_ones_log(encoder, sentences, make_trainer, tmp_path):
+    make_trainer(encoder, sentences, **LOGGED).train()
+    whole = (tmp_path / "out" / "trajectory.jsonl").read_bytes()
+    resumed = make_trainer(encoder, sentences, **LOGGED)
+    resumed.train(str(tmp_path / "out" / "checkpoint-2"))
+    assert (tmp_path / "out" / "trajectory.jsonl").read_bytes() == whole
+    elsewhere = make_trainer(encoder, sentences, **LOGGED, output_dir=tmp_path / "new")
+    elsewhere.train(str(tmp_path / "out" / "checkpoint-4"))
+    assert (tmp_path / "new" / "trajectory.jsonl").read_bytes() == whole
+    assert main(["inspect", str(tmp_path / "out")]) == 0
+    assert main(["diff", str(tmp_path / "out"), str(tmp_path / "new")]) == 0
+
+
+def test_a_log_of_another_run_is_not_continued(encoder, sentences, make_trainer, tmp_path, caplog):
+    make_trainer(encoder, sentences, **LOGGED).train()
+    make_trainer(encoder, sentences, **{**LOGGED, "max_steps": 3}, seed=1).train()
+    resumed = make_trainer(encoder, sentences, **LOGGED)
+    resumed.train(str(tmp_path / "out" / "checkpoint-4"))
+    assert "is of another run than" in caplog.text
+    assert len(logged(tmp_path).records) == 3
+
+    caplog.clear()
+    make_trainer(encoder, sentences, **LOGGED).train()
+    other = make_trainer(encoder, sentences, **{**LOGGED, "update": "sgd"})
+    other.train(str(tmp_path / "out" / "checkpoint-4"))
+    assert "made with update={'name': 'momentum'" in caplog.text
+    assert len(logged(tmp_path).records) == 5
+
+    caplog.clear()
+    (tmp_path / "out" / "checkpoint-4" / "trajectory.mark.json").unlink()
+    make_trainer(encoder, sentences, **LOGGED).train(str(tmp_path / "out" / "checkpoint-4"))
+    assert "has no trajectory.mark.json" in caplog.text
+
+
+def test_a_log_that_cannot_lead_to_the_weights_is_not_continued(
+    encoder, sentences, make_trainer, tmp_path, caplog
+):
+    trainer = make_trainer(encoder, sentences, **LOGGED, save_only_model=True)
+    trainer.train()
+    assert not caplog.text
+    trainer.train()
+    assert "training goes on at step 5, from weights that are no checkpoint's" in caplog.text
+    caplog.clear()
+    again = make_trainer(encoder, sentences, **LOGGED, save_only_model=True)
+    again.train(str(tmp_path / "out" / "checkpoint-4"))
+    assert "it has 4 steps and the optimizer 0" in caplog.text
+    assert len(logged(tmp_path).records) == 5
+    (tmp_path / "out" / "config.yaml").write_text("")
+    make_trainer(encoder, sentences, **LOGGED).train()
+    assert "is of a run of zoopt.tune" in caplog.text
+    assert len(logged(tmp_path).records) == 5
+
+
+def test_ones_own_recorder_is_left_alone(encoder, sentences, make_trainer, tmp_path):
+    model, records = copy.deepcopy(encoder), []
+    optimizer = zoopt.ZOOptimizer(model, lr=1e-2)
+    optimizer.recorder = records.append
+    trainer = make_trainer(encoder, sentences, optimizers=(optimizer, None))
+    trainer.train()
+    assert len(records) == 3
+    assert not (tmp_path / "out" / "trajectory.jsonl").exists()
+
+
+# The guard
+
+
+def test_spikes_are_cut_and_a_resumed_run_cuts_them_alike(
+    encoder, sentences, make_trainer, tmp_path
+):
+    def run(checkpoint=None, **options):
+        # Every probe of step 15 is of a loss a thousand times as large.
+        first = 15 if checkpoint is None else 3
+        fault = faulty({2 * first, 2 * first + 1}, lambda value, rows: 1000 * value)
+        settings = {"max_steps": 18, "save_strategy": "steps", "save_steps": 12, **options}
+        trainer = make_trainer(encoder, sentences, compute_loss_func=fault, **settings)
+        trainer.train(checkpoint)
+        return trainer
+
+    whole = run()
+    clips = [record.clip for record in logged(tmp_path).records]
+    assert clips[:10] == [None] * 10
+    assert all(clips[10:])
+    said = [entry["projected_gradient"] for entry in training_logs(whole)]
+    assert said[15] == pytest.approx(clips[15])
+    resumed = run(str(tmp_path / "out" / "checkpoint-12"))
+    assert [record.clip for record in logged(tmp_path).records] == clips
+    assert torch.equal(theta(resumed.model), theta(whole.model))
+    model = copy.deepcopy(encoder)
+    zoopt.replay(model, tmp_path / "out")
+    assert torch.equal(theta(model), theta(whole.model))
+
+
+def test_an_optimizer_of_ones_own_is_not_cut(encoder, sentences, make_trainer, tmp_path):
+    optimizer = zoopt.ZOOptimizer(encoder, lr=1e-9)
+    make_trainer(encoder, sentences, optimizers=(optimizer, None), max_steps=12).train()
+    assert {record.clip for record in logged(tmp_path).records} == {None}
+
+
+def test_a_run_that_gets_worse_is_told_once(encoder, sentences, make_trainer, caplog):
+    def run(fault):
+        loss = faulty(range(30, 100), fault)  # from step 15 on
+        settings = {"max_steps": 35, "learning_rate": 1e-6, "compute_loss_func": loss}
+        make_trainer(encoder, sentences, **settings).train()
+        return caplog.messages
+
+    assert run(lambda value, rows: 1.1 * value) == []
+    (said,) = run(lambda value, rows: 10 * value)
+    assert re.match(r"step 19: the objective went from 0\.69\d to 3\.\d+", said)
+    assert "The learning rate is 1e-06: go back to a checkpoint" in said
+
+
 # Faults
 
 
@@ -610,6 +759,9 @@ def test_a_resumed_run_counts_skipped_steps_on(encoder, sentences, make_trainer,
     assert training_logs(resumed)[-1] == training_logs(whole)[-1]
     assert training_logs(resumed)[-1]["skipped_steps"] == 1
     assert torch.equal(theta(resumed.model), theta(whole.model))
+    model = copy.deepcopy(encoder)
+    assert zoopt.replay(model, tmp_path / "out") == 3
+    assert torch.equal(theta(model), theta(whole.model))
 
 
 def out_of_memory(above):
@@ -677,6 +829,7 @@ def test_a_row_that_does_not_fit_and_a_batch_that_cannot_be_halved_are_errors(
 # What is refused, and what is said
 
 
+SCORED = {"compute_metrics": correct, "metric_for_best_model": "share"}
 SETTINGS = {"world_size": 1, "n_gpu": 1, "fp16": False}
 
 
@@ -734,6 +887,14 @@ def test_one_loss_for_several_probes_is_refused(encoder, sentences, make_trainer
     [
         ({"objective": "compute_metrics"}, "give the function"),
         ({"objective": "compute_metrics", "compute_metrics": correct}, "metric_for_best_model="),
+        (
+            {"objective": "compute_metrics", **SCORED, "batch_eval_metrics": True},
+            "batch_eval_metrics=True: a step has its predictions all at once",
+        ),
+        (
+            {"objective": "compute_metrics", **SCORED, "include_for_metrics": ["inputs"]},
+            r"include_for_metrics=\['inputs'\]: a step gives .* write objective=zoopt.metric",
+        ),
         ({"objective": "bleu"}, "takes texts, but a Trainer's predictions are scores"),
     ],
 )

@@ -12,13 +12,16 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from zoopt.estimators import ZOEstimator
 from zoopt.integrations.trainer_faults import Forwards, Skips
+from zoopt.integrations.trainer_log import RunLog
 from zoopt.integrations.trainer_objectives import MicroBatches, trainer_objective
 from zoopt.interfaces import Direction, GradientEstimate, UpdateRule
 from zoopt.optimizer import ZOOptimizer
@@ -77,6 +80,12 @@ class ZOTrainer(Trainer):
     a row raise :class:`zoopt.probing.NonFiniteLossError`. Where memory does not suffice for a
     micro-batch, it is halved and the step made again. See docs/faults.md.
 
+    Each step is in ``output_dir/trajectory.jsonl`` before it is applied, so that
+    ``zoopt.replay(base_model, output_dir)`` makes the tuned weights again, and ``zoopt inspect``
+    and ``zoopt diff`` read the run. Estimates far larger than usual are cut, as by
+    :func:`zoopt.tune` (not with an optimizer of yours), and a warning says when the objective gets
+    much worse.
+
     Args:
         *trainer_args: as for ``transformers.Trainer``.
         zo: the estimator, by name or as an object, such as ``zoopt.MeZO(eps=1e-3)``; that of the
@@ -120,7 +129,9 @@ class ZOTrainer(Trainer):
         self._micro_batches: list[Any] = []
         self._said: list[tuple[float, float, float]] = []
         self._skips, self._forwards = Skips(), Forwards()
-        self.add_callback(_Beginning(self))
+        self._run_log = RunLog(cuts=self.optimizer is None)
+        self._resumed: str | None = None
+        self.add_callback(_Course(self))
         self._check_given_optimizer()
         _warn_of_arguments(self.args)
 
@@ -165,6 +176,7 @@ class ZOTrainer(Trainer):
             return torch.zeros((), device=self.args.device)
         batches, self._micro_batches = self._micro_batches, []
         try:
+            self._run_log.before(self.zo_optimizer)
             value = self._forwards(batches, functools.partial(self._estimate, model))
         except NonFiniteLossError as error:
             self._skips.skip(error, self.state.global_step)
@@ -172,6 +184,7 @@ class ZOTrainer(Trainer):
             self.accelerator.gradient_state._set_sync_gradients(False)
             return torch.tensor(math.nan, device=self.args.device)
         self._skips.made()
+        self._run_log.after(self.zo_optimizer)
         if self._is_watched():
             self.zo_optimizer.settle()
         coefficients = self._estimated().coefficients
@@ -185,15 +198,22 @@ class ZOTrainer(Trainer):
 
         return self.zo_optimizer.estimate(values)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """The Trainer's; however it ends, no probe is left in the weights."""
+        if resume_from_checkpoint is True:
+            last = get_last_checkpoint(str(self.args.output_dir))  # type: ignore[no-untyped-call]
+            resume_from_checkpoint = last or True  # which raises
+        self._resumed = str(resume_from_checkpoint) if resume_from_checkpoint else None
         try:
-            return super().train(*args, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self._micro_batches.clear()
             self._said.clear()
             if self.optimizer is not None:
                 self.zo_optimizer.settle()
+                self._run_log.close(self.zo_optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's, with what the estimates since the last time say."""
@@ -253,8 +273,8 @@ class ZOTrainer(Trainer):
             )
 
 
-class _Beginning(TrainerCallback):
-    """Sets a trainer's counts at the beginning of training, by what a checkpoint has."""
+class _Course(TrainerCallback):
+    """Tells a trainer when training begins, and when a checkpoint is there."""
 
     def __init__(self, trainer: ZOTrainer) -> None:
         self._trainer = trainer
@@ -262,10 +282,18 @@ class _Beginning(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        optimizer = self._trainer.zo_optimizer
+        trainer, optimizer = self._trainer, self._trainer.zo_optimizer
+        trainer._run_log.begin(optimizer, args, state, trainer._resumed)
         if not optimizer.steps:  # save_only_model: directions of steps that were made are not new
             optimizer.steps = state.global_step
-        self._trainer._skips.begin(max(0, state.global_step - optimizer.steps))
+        trainer._skips.begin(max(0, state.global_step - optimizer.steps))
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if folder.is_dir():
+            self._trainer._run_log.mark(folder)
 
 
 def _mean(values: Sequence[float]) -> float:
