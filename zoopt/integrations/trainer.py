@@ -28,7 +28,7 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters import Select
 from zoopt.population import Population
 from zoopt.probing import NonFiniteLossError
-from zoopt.recipes import recipe_for
+from zoopt.recipes import eps_of_parts, recipe_for
 from zoopt.tuning.learning import silent_share
 
 log = logging.getLogger("zoopt")
@@ -89,7 +89,8 @@ class ZOTrainer(Trainer):
     Args:
         *trainer_args: as for ``transformers.Trainer``.
         zo: the estimator, by name or as an object, such as ``zoopt.MeZO(eps=1e-3)``; that of the
-            model's recipe if not given, see :func:`zoopt.recipes.recipe_for`.
+            model's recipe if not given, see :func:`zoopt.recipes.recipe_for`; ``modules_to_save``
+            beside an adapter then have the ε for a model's own parameters.
         objective: ``"loss"``, the model's; ``"compute_metrics"``, the entry of its dict that
             ``metric_for_best_model`` names; or whatever :func:`zoopt.tune` takes.
         direction: what z looks like; overrides the estimator's.
@@ -97,7 +98,9 @@ class ZOTrainer(Trainer):
         update: the update rule, by name or as an object; SGD if not given.
         params: which parameters are tuned, as for :class:`zoopt.ZOOptimizer`.
         **trainer_options: as for ``transformers.Trainer``. ``optimizers`` may have a
-            :class:`zoopt.ZOOptimizer`, in place of the options above.
+            :class:`zoopt.ZOOptimizer`, in place of the options above. (For the scales of a
+            quantized model write a loop: transformers trains it with adapters alone. See
+            docs/precision.md.)
 
     Raises:
         TypeError: ``lr`` or ``eps``, which have their places elsewhere.
@@ -147,7 +150,10 @@ class ZOTrainer(Trainer):
         if self.optimizer is None:
             tuned: Any = self.model if model is None else model
             chosen = {name: value for name, value in self._options.items() if value is not None}
-            zo = chosen.pop("zo", None) or recipe_for(tuned).estimator()
+            zo = chosen.pop("zo", None)
+            if zo is None:
+                zo = recipe_for(tuned).estimator()
+                chosen.setdefault("params", eps_of_parts(tuned))
             self.optimizer = ZOOptimizer(
                 tuned,
                 estimator=zo,
