@@ -1,6 +1,7 @@
 """ZOTrainer: the Trainer's own loop around ZOOptimizer's own steps, and nothing lost between."""
 
 import copy
+import errno
 import functools
 import re
 import subprocess
@@ -619,6 +620,27 @@ def test_a_log_that_cannot_lead_to_the_weights_is_not_continued(
     assert len(logged(tmp_path).records) == 5
 
 
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+def test_a_step_that_cannot_be_logged_is_not_applied(
+    encoder, sentences, make_trainer, tmp_path, monkeypatch, engine
+):
+    append = zoopt.trajectory.Trajectory.append
+
+    def full(log, record):
+        if record.step == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(log, record)
+
+    monkeypatch.setattr(zoopt.trajectory.Trajectory, "append", full)
+    trainer = make_trainer(encoder, sentences, engine=engine)
+    with pytest.raises(OSError, match="No space"):
+        trainer.train()
+    model = copy.deepcopy(encoder)
+    assert zoopt.replay(model, tmp_path / "out") == 2
+    assert (theta(model) - theta(trainer.model)).abs().max() < 1e-6
+    assert trainer.zo_optimizer.recorder is None
+
+
 def test_ones_own_recorder_is_left_alone(encoder, sentences, make_trainer, tmp_path):
     model, records = copy.deepcopy(encoder), []
     optimizer = zoopt.ZOOptimizer(model, lr=1e-2)
@@ -822,7 +844,9 @@ def test_a_row_that_does_not_fit_and_a_batch_that_cannot_be_halved_are_errors(
     def collate(rows):
         return {**default_data_collator(rows), "position_ids": torch.arange(6)[None]}
 
-    with pytest.raises(RuntimeError, match=r"shape \(1, 6\) has no row for each of 4 examples"):
+    with pytest.raises(
+        RuntimeError, match=r"'position_ids' \(of shape \(1, 6\)\) is no tensor with a row"
+    ):
         make_trainer(encoder, sentences, compute_loss_func=fault, data_collator=collate).train()
 
 

@@ -186,8 +186,6 @@ class ZOTrainer(Trainer):
             value = self._forwards(batches, functools.partial(self._estimate, model))
         except NonFiniteLossError as error:
             self._skips.skip(error, self.state.global_step)
-            # accelerate's optimizer makes no step then, and the Trainer goes on as after one.
-            self.accelerator.gradient_state._set_sync_gradients(False)
             return torch.tensor(math.nan, device=self.args.device)
         self._skips.made()
         self._run_log.after(self.zo_optimizer)
@@ -253,6 +251,7 @@ class ZOTrainer(Trainer):
         return any(
             getattr(callback.on_pre_optimizer_step, "__func__", None) is not own
             for callback in self.callback_handler.callbacks
+            if not isinstance(callback, _Course)
         )
 
     def _check_given_optimizer(self) -> None:
@@ -280,7 +279,7 @@ class ZOTrainer(Trainer):
 
 
 class _Course(TrainerCallback):
-    """Tells a trainer when training begins, and when a checkpoint is there."""
+    """Tells a trainer when training begins and a checkpoint is there; holds back a step."""
 
     def __init__(self, trainer: ZOTrainer) -> None:
         self._trainer = trainer
@@ -293,6 +292,13 @@ class _Course(TrainerCallback):
         if not optimizer.steps:  # save_only_model: directions of steps that were made are not new
             optimizer.steps = state.global_step
         trainer._skips.begin(max(0, state.global_step - optimizer.steps))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._trainer._skips.skipping:
+            # accelerate's optimizer makes no step then, and the Trainer goes on as after one.
+            self._trainer.accelerator.gradient_state._set_sync_gradients(False)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

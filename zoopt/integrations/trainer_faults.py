@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from zoopt.integrations.trainer_objectives import MicroBatches, rows_of
 from zoopt.probing import NonFiniteLossError
@@ -36,6 +35,11 @@ class Skips:
     def begin(self, total: int) -> None:
         """Training begins, or goes on after so many."""
         self.total, self.lately, self._in_a_row, self._told = total, 0, 0, False
+
+    @property
+    def skipping(self) -> bool:
+        """Whether the present step is left out."""
+        return self._in_a_row > 0
 
     def made(self) -> None:
         """A step was made."""
@@ -73,10 +77,8 @@ class Forwards:
         """What the call returns, of micro-batches that fit.
 
         Raises:
-            RuntimeError: memory does not suffice for one row, or the inputs cannot be divided.
+            RuntimeError: memory does not suffice for one row, or the inputs cannot be halved.
         """
-        largest = max(map(rows_of, batches))
-        now = SimpleNamespace(batch_size=min(largest, self.rows or largest))
 
         def note(entry: Mapping[str, int]) -> None:
             self.rows = entry["forward_size"]
@@ -88,43 +90,57 @@ class Forwards:
                 self.rows,
             )
 
-        fitting = Fitting(now, note)  # type: ignore[arg-type]  # it has what is asked of a task
-        return fitting(
-            lambda: call([part for batch in batches for part in parts(batch, now.batch_size)])
-        )
+        def fitted() -> T:
+            if self.rows is None:
+                return call(batches)
+            return call([part for batch in batches for part in parts(batch, self.rows)])
+
+        fitting = Fitting(_Size(batches, self.rows), note)  # type: ignore[arg-type]  # all it asks
+        return fitting(fitted)
+
+
+class _Size:
+    """The rows of the largest forward, as a task has them; counted when a forward failed."""
+
+    def __init__(self, batches: MicroBatches, limit: int | None) -> None:
+        self._batches, self._limit = batches, limit
+
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """May be set."""
+        largest = max(map(rows_of, self._batches))
+        return largest if self._limit is None else min(largest, self._limit)
 
 
 def parts(inputs: Any, rows: int) -> list[Any]:
     """A micro-batch in parts of at most so many rows.
 
     Raises:
-        RuntimeError: a tensor in it has not one row for each example.
+        RuntimeError: something in it is no tensor with one row for each example.
     """
     total = rows_of(inputs)
     if total <= rows:
         return [inputs]
-    odd = [tuple(leaf.shape) for leaf in _tensors(inputs) if leaf.ndim and len(leaf) != total]
-    if odd or not isinstance(inputs, Mapping):
-        raise RuntimeError(
-            "memory does not suffice, and the batch cannot be divided: "
-            + (
-                f"a tensor of shape {odd[0]} has no row for each of {total} examples"
-                if odd
-                else f"it is a {type(inputs).__name__}, no dict"
+    held = dict(inputs) if isinstance(inputs, Mapping) else {"a batch that is no dict": inputs}
+    for name, value in held.items():
+        if not _divisible(value, total):
+            what = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)
+            raise RuntimeError(
+                f"memory does not suffice, and the batch cannot be halved: {name!r} ({what}) is no "
+                f"tensor with a row for each of {total} examples. Take a smaller "
+                "per_device_train_batch_size, with gradient_accumulation_steps"
             )
-            + ". Take a smaller per_device_train_batch_size, with gradient accumulation"
-        )
 
-    def cut(start: int) -> Any:
-        kept = tree_map_only(
-            Tensor,
-            lambda tensor: tensor[start : start + rows] if tensor.ndim else tensor,
-            dict(inputs),
-        )
-        return type(inputs)(kept)  # type: ignore[call-arg]
+    def cut(value: Any, start: int) -> Any:
+        return value[start : start + rows] if isinstance(value, Tensor) and value.ndim else value
 
-    return [cut(start) for start in range(0, total, rows)]
+    return [
+        type(inputs)({name: cut(value, start) for name, value in held.items()})
+        for start in range(0, total, rows)
+    ]
 
 
-def _tensors(inputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(dict(inputs)) if isinstance(leaf, Tensor)]
+def _divisible(value: Any, total: int) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim == 0 or len(value) == total
+    return value is None or isinstance(value, bool | int | float)
