@@ -774,7 +774,7 @@ def test_ten_steps_in_a_row_end_training(encoder, sentences, make_trainer):
 
 def test_a_resumed_run_counts_skipped_steps_on(encoder, sentences, make_trainer, tmp_path):
     settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "engine": "overlay"}
-    whole = make_trainer(encoder, sentences, compute_loss_func=faulty({0}, not_finite), **settings)
+    whole = make_trainer(encoder, sentences, compute_loss_func=faulty({2}, not_finite), **settings)
     whole.train()
     resumed = make_trainer(encoder, sentences, compute_loss_func=faulty((), None), **settings)
     resumed.train(str(tmp_path / "out" / "checkpoint-2"))
