@@ -463,6 +463,24 @@ def test_settings_of_groups_are_restored() -> None:
     ]
 
 
+def test_loading_says_which_of_two_settings_counts(caplog: pytest.LogCaptureFixture) -> None:
+    saved = ZOOptimizer(mlp(), estimator=zoopt.MeZO(eps=0.5)).state_dict()
+    ZOOptimizer(mlp(), lr=1.0, estimator=zoopt.MeZO(eps=0.5)).load_state_dict(saved)
+    assert not caplog.text, "lr is a schedule's"
+    other = ZOOptimizer(mlp(), estimator=zoopt.NSPSA(eps=0.25, n=4), update="momentum")
+    other.load_state_dict(saved)
+    (said,) = caplog.messages
+    assert "eps is 0.5, the saved run's, and not 0.25" in said
+    assert "n is 4, as given; the saved run had 1" in said
+    assert "update is 'momentum', as given; the saved run had 'sgd'" in said
+    assert other.param_groups[0]["eps"] == 0.5
+    assert other.estimator.n == 4
+    del saved["zoopt"]["settings"]  # as of an earlier version
+    caplog.clear()
+    ZOOptimizer(mlp(), estimator=zoopt.NSPSA(eps=0.5, n=4)).load_state_dict(saved)
+    assert not caplog.text
+
+
 def test_foreign_states_are_refused() -> None:
     model = mlp()
     optimizer = ZOOptimizer(model)

@@ -10,7 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from zoopt import groups, registry
+from zoopt import groups, registry, resuming
 from zoopt.closures import Asked, Closure
 from zoopt.comparison import Compare, ranks
 from zoopt.directions.kernel import KERNEL_VERSION
@@ -320,6 +320,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "seed": self.seed,
             "kernel": KERNEL_VERSION,
             "direction": self.direction.name,
+            "settings": self._settings(),
             "masters": {s.name: s.master.clone() for s in self.slots if s.master is not None},
         }
         return {**super().state_dict(), "zoopt": own}
@@ -327,18 +328,15 @@ class ZOOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads what :meth:`state_dict` gave.
 
+        As with torch's optimizers, options of groups (lr, eps, weight decay) are then the saved
+        ones; the estimator and the update rule stay this optimizer's own. Where they, or eps, were
+        others, a warning says so.
+
         Raises:
             ValueError: it was saved by another optimizer, kernel version or direction family.
         """
-        if "zoopt" not in state_dict:
-            raise ValueError(
-                "this state dict has no 'zoopt' entry, so it is not of a ZOOptimizer: a state of "
-                f"torch's own optimizers cannot continue one (it has {sorted(state_dict)})"
-            )
-        own = state_dict["zoopt"]
-        for what, mine in (("kernel", KERNEL_VERSION), ("direction", self.direction.name)):
-            if own[what] != mine:
-                raise ValueError(f"saved with {what} {own[what]!r}, but this one has {mine!r}")
+        own = resuming.own_part(state_dict, self.direction)
+        differing = resuming.contradictions(state_dict, self.param_groups, self._settings())
         self.settle()
         self._pending = None
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "zoopt"})
@@ -351,6 +349,11 @@ class ZOOptimizer(torch.optim.Optimizer):
             if slot.master is not None and slot.name in own["masters"]:
                 slot.master.copy_(own["masters"][slot.name])
         self.steps, self.seed = own["steps"], own["seed"]
+        if differing:
+            log.warning("the state that was loaded is of a run with other settings. %s", differing)
+
+    def _settings(self) -> dict[str, str]:
+        return resuming.settings_of(self.estimator, self.update)
 
     def _run_estimator(self, evaluate: Evaluate) -> GradientEstimate:
         seeds = direction_seeds(self.seed, self.steps, self.estimator.n)

@@ -87,6 +87,22 @@ def recipe_for(model: torch.nn.Module) -> Recipe:
     adapters: dict[str, Any] = getattr(model, "peft_config", {})
     kinds = {str(getattr(config.peft_type, "value", "")) for config in adapters.values()}
     part = {"LORA": "lora", "PREFIX_TUNING": "prefix"}.get(kinds.pop(), "full") if kinds else "full"
+    return RECIPES[f"{_family(model)}/{part}"]
+
+
+def eps_of_parts(model: torch.nn.Module) -> dict[str, dict[str, float]] | None:
+    """Groups of parameters with ε of their own, as ``params`` takes them; None where one will do.
+
+    What PEFT tunes beside an adapter (``modules_to_save``) are parameters of the model itself.
+    """
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    beside = [name for name in names if ".modules_to_save." in name]
+    adapter, whole = recipe_for(model), RECIPES[f"{_family(model)}/full"]
+    if not beside or len(beside) == len(names) or adapter.eps == whole.eps:
+        return None
+    return {"*.modules_to_save.*": {"eps": whole.eps}, "*": {"eps": adapter.eps}}
+
+
+def _family(model: torch.nn.Module) -> str:
     can_generate = getattr(model, "can_generate", None)
-    family = "opt" if can_generate is not None and can_generate() else "roberta"
-    return RECIPES[f"{family}/{part}"]
+    return "opt" if can_generate is not None and can_generate() else "roberta"

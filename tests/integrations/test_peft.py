@@ -133,6 +133,26 @@ def test_an_adapters_checkpoint_resumes(decoder, texts, make_trainer, tmp_path):
         assert torch.equal(mine, theirs)
 
 
+def test_what_is_tuned_beside_an_adapter_has_an_eps_of_its_own(decoder, texts, make_trainer):
+    def tuned(config, **options):
+        model = peft.get_peft_model(copy.deepcopy(decoder), config)
+        trainer = make_trainer(model, texts, max_steps=1, **options)
+        trainer.train()
+        groups = trainer.zo_optimizer.param_groups
+        slots = trainer.zo_optimizer.slots
+        return {slot.name: groups[slot.group]["eps"] for slot in slots}
+
+    lora = {"r": 2, "target_modules": ["q_proj"], **CAUSAL}
+    beside = peft.LoraConfig(**lora, modules_to_save=["lm_head"])
+    eps = tuned(beside)
+    assert {scale for name, scale in eps.items() if "lora" in name} == {1e-2}
+    assert [scale for name, scale in eps.items() if "lm_head" in name] == [1e-3]
+    assert len(eps) == 5
+    assert set(tuned(beside, zo=zoopt.MeZO(eps=0.5)).values()) == {0.5}
+    assert len(tuned(beside, params="*lora*")) == 4
+    assert set(tuned(peft.LoraConfig(**lora)).values()) == {1e-2}
+
+
 def test_tune_keeps_the_adapter_alone(decoder, tmp_path):
     rows = [{"x": [3 + k, 5, 7], "label": "ab"[k % 2]} for k in range(8)]
 

@@ -1,6 +1,9 @@
 """ZOTrainer: the Trainer's own loop around ZOOptimizer's own steps, and nothing lost between."""
 
+import copy
+import errno
 import functools
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,6 +14,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, default_data_collator
 
 import zoopt
+from zoopt.cli import main
 from zoopt.integrations import trainer as trainer_module
 
 
@@ -22,7 +26,7 @@ def training_logs(trainer):
     return [entry for entry in trainer.state.log_history if "projected_gradient" in entry]
 
 
-def correct(eval_pred):
+def correct(eval_pred, compute_result=True):
     scores, labels = eval_pred.predictions, eval_pred.label_ids
     return {"share": float(np.mean(scores.argmax(-1) == labels)), "seen": float(len(labels))}
 
@@ -330,6 +334,43 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(encoder, sentences, make_
     assert torch.equal(theta(resumed.model), theta(whole.model))
 
 
+def test_weights_alone_go_on_along_other_directions(encoder, sentences, make_trainer, tmp_path):
+    settings = {
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "save_only_model": True,
+        "engine": "inplace",
+    }
+    whole = make_trainer(encoder, sentences, **settings)
+    whole.train()
+    resumed = make_trainer(encoder, sentences, **settings)
+    resumed.train(str(tmp_path / "out" / "checkpoint-2"))
+    assert resumed.zo_optimizer.steps == 4
+    assert torch.equal(theta(resumed.model), theta(whole.model))
+
+
+def test_resuming_with_another_estimator_says_what_counts(
+    encoder, sentences, make_trainer, tmp_path, caplog
+):
+    make_trainer(encoder, sentences, zo=zoopt.MeZO(eps=1e-2), save_strategy="steps").train()
+    where = str(tmp_path / "out" / "checkpoint-3")
+    caplog.clear()
+    make_trainer(encoder, sentences, zo=zoopt.MeZO(eps=1e-2)).train(where)
+    assert "other settings" not in caplog.text
+
+    class Set(TrainerCallback):
+        def on_train_begin(self, args, state, control, optimizer, **_):
+            optimizer.param_groups[0]["eps"] = 1e-4
+
+    zo = zoopt.NSPSA(eps=1e-4, n=4)
+    trainer = make_trainer(encoder, sentences, zo=zo, max_steps=4, callbacks=[Set()])
+    trainer.train(where)
+    assert "eps is 0.01, the saved run's, and not 0.0001" in caplog.text
+    assert "n is 4, as given; the saved run had 1" in caplog.text
+    assert trainer.zo_optimizer.param_groups[0]["eps"] == 1e-4, "as the warning says"
+
+
 def test_the_optimizers_checkpoint_has_no_state_of_the_models_size(
     encoder, sentences, make_trainer, tmp_path
 ):
@@ -491,9 +532,328 @@ def test_bf16_weights_are_tuned_by_the_overlay(encoder, sentences, make_trainer)
     assert torch.equal(theta(trainer.model), before)
 
 
+# The log
+
+
+LOGGED = {
+    "gradient_accumulation_steps": 2,
+    "weight_decay": 0.1,
+    "lr_scheduler_type": "linear",
+    "max_steps": 5,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "update": "momentum",
+}
+
+
+def logged(tmp_path):
+    return zoopt.trajectory.read(tmp_path / "out" / "trajectory.jsonl")
+
+
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_replay_makes_the_weights_again(
+    encoder, sentences, make_trainer, tmp_path, engine, dtype
+):
+    base = copy.deepcopy(encoder).to(dtype)
+    trainer = make_trainer(base, sentences, engine=engine, **LOGGED)
+    trainer.train()
+    model = copy.deepcopy(base)
+    assert zoopt.replay(model, tmp_path / "out") == 5
+    assert torch.equal(theta(model), theta(trainer.model))
+    model = copy.deepcopy(base)
+    zoopt.replay(model, tmp_path / "out", 4)
+    saved = type(base).from_pretrained(tmp_path / "out" / "checkpoint-4", dtype=dtype)
+    assert torch.equal(theta(model), theta(saved))
+
+
+def test_a_resumed_run_has_the_uninterrupted_ones_log(encoder, sentences, make_trainer, tmp_path):
+    make_trainer(encoder, sentences, **LOGGED).train()
+    whole = (tmp_path / "out" / "trajectory.jsonl").read_bytes()
+    resumed = make_trainer(encoder, sentences, **LOGGED)
+    resumed.train(str(tmp_path / "out" / "checkpoint-2"))
+    assert (tmp_path / "out" / "trajectory.jsonl").read_bytes() == whole
+    elsewhere = make_trainer(encoder, sentences, **LOGGED, output_dir=tmp_path / "new")
+    elsewhere.train(str(tmp_path / "out" / "checkpoint-4"))
+    assert (tmp_path / "new" / "trajectory.jsonl").read_bytes() == whole
+    assert main(["inspect", str(tmp_path / "out")]) == 0
+    assert main(["diff", str(tmp_path / "out"), str(tmp_path / "new")]) == 0
+
+
+def test_a_log_of_another_run_is_not_continued(encoder, sentences, make_trainer, tmp_path, caplog):
+    make_trainer(encoder, sentences, **LOGGED).train()
+    make_trainer(encoder, sentences, **{**LOGGED, "max_steps": 3}, seed=1).train()
+    resumed = make_trainer(encoder, sentences, **LOGGED)
+    resumed.train(str(tmp_path / "out" / "checkpoint-4"))
+    assert "is of another run than" in caplog.text
+    assert len(logged(tmp_path).records) == 3
+
+    caplog.clear()
+    make_trainer(encoder, sentences, **LOGGED).train()
+    other = make_trainer(encoder, sentences, **{**LOGGED, "update": "sgd"})
+    other.train(str(tmp_path / "out" / "checkpoint-4"))
+    assert "made with update={'name': 'momentum'" in caplog.text
+    assert len(logged(tmp_path).records) == 5
+
+    caplog.clear()
+    (tmp_path / "out" / "checkpoint-4" / "trajectory.mark.json").unlink()
+    make_trainer(encoder, sentences, **LOGGED).train(str(tmp_path / "out" / "checkpoint-4"))
+    assert "has no trajectory.mark.json" in caplog.text
+
+
+def test_a_log_that_cannot_lead_to_the_weights_is_not_continued(
+    encoder, sentences, make_trainer, tmp_path, caplog
+):
+    trainer = make_trainer(encoder, sentences, **LOGGED, save_only_model=True)
+    trainer.train()
+    assert not caplog.text
+    trainer.train()
+    assert "training goes on at step 5, from weights that are no checkpoint's" in caplog.text
+    caplog.clear()
+    again = make_trainer(encoder, sentences, **LOGGED, save_only_model=True)
+    again.train(str(tmp_path / "out" / "checkpoint-4"))
+    assert "it has 4 steps and the optimizer 0" in caplog.text
+    assert len(logged(tmp_path).records) == 5
+    (tmp_path / "out" / "config.yaml").write_text("")
+    make_trainer(encoder, sentences, **LOGGED).train()
+    assert "is of a run of zoopt.tune" in caplog.text
+    assert len(logged(tmp_path).records) == 5
+
+
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+def test_a_step_that_cannot_be_logged_is_not_applied(
+    encoder, sentences, make_trainer, tmp_path, monkeypatch, engine
+):
+    append = zoopt.trajectory.Trajectory.append
+
+    def full(log, record):
+        if record.step == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(log, record)
+
+    monkeypatch.setattr(zoopt.trajectory.Trajectory, "append", full)
+    trainer = make_trainer(encoder, sentences, engine=engine)
+    with pytest.raises(OSError, match="No space"):
+        trainer.train()
+    model = copy.deepcopy(encoder)
+    assert zoopt.replay(model, tmp_path / "out") == 2
+    assert (theta(model) - theta(trainer.model)).abs().max() < 1e-6
+    assert trainer.zo_optimizer.recorder is None
+
+
+def test_ones_own_recorder_is_left_alone(encoder, sentences, make_trainer, tmp_path):
+    model, records = copy.deepcopy(encoder), []
+    optimizer = zoopt.ZOOptimizer(model, lr=1e-2)
+    optimizer.recorder = records.append
+    trainer = make_trainer(encoder, sentences, optimizers=(optimizer, None))
+    trainer.train()
+    assert len(records) == 3
+    assert not (tmp_path / "out" / "trajectory.jsonl").exists()
+
+
+# The guard
+
+
+def test_spikes_are_cut_and_a_resumed_run_cuts_them_alike(
+    encoder, sentences, make_trainer, tmp_path
+):
+    def run(checkpoint=None, **options):
+        # Every probe of step 15 is of a loss a thousand times as large.
+        first = 15 if checkpoint is None else 3
+        fault = faulty({2 * first, 2 * first + 1}, lambda value, rows: 1000 * value)
+        settings = {"max_steps": 18, "save_strategy": "steps", "save_steps": 12, **options}
+        trainer = make_trainer(encoder, sentences, compute_loss_func=fault, **settings)
+        trainer.train(checkpoint)
+        return trainer
+
+    whole = run()
+    clips = [record.clip for record in logged(tmp_path).records]
+    assert clips[:10] == [None] * 10
+    assert all(clips[10:])
+    said = [entry["projected_gradient"] for entry in training_logs(whole)]
+    assert said[15] == pytest.approx(clips[15])
+    resumed = run(str(tmp_path / "out" / "checkpoint-12"))
+    assert [record.clip for record in logged(tmp_path).records] == clips
+    assert torch.equal(theta(resumed.model), theta(whole.model))
+    model = copy.deepcopy(encoder)
+    zoopt.replay(model, tmp_path / "out")
+    assert torch.equal(theta(model), theta(whole.model))
+
+
+def test_an_optimizer_of_ones_own_is_not_cut(encoder, sentences, make_trainer, tmp_path):
+    optimizer = zoopt.ZOOptimizer(encoder, lr=1e-9)
+    make_trainer(encoder, sentences, optimizers=(optimizer, None), max_steps=12).train()
+    assert {record.clip for record in logged(tmp_path).records} == {None}
+
+
+def test_a_run_that_gets_worse_is_told_once(encoder, sentences, make_trainer, caplog):
+    def run(fault):
+        loss = faulty(range(30, 100), fault)  # from step 15 on
+        settings = {"max_steps": 35, "learning_rate": 1e-6, "compute_loss_func": loss}
+        make_trainer(encoder, sentences, **settings).train()
+        return caplog.messages
+
+    assert run(lambda value, rows: 1.1 * value) == []
+    (said,) = run(lambda value, rows: 10 * value)
+    assert re.match(r"step 19: the objective went from 0\.69\d to 3\.\d+", said)
+    assert "The learning rate is 1e-06: go back to a checkpoint" in said
+
+
+# Faults
+
+
+def faulty(at, fault):
+    """A loss function whose calls of these numbers have a fault."""
+    asked = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        asked.append(len(labels))
+        value = torch.nn.functional.cross_entropy(outputs.logits, labels)
+        return fault(value, len(labels)) if len(asked) - 1 in at else value
+
+    return loss
+
+
+def not_finite(value, rows):
+    return value * float("nan")
+
+
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+def test_a_step_that_is_not_finite_is_skipped(encoder, sentences, make_trainer, caplog, engine):
+    looking = Looking("on_step_begin", "on_step_end")
+    trainer = make_trainer(
+        encoder,
+        sentences,
+        engine=engine,
+        max_steps=6,
+        compute_loss_func=faulty({3}, not_finite),  # the second probe of step 1
+        callbacks=[looking],
+        lr_scheduler_type="linear",
+    )
+    trainer.train()
+    began, ended = looking.seen.values()
+    moved = [(a - b).abs().max().item() for a, b in zip(began, ended, strict=True)]
+    assert [move > 1e-5 for move in moved] == [True, False, True, True, True, True]
+    assert moved[1] < 1e-6 if engine == "inplace" else moved[1] == 0
+    assert trainer.zo_optimizer.steps == 5
+    entries = [e for e in trainer.state.log_history if "loss" in e]
+    assert [e.get("skipped_steps") for e in entries] == [None, 1, 1, 1, 1, 1]
+    assert [np.isnan(e["loss"]) for e in entries] == [False, True, False, False, False, False]
+    assert [e["learning_rate"] for e in entries] == pytest.approx(
+        [1e-2 * share / 6 for share in (6, 5, 4, 3, 2, 1)]
+    )
+    (said,) = [message for message in caplog.messages if "skipped" in message]
+    assert said.startswith("step 1 of training is skipped: the objective returned nan")
+
+
+def test_a_loss_that_is_logged_is_of_steps_that_were_made(encoder, sentences, make_trainer):
+    trainer = make_trainer(
+        encoder, sentences, logging_steps=3, compute_loss_func=faulty({2}, not_finite)
+    )
+    trainer.train()
+    (entry,) = training_logs(trainer)
+    assert 0.5 < entry["loss"] < 1.0
+    assert entry["skipped_steps"] == 1
+
+
+def test_ten_steps_in_a_row_end_training(encoder, sentences, make_trainer):
+    def trainer(faults):
+        loss = faulty(faults, not_finite)
+        return make_trainer(encoder, sentences, max_steps=12, compute_loss_func=loss)
+
+    # A step that fails asks for one loss, and one that does not for two.
+    lasting = trainer(set(range(2, 11)))
+    lasting.train()
+    assert lasting.zo_optimizer.steps == 12 - 9
+    ended = trainer(set(range(2, 12)))
+    with pytest.raises(zoopt.probing.NonFiniteLossError):
+        ended.train()
+    assert ended.zo_optimizer.steps == 1
+    assert ended.state.global_step == 10
+
+
+def test_a_resumed_run_counts_skipped_steps_on(encoder, sentences, make_trainer, tmp_path):
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "engine": "overlay"}
+    whole = make_trainer(encoder, sentences, compute_loss_func=faulty({2}, not_finite), **settings)
+    whole.train()
+    resumed = make_trainer(encoder, sentences, compute_loss_func=faulty((), None), **settings)
+    resumed.train(str(tmp_path / "out" / "checkpoint-2"))
+    assert training_logs(resumed)[-1] == training_logs(whole)[-1]
+    assert training_logs(resumed)[-1]["skipped_steps"] == 1
+    assert torch.equal(theta(resumed.model), theta(whole.model))
+    model = copy.deepcopy(encoder)
+    assert zoopt.replay(model, tmp_path / "out") == 3
+    assert torch.equal(theta(model), theta(whole.model))
+
+
+def out_of_memory(above):
+    def fault(value, rows):
+        if rows > above:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return value
+
+    return fault
+
+
+@pytest.mark.parametrize("objective", ["loss", "cross_entropy"])
+def test_out_of_memory_halves_the_micro_batch(
+    encoder, sentences, make_trainer, caplog, monkeypatch, objective
+):
+    def run(**options):
+        trainer = make_trainer(
+            encoder,
+            sentences,
+            per_device_train_batch_size=8,
+            engine="overlay",
+            objective=objective,
+            **options,
+        )
+        if options:
+            return trainer
+        trainer.train()
+        return trainer
+
+    whole = run()
+    small = run(max_steps=3)
+    forward, seen = small.model.forward, []
+
+    @functools.wraps(forward)
+    def limited(*args, **kwargs):
+        seen.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs) if seen[-1] <= 3 else out_of_memory(3)(None, seen[-1])
+
+    monkeypatch.setattr(small.model, "forward", limited)
+    small.train()
+    assert seen == [8, 4] + [2] * 4 * 2 * 3
+    assert [m for m in caplog.messages if "a forward has" in m][-1].startswith(
+        "out of memory: from here on a forward has 2 rows"
+    )
+    for mine, theirs in zip(training_logs(small), training_logs(whole), strict=True):
+        assert mine[objective] == pytest.approx(theirs[objective], rel=1e-5)
+    assert theta(small.model) == pytest.approx(theta(whole.model), abs=1e-4)
+
+
+def test_a_row_that_does_not_fit_and_a_batch_that_cannot_be_halved_are_errors(
+    encoder, sentences, make_trainer
+):
+    fault = faulty(range(100), out_of_memory(0))
+    with pytest.raises(RuntimeError, match="a forward of one row"):
+        make_trainer(encoder, sentences, compute_loss_func=fault).train()
+    fault = faulty(range(100), out_of_memory(0))
+
+    def collate(rows):
+        return {**default_data_collator(rows), "position_ids": torch.arange(6)[None]}
+
+    with pytest.raises(
+        RuntimeError, match=r"'position_ids' \(of shape \(1, 6\)\) is no tensor with a row"
+    ):
+        make_trainer(encoder, sentences, compute_loss_func=fault, data_collator=collate).train()
+
+
 # What is refused, and what is said
 
 
+SCORED = {"compute_metrics": correct, "metric_for_best_model": "share"}
 SETTINGS = {"world_size": 1, "n_gpu": 1, "fp16": False}
 
 
@@ -551,6 +911,14 @@ def test_one_loss_for_several_probes_is_refused(encoder, sentences, make_trainer
     [
         ({"objective": "compute_metrics"}, "give the function"),
         ({"objective": "compute_metrics", "compute_metrics": correct}, "metric_for_best_model="),
+        (
+            {"objective": "compute_metrics", **SCORED, "batch_eval_metrics": True},
+            "batch_eval_metrics=True: a step has its predictions all at once",
+        ),
+        (
+            {"objective": "compute_metrics", **SCORED, "include_for_metrics": ["inputs"]},
+            r"include_for_metrics=\['inputs'\]: a step gives .* write objective=zoopt.metric",
+        ),
         ({"objective": "bleu"}, "takes texts, but a Trainer's predictions are scores"),
     ],
 )

@@ -7,21 +7,28 @@ applies the estimate.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from zoopt.estimators import ZOEstimator
-from zoopt.integrations.trainer_objectives import trainer_objective
+from zoopt.integrations.trainer_faults import Forwards, Skips
+from zoopt.integrations.trainer_log import RunLog
+from zoopt.integrations.trainer_objectives import MicroBatches, trainer_objective
 from zoopt.interfaces import Direction, GradientEstimate, UpdateRule
 from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters import Select
 from zoopt.population import Population
-from zoopt.recipes import recipe_for
+from zoopt.probing import NonFiniteLossError
+from zoopt.recipes import eps_of_parts, recipe_for
 from zoopt.tuning.learning import silent_share
 
 log = logging.getLogger("zoopt")
@@ -69,10 +76,21 @@ class ZOTrainer(Trainer):
     The logs have, beside the objective, ``projected_gradient`` (the mean of |c|), ``silent`` (the
     share of directions whose probes gave the same value) and ``forwards`` (probes so far).
 
+    A step whose objective is NaN or infinite is left out, and counted as ``skipped_steps``; ten in
+    a row raise :class:`zoopt.probing.NonFiniteLossError`. Where memory does not suffice for a
+    micro-batch, it is halved and the step made again. See docs/faults.md.
+
+    Each step is in ``output_dir/trajectory.jsonl`` before it is applied, so that
+    ``zoopt.replay(base_model, output_dir)`` makes the tuned weights again, and ``zoopt inspect``
+    and ``zoopt diff`` read the run. Estimates far larger than usual are cut, as by
+    :func:`zoopt.tune` (not with an optimizer of yours), and a warning says when the objective gets
+    much worse.
+
     Args:
         *trainer_args: as for ``transformers.Trainer``.
         zo: the estimator, by name or as an object, such as ``zoopt.MeZO(eps=1e-3)``; that of the
-            model's recipe if not given, see :func:`zoopt.recipes.recipe_for`.
+            model's recipe if not given, see :func:`zoopt.recipes.recipe_for`; ``modules_to_save``
+            beside an adapter then have the ε for a model's own parameters.
         objective: ``"loss"``, the model's; ``"compute_metrics"``, the entry of its dict that
             ``metric_for_best_model`` names; or whatever :func:`zoopt.tune` takes.
         direction: what z looks like; overrides the estimator's.
@@ -80,7 +98,9 @@ class ZOTrainer(Trainer):
         update: the update rule, by name or as an object; SGD if not given.
         params: which parameters are tuned, as for :class:`zoopt.ZOOptimizer`.
         **trainer_options: as for ``transformers.Trainer``. ``optimizers`` may have a
-            :class:`zoopt.ZOOptimizer`, in place of the options above.
+            :class:`zoopt.ZOOptimizer`, in place of the options above. (For the scales of a
+            quantized model write a loop: transformers trains it with adapters alone. See
+            docs/precision.md.)
 
     Raises:
         TypeError: ``lr`` or ``eps``, which have their places elsewhere.
@@ -110,7 +130,11 @@ class ZOTrainer(Trainer):
             "params": params,
         }
         self._micro_batches: list[Any] = []
-        self._said: list[tuple[float, float]] = []
+        self._said: list[tuple[float, float, float]] = []
+        self._skips, self._forwards = Skips(), Forwards()
+        self._run_log = RunLog(cuts=self.optimizer is None)
+        self._resumed: str | None = None
+        self.add_callback(_Course(self))
         self._check_given_optimizer()
         _warn_of_arguments(self.args)
 
@@ -126,7 +150,10 @@ class ZOTrainer(Trainer):
         if self.optimizer is None:
             tuned: Any = self.model if model is None else model
             chosen = {name: value for name, value in self._options.items() if value is not None}
-            zo = chosen.pop("zo", None) or recipe_for(tuned).estimator()
+            zo = chosen.pop("zo", None)
+            if zo is None:
+                zo = recipe_for(tuned).estimator()
+                chosen.setdefault("params", eps_of_parts(tuned))
             self.optimizer = ZOOptimizer(
                 tuned,
                 estimator=zo,
@@ -154,39 +181,60 @@ class ZOTrainer(Trainer):
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         batches, self._micro_batches = self._micro_batches, []
+        try:
+            self._run_log.before(self.zo_optimizer)
+            value = self._forwards(batches, functools.partial(self._estimate, model))
+        except NonFiniteLossError as error:
+            self._skips.skip(error, self.state.global_step)
+            return torch.tensor(math.nan, device=self.args.device)
+        self._skips.made()
+        self._run_log.after(self.zo_optimizer)
+        if self._is_watched():
+            self.zo_optimizer.settle()
+        coefficients = self._estimated().coefficients
+        self._said.append((value, sum(map(abs, coefficients)), silent_share(coefficients)))
+        return torch.tensor(value, device=self.args.device)
 
+    def _estimate(self, model: torch.nn.Module, batches: MicroBatches) -> float:
         def values(probes: Population) -> list[float]:
             with self.compute_loss_context_manager():
                 return self.zo_objective.values(self, model, batches, probes)
 
-        value = self.zo_optimizer.estimate(values)
-        if self._is_watched():
-            self.zo_optimizer.settle()
-        coefficients = self._estimated().coefficients
-        self._said.append((sum(map(abs, coefficients)), silent_share(coefficients)))
-        return torch.tensor(value, device=self.args.device)
+        return self.zo_optimizer.estimate(values)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """The Trainer's; however it ends, no probe is left in the weights."""
+        if resume_from_checkpoint is True:
+            last = get_last_checkpoint(str(self.args.output_dir))  # type: ignore[no-untyped-call]
+            resume_from_checkpoint = last or True  # which raises
+        self._resumed = str(resume_from_checkpoint) if resume_from_checkpoint else None
         try:
-            return super().train(*args, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self._micro_batches.clear()
             self._said.clear()
             if self.optimizer is not None:
                 self.zo_optimizer.settle()
+                self._run_log.close(self.zo_optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's, with what the estimates since the last time say."""
-        if "loss" in logs and self._said:
+        if "loss" in logs and (self._said or self._skips.lately):
             logs.pop("grad_norm", None)  # of gradients that there are not
+            values, magnitudes, silent = zip(*self._said, strict=True) if self._said else ((),) * 3
+            if self._skips.lately:  # the Trainer's mean is over steps that were not made, too
+                logs["loss"] = _mean(values)
             if self.zo_objective.name != "loss":
                 logs[self.zo_objective.name] = logs.pop("loss")
-            magnitudes, silent = zip(*self._said, strict=True)
-            logs["projected_gradient"] = sum(magnitudes) / len(magnitudes)
-            logs["silent"] = sum(silent) / len(silent)
+            if self._said:
+                logs["projected_gradient"], logs["silent"] = _mean(magnitudes), _mean(silent)
             logs["forwards"] = self.zo_optimizer.steps * len(self._estimated().losses)
+            if self._skips.total:
+                logs["skipped_steps"] = self._skips.total
             self._said.clear()
+            self._skips.lately = 0
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -203,6 +251,7 @@ class ZOTrainer(Trainer):
         return any(
             getattr(callback.on_pre_optimizer_step, "__func__", None) is not own
             for callback in self.callback_handler.callbacks
+            if not isinstance(callback, _Course)
         )
 
     def _check_given_optimizer(self) -> None:
@@ -227,6 +276,40 @@ class ZOTrainer(Trainer):
                 f"{self.zo_objective.name!r} has higher_is_better="
                 f"{self.zo_objective.higher_is_better}"
             )
+
+
+class _Course(TrainerCallback):
+    """Tells a trainer when training begins and a checkpoint is there; holds back a step."""
+
+    def __init__(self, trainer: ZOTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        trainer, optimizer = self._trainer, self._trainer.zo_optimizer
+        trainer._run_log.begin(optimizer, args, state, trainer._resumed)
+        if not optimizer.steps:  # save_only_model: directions of steps that were made are not new
+            optimizer.steps = state.global_step
+        trainer._skips.begin(max(0, state.global_step - optimizer.steps))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._trainer._skips.skipping:
+            # accelerate's optimizer makes no step then, and the Trainer goes on as after one.
+            self._trainer.accelerator.gradient_state._set_sync_gradients(False)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if folder.is_dir():
+            self._trainer._run_log.mark(folder)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def _refuse_rates(options: Mapping[str, Any]) -> None:

@@ -30,6 +30,13 @@ MicroBatches = Sequence[Any]
 
 _TAKEN = ("labels", "probabilities", "values", "scores")
 
+_NOT_GIVEN = {
+    "batch_eval_metrics": "a step has its predictions all at once, and asks for compute_metrics "
+    "once a probe, without compute_result",
+    "include_for_metrics": "a step gives compute_metrics predictions and labels alone",
+}
+"""Arguments that change what ``compute_metrics`` is given, and what a step gives it."""
+
 
 class TrainerObjective(Protocol):
     """A number of micro-batches.
@@ -67,7 +74,7 @@ class ModelLoss:
         """
         counted = [trainer.get_batch_samples(iter([b]), 1, trainer.args.device)[1] for b in batches]
         weights = [
-            float(_rows(inputs)) if items is None else float(items)
+            float(rows_of(inputs)) if items is None else float(items)
             for inputs, items in zip(batches, counted, strict=True)
         ]
         value = 0.0 if any(weights) else math.nan
@@ -175,6 +182,13 @@ def _of_trainer(trainer: Trainer) -> Metric:
     args: TrainingArguments = trainer.args
     if trainer.compute_metrics is None:
         raise ValueError("objective='compute_metrics' tunes compute_metrics: give the function")
+    for setting, why in _NOT_GIVEN.items():
+        if getattr(args, setting):
+            raise ValueError(
+                f"objective='compute_metrics' with {setting}={getattr(args, setting)!r}: {why}. "
+                "Leave it out, or leave it to evaluations and write objective="
+                "zoopt.metric(function, 'compute_metrics', key='f1', higher_is_better=True)"
+            )
     key, up = args.metric_for_best_model, args.greater_is_better
     if up is None and key is not None:
         up = not key.endswith("loss")  # as TrainingArguments has it
@@ -186,7 +200,7 @@ def _of_trainer(trainer: Trainer) -> Metric:
     return metric(trainer.compute_metrics, "compute_metrics", higher_is_better=up, key=key)
 
 
-def _rows(inputs: Any) -> int:
+def rows_of(inputs: Any) -> int:
     """How many examples there are."""
     rows: int | None = find_batch_size(inputs)  # type: ignore[no-untyped-call]
     if not rows:
@@ -205,7 +219,7 @@ def _for_all(inputs: Any, probes: Population) -> Any:
     """Inputs for each of the probes, one after the other."""
     if probes.size > 1:
         return probes.expand(dict(inputs))
-    probes.declare(_rows(inputs))
+    probes.declare(rows_of(inputs))
     return copy.copy(inputs)
 
 
