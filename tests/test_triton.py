@@ -221,12 +221,12 @@ def test_what_is_written_is_known_to_autograd() -> None:
 
 @inside
 def test_tables_are_kept_by_their_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    triton_kernel._table.cache_clear()
+    triton_kernel._plan.cache_clear()
     launched(monkeypatch)
     theta = torch.zeros(3000)
     for seed in range(3):
         kernel.add_([Change(theta, 0, ((seed, 1.0),))], RADEMACHER, compiled=True)
-    assert triton_kernel._table.cache_info().misses == 1
+    assert triton_kernel._plan.cache_info().misses == 1
 
 
 # ------------------------------------------------------------------------------- the check at first

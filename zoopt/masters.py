@@ -32,16 +32,29 @@ def is_half(tensors: Iterable[Tensor]) -> bool:
 @torch.no_grad()
 def publish(slots: Iterable[Slot]) -> None:
     """Rounds every master into its parameter."""
-    for slot in slots:
-        if slot.master is not None:
-            slot.tensor.copy_(slot.master)
+    for tensors, masters in _alike(slots):
+        torch._foreach_copy_(tensors, masters)
 
 
 @torch.no_grad()
 def adopt(slots: Iterable[Slot]) -> None:
     """Takes over into the masters what somebody else has written to their parameters."""
+    for tensors, masters in _alike(slots):
+        theirs, mine = (torch.cat([t.reshape(-1) for t in each]) for each in (tensors, masters))
+        right = torch.where(mine.to(theirs.dtype) == theirs, mine, theirs.float())
+        parts = torch.split_with_sizes(right, [master.numel() for master in masters])
+        torch._foreach_copy_(
+            masters, [part.view_as(master) for part, master in zip(parts, masters, strict=True)]
+        )
+
+
+def _alike(slots: Iterable[Slot]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
+    """Vectors and their masters, those of one dtype on one device together: few launches then."""
+    groups: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
     for slot in slots:
         if slot.master is not None:
-            theirs = slot.tensor.detach()
-            kept = slot.master.to(theirs.dtype) == theirs
-            slot.master.copy_(torch.where(kept, slot.master, theirs.float()))
+            tensor = slot.tensor.detach()
+            tensors, masters = groups.setdefault((tensor.dtype, tensor.device), ([], []))
+            tensors.append(tensor)
+            masters.append(slot.master)
+    return groups.values()

@@ -32,11 +32,15 @@ class DenseDirection:
     def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
         """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index]; see :func:`kernel.add_`."""
         kernel.add_(
-            [replace(change, terms=self.scaled(change.terms)) for change in changes],
+            [self._of_unit(change) for change in changes],
             self.unit,
             stochastic_rounding=stochastic_rounding,
             compiled=self._compiled,
         )
+
+    def _of_unit(self, change: Change) -> Change:
+        terms = self.scaled(change.terms)
+        return change if terms is change.terms else replace(change, terms=terms)
 
     def rows(
         self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms

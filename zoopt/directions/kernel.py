@@ -71,27 +71,37 @@ def add_(
     for (terms, decay, dtype, device), members in alike.items():
         stochastic = stochastic_rounding and dtype in HALF
         total = _Sum(unit, terms, decay, dtype, device, stochastic, compiled)
-        places = [_Place(change) for change in members]
-        placed = list(zip(places, members, strict=True))
         if total.in_one_launch():
-            runs = [(p.flat, c.index, p.flat if p.into is None else p.into) for p, c in placed]
+            places = {i: _Place(c) for i, c in enumerate(members) if not _straight(c)}
+            runs = [places[i].run if i in places else _run_of(c) for i, c in enumerate(members)]
             total.launch(runs, first)
         else:
+            places = {i: _Place(change) for i, change in enumerate(members)}
             pieces = (
                 piece
-                for place, change in placed
-                for piece in pieces_of(place.flat, change.index, first, place.into)
+                for place in places.values()
+                for piece in pieces_of(place.flat, place.index, first, place.into)
             )
             for batch in batches(pieces, total.blocks_at_once):
                 total.add_to(batch)
-        for place in places:
+        for place in places.values():
             place.write()
+
+
+def _straight(change: Change) -> bool:
+    """Whether a change's elements, and its results, are contiguous where they are."""
+    return change.tensor.is_contiguous() and (change.into is None or change.into.is_contiguous())
+
+
+def _run_of(change: Change) -> triton_kernel.Run:
+    return change.tensor, change.index, change.tensor if change.into is None else change.into
 
 
 class _Place:
     """A change's tensor, and where its result goes, as contiguous runs of elements."""
 
     def __init__(self, change: Change) -> None:
+        self.index = change.index
         here = change.tensor.detach()
         self.flat = here.contiguous().view(-1)
         self.into: Tensor | None = None
@@ -99,6 +109,11 @@ class _Place:
         if change.into is not None:
             straight = self._wanted.is_contiguous()
             self.into = self._wanted.view(-1) if straight else torch.empty_like(self.flat)
+
+    @property
+    def run(self) -> triton_kernel.Run:
+        """What a launch takes."""
+        return self.flat, self.index, self.flat if self.into is None else self.into
 
     def write(self) -> None:
         """Copies the result to where it is wanted, if it is not there."""

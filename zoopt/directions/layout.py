@@ -131,15 +131,16 @@ def pieces_of(flat: Tensor, index: int, first: int, into: Tensor | None = None) 
 
 def batches(pieces: Iterable[Piece], most: int) -> Iterator[Batch]:
     """The pieces in batches of about ``most`` blocks at most."""
-    batch, used = Batch(), 0
+    batch, used, pooled = Batch(), 0, 0
     for piece in pieces:
         for part in _cut(piece, most):
-            full = used + part.blocks > most
-            if full or (not part.direct and _blocks(batch.pooled) + part.blocks > POOL):
+            blocks, direct = part.blocks, part.direct
+            if used + blocks > most or (not direct and pooled + blocks > POOL):
                 yield batch
-                batch, used = Batch(), 0
-            (batch.direct if part.direct else batch.pooled).append(part)
-            used += part.blocks
+                batch, used, pooled = Batch(), 0, 0
+            (batch.direct if direct else batch.pooled).append(part)
+            used += blocks
+            pooled += 0 if direct else blocks
     if used:
         yield batch
 

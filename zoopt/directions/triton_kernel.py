@@ -16,6 +16,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoopt.directions import compilation, generator
@@ -27,14 +28,14 @@ from zoopt.seeds import key_table
 from zoopt.shortage import ran_out
 
 Run = tuple[Tensor, int, Tensor]
-"""Contiguous elements, their tensor's position in θ, and where results go."""
+"""A contiguous tensor, its position in θ, and where results go."""
 
 _DEVICES = ("cuda",)
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _WARPS = 4
 _TILE = {"gaussian": 4, "rademacher": 8}
 """Blocks in a tile: two and four vectors of 16 bytes a thread, in half precision."""
-_TABLES = 8
+_PLANS = 256
 
 log = logging.getLogger("zoopt")
 
@@ -115,24 +116,15 @@ def launch(
     """
     source = _source()
     assert source is not None
-    blocks = _TILE[variant.unit.name]
-    rows, places, tiles = [], [], 0
-    for flat, index, into in runs:
-        there, address, size = into.data_ptr(), flat.data_ptr(), flat.element_size()
-        for segment, start, stop, offset in spans(flat.shape[0], first):
-            block, lead = divmod(offset, BLOCK)
-            row = address + start * size, there + start * size, stop - start, block, lead, tiles
-            rows.append(row)
-            places.append((index, segment))
-            tiles += -(-(lead + stop - start) // (blocks * BLOCK))
-    device = variant.device
+    device, blocks = variant.device, _TILE[variant.unit.name]
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    table, owners = _table(np.array(rows, np.int64).tobytes(), tiles, device, stream)
-    numbers = _numbers(variant, decay, terms, rounding_seed, places, source.HEAD)
+    where = tuple([(r.data_ptr(), to.data_ptr(), r.numel(), index) for r, index, to in runs])
+    plan = _plan(where, first, runs[0][0].element_size(), blocks, device, stream)
+    numbers = _numbers(variant, decay, terms, rounding_seed, plan.places, source.HEAD)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        source.add_to_pieces[(tiles,)](
-            table,
-            owners,
+        source.add_to_pieces[(plan.tiles,)](
+            plan.table,
+            plan.owners,
             uploaded(numbers, torch.int32, device),
             unit=source.UNITS[variant.unit.name],
             dtype=getattr(source.tl, _DTYPES[variant.dtype]),
@@ -156,18 +148,52 @@ def _source() -> ModuleType | None:
     return triton_source
 
 
-@functools.lru_cache(maxsize=_TABLES)
-def _table(rows: bytes, tiles: int, device: torch.device, stream: int) -> tuple[Tensor, Tensor]:
-    """The table of pieces and the piece of each tile; kept, since θ seldom moves.
+@dataclass(frozen=True)
+class _Plan:
+    """Which tile does what.
 
-    For each stream its own: on another the upload might not be done yet.
+    Attributes:
+        table: on the device, int64 of shape (pieces, COLUMNS).
+        owners: on the device, the piece of each tile.
+        tiles: how many.
+        places: on the host, (index, segment) of each piece.
     """
-    table = np.frombuffer(rows, np.int64).reshape(-1, 6)
+
+    table: Tensor
+    owners: Tensor
+    tiles: int
+    places: NDArray[np.uint64]
+
+
+@functools.lru_cache(maxsize=_PLANS)
+def _plan(
+    where: tuple[tuple[int, int, int, int], ...],
+    first: int,
+    size: int,
+    blocks: int,
+    device: torch.device,
+    stream: int,
+) -> _Plan:
+    """The plan for runs of given (address, address of results, elements, index in θ).
+
+    It is kept, since θ seldom moves. For each stream its own: on another the upload might not be
+    done yet.
+    """
+    rows, places, tiles = [], [], 0
+    for address, there, length, index in where:
+        for segment, start, stop, offset in spans(length, first):
+            block, lead = divmod(offset, BLOCK)
+            row = address + start * size, there + start * size, stop - start, block, lead, tiles
+            rows.append(row)
+            places.append((index, segment))
+            tiles += -(-(lead + stop - start) // (blocks * BLOCK))
+    table = np.array(rows, np.int64)
     counts = np.diff(table[:, 5], append=tiles)
     owners = np.repeat(np.arange(len(table), dtype=np.int32), counts)
     both = np.concatenate([table.reshape(-1).view(np.int32), owners])
     sent = uploaded(both, torch.int32, device)
-    return sent[: 2 * table.size].view(torch.int64), sent[2 * table.size :]
+    ends = 2 * table.size
+    return _Plan(sent[:ends].view(torch.int64), sent[ends:], tiles, np.array(places, np.uint64))
 
 
 def _numbers(
@@ -175,15 +201,19 @@ def _numbers(
     decay: float,
     terms: Terms,
     rounding_seed: int,
-    places: Sequence[tuple[int, int]],
+    places: NDArray[np.uint64],
     head: int,
-) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+) -> NDArray[np.int32]:
     """What changes from pass to pass, as one table: the coefficients, and keys by piece."""
     coefficients = np.zeros(head, np.float32)
     coefficients[: len(terms) + 1] = [decay, *(c for _, c in terms)]
-    keys = [key_table([seed for seed, _ in terms], [(*place, NOISE) for place in places])]
+    asked = [([seed for seed, _ in terms], NOISE)]
     if variant.stochastic:
-        keys.append(key_table([rounding_seed], [(*place, ROUNDING) for place in places]))
+        asked.append(([rounding_seed], ROUNDING))
+    keys = [
+        key_table(seeds, np.insert(places, 2, np.uint64(purpose), axis=1))
+        for seeds, purpose in asked
+    ]
     return np.concatenate([coefficients.view(np.int32), np.concatenate(keys, 1).reshape(-1)])
 
 

@@ -79,15 +79,18 @@ class InPlace(Writing):
 
     def _move(self, target: Displacement) -> None:
         committed, decay = self._committed or (self._nothing, {})
+        alike: dict[tuple[int, float], Terms] = {}
         changes = []
         for slot in self.slots:
             factor = decay.get(slot.index, 1.0)
-            terms = _combine(
-                (1.0, committed.terms(slot)),
-                (-factor, self._offset.terms(slot)),
-                (1.0, target.terms(slot)),
-            )
-            changes.append(Change(slot.exact, slot.index, terms, factor))
+            kind = slot.group, factor
+            if kind not in alike:
+                alike[kind] = _combine(
+                    (1.0, committed.terms(slot)),
+                    (-factor, self._offset.terms(slot)),
+                    (1.0, target.terms(slot)),
+                )
+            changes.append(Change(slot.exact, slot.index, alike[kind], factor))
         with deferred_signals():
             self.direction.add_(*changes, stochastic_rounding=self._committed is not None)
             publish(self.slots)

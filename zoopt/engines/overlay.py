@@ -83,7 +83,7 @@ class _Perturb(Substitution):
     def __init__(
         self, slots: Mapping[int, Slot], direction: Direction, displacement: Displacement
     ) -> None:
-        super().__init__()
+        super().__init__(slots)
         self._slots, self._direction, self._displacement = slots, direction, displacement
         self._vectors = self._made_together(s for s in slots.values() if s.tensor.ndim < 2)
         self.seen: Counter[int] = Counter()

@@ -10,7 +10,7 @@ an activation meets it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
+from zoopt.engines.direct import done_directly
 from zoopt.engines.interception import Interception
 from zoopt.masters import is_half
 
@@ -32,10 +33,15 @@ _WITH_BIAS = frozenset(
 
 
 class Substitution(Interception):
-    """Replaces tensors among an operation's arguments by others."""
+    """Replaces tensors among an operation's arguments by others.
 
-    def __init__(self) -> None:
+    Args:
+        watched: ``id`` of the tensors that are replaced.
+    """
+
+    def __init__(self, watched: Iterable[int]) -> None:
         super().__init__()
+        self._watched = set(watched)
         self._made: dict[int, Tensor] = {}
         self._kept: list[Tensor] = []
 
@@ -47,6 +53,11 @@ class Substitution(Interception):
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The operation on what replaces its arguments."""
+        if not (_has(args, self._watched) or (kwargs and _has(kwargs, self._watched))):
+            return func(*args, **kwargs)
+        done = done_directly(func, args, kwargs, self._given, self._watched)
+        if done is not None:
+            return done
         leaves, form = tree_flatten((args, kwargs))
         moved = [self._given(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         wider = _wider(leaves, moved)
@@ -61,6 +72,7 @@ class Substitution(Interception):
         out = _rounded(exact, _usual_dtype(func, leaves, form))
         if isinstance(exact, Tensor) and out is not exact:
             self._made[id(out)] = exact
+            self._watched.add(id(out))
             self._kept.append(out)
         return out
 
@@ -88,7 +100,7 @@ class Masters(Substitution):
     """
 
     def __init__(self, masters: Mapping[int, Tensor]) -> None:
-        super().__init__()
+        super().__init__(masters)
         self._masters = masters
 
     def replaced(self, tensor: Tensor) -> Tensor:
@@ -177,6 +189,17 @@ def _usual_dtype(
 
 
 _usual: dict[Any, torch.dtype | None] = {}
+
+
+def _has(values: Any, watched: Collection[int]) -> bool:
+    """Whether one of the watched tensors is among some arguments."""
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, Tensor):
+            if id(value) in watched:
+                return True
+        elif isinstance(value, tuple | list | dict) and _has(value, watched):
+            return True
+    return False
 
 
 def _wider(leaves: Sequence[Any], moved: Sequence[Any]) -> list[bool]:
