@@ -10,6 +10,7 @@ from zoopt.directions import compilation, kernel, layout, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import BLOCK, Unit
 from zoopt.directions.rademacher import RADEMACHER
+from zoopt.engines import columns
 from zoopt.engines.memory import peak_bytes
 from zoopt.interfaces import Change
 from zoopt.records import StepRecord
@@ -152,3 +153,13 @@ def test_a_step_in_place_takes_the_memory_of_inference() -> None:
     )
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     assert weights + step <= 1.03 * (weights + forward)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5, 2048), (37, 1000), (1, 7), (4096, 130)], ids=str)
+def test_a_bias_is_added_as_torch_adds_it(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    out = torch.randn(shape, device="cuda").mul(30).to(dtype)
+    bias = torch.randn(shape[-1], device="cuda")
+    expected = out.clone().add_(bias)
+    assert torch.equal(columns.add_bias(out, bias), expected)
+    assert columns._works(dtype, out.device)

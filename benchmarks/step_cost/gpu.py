@@ -63,6 +63,11 @@ def tables(found):
     return "\n".join(asked)
 
 
+def text_of(found, facts):
+    """What the page has."""
+    return f"{facts['gpu']}, torch {facts['torch']}.\n\n{tables(found)}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=["1.3b", "13b"], choices=models.OPT_SHAPES)
@@ -70,12 +75,15 @@ def main():
     chosen = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("torch sees no GPU here; python -m benchmarks.step_cost.run needs none")
-    found = Results.measured(cases(chosen.sizes, "cuda", chosen.rounds))
     facts = machine.facts() | {"gpu": torch.cuda.get_device_name()}
-    found.write(HERE / "results" / "gpu.json", facts)
-    text = f"{facts['gpu']}, torch {facts['torch']}.\n\n{tables(found)}"
-    pages.replace(PAGE, "gpu", text)
-    print(text)
+    asked = cases(chosen.sizes, "cuda", chosen.rounds)
+    found = None
+    for name, case in asked.items():  # what a size has taken is kept, whatever befalls the next
+        measured = Results.measured({name: case})
+        found = measured if found is None else found.renewed(asked, measured)
+        found.write(HERE / "results" / "gpu.json", facts)
+        pages.replace(PAGE, "gpu", text_of(found, facts))
+    print(text_of(found, facts))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from zoopt.directions.generator import BLOCK, NOISE, ROUNDING, Unit, spans
 from zoopt.directions.rounding import HALF
 from zoopt.directions.upload import uploaded
 from zoopt.interfaces import Change, Terms
-from zoopt.seeds import key_table
+from zoopt.seeds import key_table, key_words
 from zoopt.shortage import ran_out
 
 Run = tuple[Tensor, int, Tensor]
@@ -35,7 +35,9 @@ _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "
 _WARPS = 4
 _TILE = {"gaussian": 4, "rademacher": 8}
 """Blocks in a tile: two and four vectors of 16 bytes a thread, in half precision."""
-_PLANS = 256
+_PLANS = 512
+_FEW = 16
+"""Keys that are not worth an array."""
 
 log = logging.getLogger("zoopt")
 
@@ -76,7 +78,7 @@ def usable(variant: Variant, eager: Callable[..., None]) -> bool:
         eager: :func:`kernel.add_`, which the first answer about a variant is found with.
     """
     known = variant.unit.name in _TILE and variant.dtype in _DTYPES
-    if not known or _state.broken or variant.device.type not in _DEVICES or _source() is None:
+    if not known or _state.broken or variant.device.type not in _DEVICES or source() is None:
         return False
     if variant not in _state.checked:
         try:
@@ -114,20 +116,20 @@ def launch(
         runs: elements of the variant's dtype on its device.
         first: offset of each run's first element within its tensor.
     """
-    source = _source()
-    assert source is not None
+    written = source()
+    assert written is not None
     device, blocks = variant.device, _TILE[variant.unit.name]
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     where = tuple([(r.data_ptr(), to.data_ptr(), r.numel(), index) for r, index, to in runs])
     plan = _plan(where, first, runs[0][0].element_size(), blocks, device, stream)
-    numbers = _numbers(variant, decay, terms, rounding_seed, plan.places, source.HEAD)
+    numbers = _numbers(variant, decay, terms, rounding_seed, plan.places, written.HEAD)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        source.add_to_pieces[(plan.tiles,)](
+        written.add_to_pieces[(plan.tiles,)](
             plan.table,
             plan.owners,
             uploaded(numbers, torch.int32, device),
-            unit=source.UNITS[variant.unit.name],
-            dtype=getattr(source.tl, _DTYPES[variant.dtype]),
+            unit=written.UNITS[variant.unit.name],
+            dtype=getattr(written.tl, _DTYPES[variant.dtype]),
             terms=variant.terms,
             stochastic=variant.stochastic,
             blocks=blocks,
@@ -139,7 +141,7 @@ def launch(
 
 
 @functools.cache
-def _source() -> ModuleType | None:
+def source() -> ModuleType | None:
     """The kernel's source; None without Triton."""
     try:
         from zoopt.directions import triton_source
@@ -162,7 +164,7 @@ class _Plan:
     table: Tensor
     owners: Tensor
     tiles: int
-    places: NDArray[np.uint64]
+    places: tuple[tuple[int, int], ...]
 
 
 @functools.lru_cache(maxsize=_PLANS)
@@ -193,7 +195,7 @@ def _plan(
     both = np.concatenate([table.reshape(-1).view(np.int32), owners])
     sent = uploaded(both, torch.int32, device)
     ends = 2 * table.size
-    return _Plan(sent[:ends].view(torch.int64), sent[ends:], tiles, np.array(places, np.uint64))
+    return _Plan(sent[:ends].view(torch.int64), sent[ends:], tiles, tuple(places))
 
 
 def _numbers(
@@ -201,20 +203,26 @@ def _numbers(
     decay: float,
     terms: Terms,
     rounding_seed: int,
-    places: NDArray[np.uint64],
+    places: Sequence[tuple[int, int]],
     head: int,
 ) -> NDArray[np.int32]:
     """What changes from pass to pass, as one table: the coefficients, and keys by piece."""
     coefficients = np.zeros(head, np.float32)
     coefficients[: len(terms) + 1] = [decay, *(c for _, c in terms)]
-    asked = [([seed for seed, _ in terms], NOISE)]
+    keys = [_keys([seed for seed, _ in terms], places, NOISE)]
     if variant.stochastic:
-        asked.append(([rounding_seed], ROUNDING))
-    keys = [
-        key_table(seeds, np.insert(places, 2, np.uint64(purpose), axis=1))
-        for seeds, purpose in asked
-    ]
+        keys.append(_keys([rounding_seed], places, ROUNDING))
     return np.concatenate([coefficients.view(np.int32), np.concatenate(keys, 1).reshape(-1)])
+
+
+def _keys(
+    seeds: Sequence[int], places: Sequence[tuple[int, int]], purpose: int
+) -> NDArray[np.int32]:
+    """Shape (P, S, 2). Of few, Python's own integers are faster than numpy's vectors."""
+    if len(seeds) * len(places) > _FEW:
+        return key_table(seeds, [(*place, purpose) for place in places])
+    made = [[key_words(seed, *place, purpose) for seed in seeds] for place in places]
+    return np.array(made, np.int32)
 
 
 def _check(variant: Variant, eager: Callable[..., None]) -> None:

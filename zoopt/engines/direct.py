@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoopt.engines.columns import add_bias
 from zoopt.masters import is_half
 
 Given = Callable[[Tensor], Tensor]
@@ -60,7 +61,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, given: Giv
     if bias is not None:
         bias = given(bias)
         if bias.dtype != weight.dtype:
-            return F.linear(x, weight).add_(bias)
+            return add_bias(F.linear(x, weight), bias)
     return F.linear(x, weight, bias)
 
 
