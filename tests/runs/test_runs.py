@@ -230,3 +230,9 @@ def test_another_base_is_refused_naming_the_run_and_both(tmp_path):
     assert torch.equal(vector(model), before)
     with pytest.raises(ValueError, match="two runs or more, and was given 1"):
         zoopt.merge(model, [tmp_path / "a"])
+
+
+def test_how_a_run_without_metrics_ended_is_not_told(tmp_path):
+    tuned(tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    assert account(RunFiles.read(tmp_path))["stopped"].startswith("not told")

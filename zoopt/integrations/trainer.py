@@ -288,7 +288,7 @@ class _Course(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         trainer, optimizer = self._trainer, self._trainer.zo_optimizer
-        trainer._run_log.begin(optimizer, args, state, trainer._resumed)
+        trainer._run_log.begin(optimizer, trainer.model, args, state, trainer._resumed)
         if not optimizer.steps:  # save_only_model: directions of steps that were made are not new
             optimizer.steps = state.global_step
         trainer._skips.begin(max(0, state.global_step - optimizer.steps))

@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerState, TrainingArguments
 
 from zoopt import checkpoint, trajectory
@@ -48,6 +49,7 @@ class RunLog:
     def begin(
         self,
         optimizer: ZOOptimizer,
+        model: torch.nn.Module | None,
         args: TrainingArguments,
         state: TrainerState,
         resumed: str | None,
@@ -61,7 +63,7 @@ class RunLog:
         if optimizer.recorder is not None or state.is_hyper_param_search:
             return
         new = optimizer.steps == 0 and state.global_step == 0
-        header = trajectory.header_of(optimizer)
+        header = trajectory.header_of(optimizer, model)
         try:
             if not new:
                 self._take_up(optimizer, header, resumed)

@@ -146,6 +146,8 @@ def _search(found: Mapping[str, Any], sign: float) -> dict[str, str]:
 
 
 def _stopped(run: RunFiles) -> str:
+    if not run.metrics:
+        return "not told: there is no metrics.jsonl (a run of ZOTrainer has the Trainer's own logs)"
     stops = [entry for entry in run.metrics if "stop" in entry]
     if not stops or run.metrics[-1] is not stops[-1]:
         return "not finished: it is running, or was killed; the same call goes on with it"
