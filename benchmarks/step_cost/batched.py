@@ -50,8 +50,8 @@ def methods(k):
     }
 
 
-def _prefill():
-    model, _ = models.smollm2()
+def prefill_of(model):
+    """A model, and its losses on one sequence of 32 random tokens."""
     batch = batches.random_tokens(model, 1, 32)
 
     def losses(population):
@@ -61,16 +61,25 @@ def _prefill():
     return model, losses
 
 
-def _generation():
-    model, tokenizer = models.smollm2()
-    inputs = dict(batches.sentences(tokenizer, 1).inputs)
-    del inputs["position_ids"]  # generate makes its own
+def generation_of(model, inputs):
+    """A model, and the mean token id of its greedy continuation: any number will do."""
 
     def values(population):
         tokens = batches.generate(model, population.expand(inputs), NEW_TOKENS)
         return population.per_probe(tokens.float()).mean((1, 2))
 
     return model, values
+
+
+def _prefill():
+    return prefill_of(models.smollm2()[0])
+
+
+def _generation():
+    model, tokenizer = models.smollm2()
+    inputs = dict(batches.sentences(tokenizer, 1).inputs)
+    del inputs["position_ids"]  # generate makes its own
+    return generation_of(model, inputs)
 
 
 def prefill(k):
@@ -87,5 +96,5 @@ _PREFILL_K, _GENERATION_K = (2, 8, 32), (32,)
 
 PROBES_OF = {prefill(k): k for k in _PREFILL_K} | {generation(k): k for k in _GENERATION_K}
 BATCHED = {prefill(k): Case(_prefill, methods(k), rounds=5) for k in _PREFILL_K} | {
-    generation(k): Case(_generation, methods(k), rounds=1) for k in _GENERATION_K
+    generation(k): Case(_generation, methods(k), rounds=3) for k in _GENERATION_K
 }

@@ -5,13 +5,14 @@ Models have OPT's shapes and random weights in bf16, which are drawn where they 
 
 import argparse
 import gc
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks import machine, models, pages
-from benchmarks.step_cost import report, steps, targets
+from benchmarks import batches, machine, models, pages
+from benchmarks.step_cost import batched, report, steps, targets
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.methods import (
     CHAINED,
@@ -21,9 +22,10 @@ from benchmarks.step_cost.methods import (
     PUBLISHED,
     THREE_PASS,
 )
-from benchmarks.step_cost.results import Results
+from benchmarks.step_cost.results import Results, machine_of
 
 HERE = Path(__file__).parent
+FILE = HERE / "results" / "gpu.json"
 PAGE = HERE.parents[1] / "docs" / "performance.md"
 ROWS, TOKENS = 16, 256
 
@@ -40,13 +42,38 @@ def _build(size, device):
     return steps.random(model, ROWS, TOKENS)
 
 
+def _prefill(size, device):
+    model, _ = _build(size, device)
+    return batched.prefill_of(model)
+
+
+def _generation(size, device):
+    model, _ = _build(size, device)
+    return batched.generation_of(model, batches.random_tokens(model, 1, 32).inputs)
+
+
+SMALLEST, K = "1.3b", 32
+PROBES = {
+    f"OPT-{SMALLEST.upper()}'s shape in bf16, {name(K)}": build
+    for name, build in ((batched.prefill, _prefill), (batched.generation, _generation))
+}
+
+
 def cases(sizes, device, rounds):
-    """A case for each size. θ is not copied, so that what fits is as large as it can be."""
+    """A case for each size. θ is not copied, so that what fits is as large as it can be.
+
+    With the smallest size there are cases of many probes in one forward as well.
+    """
     shown = {"rounds": rounds, "peaks": (FLOOR, THREE_PASS), "restored": False}
-    return {name_of(size): Case(partial(_build, size, device), COMPARED, **shown) for size in sizes}
+    made = {name_of(size): Case(partial(_build, size, device), COMPARED, **shown) for size in sizes}
+    if SMALLEST in sizes:
+        methods = batched.methods(K)
+        for name, build in PROBES.items():
+            made[name] = Case(partial(build, SMALLEST, device), methods, rounds, restored=False)
+    return made
 
 
-_target = partial(targets.seconds_target, case=name_of("1.3b"))
+_target = partial(targets.seconds_target, case=name_of(SMALLEST))
 TARGETS = [
     _target(THREE_PASS, FLOOR, "≤", 1.08),
     _target(CHAINED, FLOOR, "≤", 1.05),
@@ -59,7 +86,10 @@ def tables(found):
     """Markdown of the targets, and of each case."""
     asked = [pages.markdown(targets.table(found, TARGETS), {"found": ".2f"})]
     for case in found.rows["case"].unique():
-        asked.append(f"{case}:\n\n{report.steps_of(found, case)}")
+        if case not in PROBES:
+            asked.append(f"{case}:\n\n{report.steps_of(found, case)}")
+    if not found.of(PROBES).rows.empty:
+        asked.append(report.probes_of(found, dict.fromkeys(PROBES, K)))
     return "\n".join(asked)
 
 
@@ -72,16 +102,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=["1.3b", "13b"], choices=models.OPT_SHAPES)
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument(
+        "--only",
+        default="*",
+        metavar="PATTERN",
+        help="cases to measure anew; results of the same kind of machine keep the rest",
+    )
     chosen = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("torch sees no GPU here; python -m benchmarks.step_cost.run needs none")
     facts = machine.facts() | {"gpu": torch.cuda.get_device_name()}
-    asked = cases(chosen.sizes, "cuda", chosen.rounds)
+    every = cases(models.OPT_SHAPES, "cuda", chosen.rounds)
+    asked = {
+        name: case
+        for name, case in cases(chosen.sizes, "cuda", chosen.rounds).items()
+        if fnmatchcase(name, chosen.only)
+    }
+    if not asked:
+        parser.error(
+            f"no case of these sizes is like {chosen.only!r}. There are: {'; '.join(every)}"
+        )
     found = None
+    if chosen.only != "*" and machine_of(FILE) == facts:
+        found = Results.read(FILE)
     for name, case in asked.items():  # what a size has taken is kept, whatever befalls the next
         measured = Results.measured({name: case})
-        found = measured if found is None else found.renewed(asked, measured)
-        found.write(HERE / "results" / "gpu.json", facts)
+        found = measured if found is None else found.renewed(every, measured)
+        found.write(FILE, facts)
         pages.replace(PAGE, "gpu", text_of(found, facts))
     print(text_of(found, facts))
 

@@ -1,5 +1,6 @@
 """A run's tables as Markdown, and its picture."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,7 @@ def tables(found: Results) -> dict[str, str]:
         "step-cost": steps_of(found, steps.HEADLINE) + "\n" + _overview(found),
         "kernel": _kernel(found),
         "forwards": _forwards(found),
-        "batched": _batched(found),
+        "batched": probes_of(found, batched.PROBES_OF),
     }
 
 
@@ -106,10 +107,15 @@ def _ratios(rows, names, unit, scale, form):
     return pages.markdown(table, {unit: form, names["ratio"]: ".2f"})
 
 
-def _batched(found):
-    """Probes together beside as many rows, and beside one row after the other."""
+def probes_of(found: Results, cases: Mapping[str, int]) -> str:
+    """Probes together beside as many rows, and beside one row after the other.
+
+    Args:
+        found: what was measured.
+        cases: K of each case.
+    """
     lines = []
-    for case, k in batched.PROBES_OF.items():
+    for case, k in cases.items():
         rows = found.of([case]).rows.set_index("method")
         if rows.empty:
             continue
