@@ -58,6 +58,13 @@ def save(path: Path, optimizer: ZOOptimizer, facts: dict[str, Any], state: bool 
         raise
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_bytes(data)
+    into_place(beside, path)
+
+
 def into_place(beside: Path, path: Path) -> None:
     """Gives a file that was written beside its place its name, once it is on the disk."""
     for what in (beside, path.parent):

@@ -22,7 +22,7 @@ from benchmarks.step_cost.methods import (
     PUBLISHED,
     THREE_PASS,
 )
-from benchmarks.step_cost.results import Results, machine_of
+from benchmarks.step_cost.results import Results, kept
 
 HERE = Path(__file__).parent
 FILE = HERE / "results" / "gpu.json"
@@ -35,20 +35,22 @@ def name_of(size):
     return f"OPT-{size.upper()}'s shape in bf16, {ROWS} × {TOKENS} tokens"
 
 
-def _build(size, device):
+def _model(size, device):
     gc.collect()  # what is left of the model before
     with torch.device(device):
-        model = models.opt(size, torch.bfloat16)
-    return steps.random(model, ROWS, TOKENS)
+        return models.opt(size, torch.bfloat16)
+
+
+def _step(size, device):
+    return steps.random(_model(size, device), ROWS, TOKENS)
 
 
 def _prefill(size, device):
-    model, _ = _build(size, device)
-    return batched.prefill_of(model)
+    return batched.prefill_of(_model(size, device))
 
 
 def _generation(size, device):
-    model, _ = _build(size, device)
+    model = _model(size, device)
     return batched.generation_of(model, batches.random_tokens(model, 1, 32).inputs)
 
 
@@ -65,7 +67,7 @@ def cases(sizes, device, rounds):
     With the smallest size there are cases of many probes in one forward as well.
     """
     shown = {"rounds": rounds, "peaks": (FLOOR, THREE_PASS), "restored": False}
-    made = {name_of(size): Case(partial(_build, size, device), COMPARED, **shown) for size in sizes}
+    made = {name_of(size): Case(partial(_step, size, device), COMPARED, **shown) for size in sizes}
     if SMALLEST in sizes:
         methods = batched.methods(K)
         for name, build in PROBES.items():
@@ -106,7 +108,7 @@ def main():
         "--only",
         default="*",
         metavar="PATTERN",
-        help="cases to measure anew; results of the same kind of machine keep the rest",
+        help="cases to measure anew; results keep the rest",
     )
     chosen = parser.parse_args()
     if not torch.cuda.is_available():
@@ -122,9 +124,10 @@ def main():
         parser.error(
             f"no case of these sizes is like {chosen.only!r}. There are: {'; '.join(every)}"
         )
-    found = None
-    if chosen.only != "*" and machine_of(FILE) == facts:
-        found = Results.read(FILE)
+    try:
+        found = kept(FILE, facts) if chosen.only != "*" else None
+    except ValueError as error:
+        parser.error(str(error))
     for name, case in asked.items():  # what a size has taken is kept, whatever befalls the next
         measured = Results.measured({name: case})
         found = measured if found is None else found.renewed(every, measured)

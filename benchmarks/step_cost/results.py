@@ -76,6 +76,18 @@ def machine_of(file: Path) -> dict[str, object]:
     return json.loads(file.read_text(encoding="utf-8"))["machine"]
 
 
+def kept(file: Path, facts: Mapping[str, object]) -> Results:
+    """What a file has, for some of its cases to be measured anew.
+
+    Raises:
+        ValueError: it was measured on another machine.
+    """
+    where = machine_of(file)
+    if where != facts:
+        raise ValueError(f"{file} is of another machine, {where}: measure all cases anew")
+    return Results.read(file)
+
+
 def _failed(case, error):
     rows = {"method": list(case.methods), "reason": reason(error)}
     return pd.DataFrame(rows, columns=["method", *SUMMARY, *NOTES])

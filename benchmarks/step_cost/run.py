@@ -15,7 +15,7 @@ from benchmarks.step_cost.batched import BATCHED, prefill
 from benchmarks.step_cost.forwards import FORWARDS
 from benchmarks.step_cost.kernel import KERNEL, ONE_TENSOR
 from benchmarks.step_cost.methods import COMPARED
-from benchmarks.step_cost.results import Results, machine_of
+from benchmarks.step_cost.results import Results, kept
 from benchmarks.step_cost.steps import HEADLINE, STEPS
 
 HERE = Path(__file__).parent
@@ -68,9 +68,10 @@ def main():
     if not anew:
         parser.error(f"no case is like {chosen.only!r}. There are: {'; '.join(CASES)}")
     if some_kept := len(anew) < len(CASES):
-        before, where = Results.read(FILE), machine_of(FILE)
-        if where != machine.facts():
-            parser.error(f"{FILE} is of another machine, {where}: measure all cases anew")
+        try:
+            before = kept(FILE, machine.facts())
+        except ValueError as error:
+            parser.error(str(error))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # so that compiling is timed, not loading
         found = Results.measured(anew)

@@ -8,6 +8,7 @@ import torch
 
 import zoopt
 from zoopt.trajectory import TrajectoryError
+from zoopt.tuning.folder import RunFolder
 from zoopt.tuning.identity import identity_of
 
 
@@ -65,6 +66,14 @@ def test_another_order_of_labels_is_another_run(tmp_path):
     half_a_run(tmp_path)
     with pytest.raises(ValueError, match=r"labels: \['no', 'yes'\] there, \['yes', 'no'\] now"):
         run(tmp_path, task_of(rows_of(0), labels=("yes", "no")))
+
+
+def test_options_of_a_task_are_read_back_as_they_were(tmp_path):
+    RunFolder(tmp_path, {}, {"task": {"decoding": {"temperature": 1e-05}}}).release()
+    RunFolder(tmp_path, {}, {"task": {"decoding": {"temperature": 1e-05}}}).release()
+    (tmp_path / "auto").mkdir()
+    with pytest.raises(ValueError, match=r"temperature: 1e-05 there, 2e-05 now"):
+        RunFolder(tmp_path, {}, {"task": {"decoding": {"temperature": 2e-05}}})
 
 
 def test_equal_examples_made_again_are_the_same_run(tmp_path):

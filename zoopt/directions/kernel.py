@@ -72,19 +72,19 @@ def add_(
         stochastic = stochastic_rounding and dtype in HALF
         total = _Sum(unit, terms, decay, dtype, device, stochastic, compiled)
         if total.in_one_launch():
-            places = {i: _Place(c) for i, c in enumerate(members) if not _straight(c)}
-            runs = [places[i].run if i in places else _run_of(c) for i, c in enumerate(members)]
-            total.launch(runs, first)
+            straight = [_run_of(change) for change in members if _straight(change)]
+            places = [_Place(change) for change in members if not _straight(change)]
+            total.launch([*straight, *(place.run for place in places)], first)
         else:
-            places = {i: _Place(change) for i, change in enumerate(members)}
+            places = [_Place(change) for change in members]
             pieces = (
                 piece
-                for place in places.values()
+                for place in places
                 for piece in pieces_of(place.flat, place.index, first, place.into)
             )
             for batch in batches(pieces, total.blocks_at_once):
                 total.add_to(batch)
-        for place in places.values():
+        for place in places:
             place.write()
 
 

@@ -81,20 +81,34 @@ def usable(variant: Variant, eager: Callable[..., None]) -> bool:
     if not known or _state.broken or variant.device.type not in _DEVICES or source() is None:
         return False
     if variant not in _state.checked:
-        try:
-            with compilation.counted():
-                _check(variant, eager)
-        except Exception as error:
-            if ran_out(error):
-                raise
-            _state.broken = True
-            log.warning(
-                "zoopt runs a pass in many launches, which gives the same numbers, slowly, because "
-                "its Triton kernel failed: %s",
-                compilation.reason(error),
-            )
+        _state.broken = not passes(
+            lambda: _check(variant, eager), "runs a pass in many launches, slowly"
+        )
+        if _state.broken:
             return False
         _state.checked.add(variant)
+    return True
+
+
+def passes(check: Callable[[], None], instead: str) -> bool:
+    """Whether a Triton kernel passes its check, whose time counts as compiling.
+
+    Args:
+        check: raises if it does not.
+        instead: what zoopt does then, for the one warning that says so.
+    """
+    try:
+        with compilation.counted():
+            check()
+    except Exception as error:
+        if ran_out(error):
+            raise
+        log.warning(
+            "zoopt %s, which gives the same numbers, because its Triton kernel failed: %s",
+            instead,
+            compilation.reason(error),
+        )
+        return False
     return True
 
 

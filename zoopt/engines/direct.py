@@ -1,8 +1,8 @@
 """The operations that models spend their parameters on, without the detours of the general case.
 
 What :mod:`zoopt.engines.substitution` does for any operation, for any form of arguments, takes a
-processor a hundred microseconds: on a GPU the operation itself is often done by then. Here are the
-usual ones in their usual form. Their results are the same, bit for bit.
+processor longer than many an operation takes a GPU. Here are the usual ones in their usual form.
+Their results are the same, bit for bit.
 """
 
 from __future__ import annotations

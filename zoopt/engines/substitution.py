@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
+from zoopt.engines.columns import add_bias
 from zoopt.engines.direct import done_directly
 from zoopt.engines.interception import Interception
 from zoopt.masters import is_half
@@ -126,7 +127,7 @@ def substituted(
         return _rounded(unrounded(func, leaves, moved, form), dtype)
     out, spread = biased
     if out.dtype == dtype:
-        return out.add_(spread)  # in fp32, and rounded to what it is added to, in one pass
+        return add_bias(out, spread)
     return _rounded(out.to(spread.dtype) + spread, dtype)
 
 

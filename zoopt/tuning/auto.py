@@ -81,9 +81,7 @@ class Choice:
 
     def write(self, path: Path) -> None:
         """Keeps the choice, whole or not at all."""
-        beside = path.with_name(path.name + ".partial")
-        beside.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        checkpoint.into_place(beside, path)
+        checkpoint.write_whole(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     def __str__(self) -> str:
         return f"eps {self.eps:g}, lr {self.lr:g} (found with {self.forwards:,} evaluations)"

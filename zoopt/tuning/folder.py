@@ -72,8 +72,8 @@ class RunFolder:
         One that came to no step, and to no trial of a search for rates, gives way: its settings may
         have been what ended it.
         """
-        settings = _differences(self._held(self.config), job, _MAY_CHANGE)
-        data = _differences(self._held(self.identity), identity)
+        settings = _differences(self.config, yaml.safe_load, job, _MAY_CHANGE)
+        data = _differences(self.identity, json.loads, identity)
         if settings or data:
             if (self.log is not None and self.log.records) or (self.path / "auto").exists():
                 said = [("with other settings", settings), ("of something else", data)]
@@ -85,16 +85,9 @@ class RunFolder:
             self._clear()
         if settings or not self.config.exists():
             text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
-            _written(self.config, text)
+            checkpoint.write_whole(self.config, text.encode())
         if data or not self.identity.exists():
-            _written(self.identity, json.dumps(identity, indent=1) + "\n")
-
-    def _held(self, path: Path) -> dict[str, Any] | None:
-        """What a file of the folder says of its run, if there is one."""
-        if not path.exists():
-            return None
-        held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-        return held
+            checkpoint.write_whole(self.identity, (json.dumps(identity, indent=1) + "\n").encode())
 
     def _clear(self) -> None:
         """Takes away what a run left that came to nothing."""
@@ -177,9 +170,7 @@ class Metrics:
                     self._take(entry)
             text = b"".join(map(_line, self.entries))
             if text != path.read_bytes():
-                beside = path.with_name(path.name + ".partial")
-                beside.write_bytes(text)
-                checkpoint.into_place(beside, path)
+                checkpoint.write_whole(path, text)
 
     def append(self, entry: dict[str, Any]) -> None:
         """Adds a line."""
@@ -215,24 +206,20 @@ class Metrics:
 
 
 def _differences(
-    held: Mapping[str, Any] | None, wanted: Mapping[str, Any], but: Collection[str] = ()
+    path: Path,
+    read: Callable[[str], Any],
+    wanted: Mapping[str, Any],
+    but: Collection[str] = (),
 ) -> list[str]:
-    """A line for each setting that is another than what is held; none where nothing is."""
-    if held is None:
+    """A line for each setting that is another than what a file holds; none where there is none."""
+    if not path.exists():
         return []
-    there, now = flat(held), flat(wanted)
+    there, now = flat(read(path.read_text(encoding="utf-8"))), flat(wanted)
     return [
         f"  {name}: {there.get(name)!r} there, {now.get(name)!r} now"
         for name in sorted({*there, *now})
         if there.get(name) != now.get(name) and name not in but
     ]
-
-
-def _written(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    checkpoint.into_place(beside, path)
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:

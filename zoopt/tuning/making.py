@@ -54,9 +54,8 @@ def make_optimizer(
 def unusual_rate(model: torch.nn.Module, settings: Settings) -> str:
     """What to say of the default learning rate, where it is none for the model's adapter."""
     published = recipe_for(model)
-    if not getattr(model, "peft_config", {}) or settings.lr in (AUTO, *published.lr):
-        return ""
-    if settings.lr != Settings.lr:
+    adapted = bool(getattr(model, "peft_config", {}))
+    if not adapted or settings.lr != Settings.lr or settings.lr in published.lr:
         return ""
     rates = " or ".join(f"{rate:g}" for rate in published.lr)
     return (
