@@ -12,7 +12,7 @@ from zoopt.directions.generator import BLOCK, Unit
 from zoopt.directions.rademacher import RADEMACHER
 from zoopt.engines import columns
 from zoopt.engines.memory import peak_bytes
-from zoopt.interfaces import Change
+from zoopt.interfaces import Change, Place
 from zoopt.records import StepRecord
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
@@ -36,11 +36,11 @@ def summed(
     terms = tuple((seed, (-1) ** seed * 0.3 / (1 + seed)) for seed in range(number))
     thetas = [torch.linspace(-2, 2, length).to(device, dtype) for length in LENGTHS]
     into = [torch.zeros_like(theta) if apart else theta for theta in thetas]
-    changes = [
-        Change(theta, index, terms, 0.9, there if apart else None)
+    places = [
+        Place(theta, index, there if apart else None)
         for index, (theta, there) in enumerate(zip(thetas, into, strict=True))
     ]
-    kernel.add_(changes, unit, compiled=compiled, **how)
+    kernel.add_([Change(places, terms, 0.9)], unit, compiled=compiled, **how)
     return torch.cat(into).cpu()
 
 

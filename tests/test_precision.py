@@ -64,7 +64,7 @@ def test_what_is_kept_is_the_mean_of_stochastic_rounding():
         (estimate,) = optimizer.estimated.coefficients
         z = torch.zeros(64, 64)
         term = (optimizer.estimated.seeds[0], -1e-5 * estimate)
-        optimizer.direction.add_(zoopt.interfaces.Change(z, 0, (term,)))
+        optimizer.direction.add_(zoopt.interfaces.Change.of(z, 0, (term,)))
         total += (theta.detach().float() - model["w"].detach().float()) * z.sign()
     assert total.mean().item() / 200 == pytest.approx(1e-5, rel=0.05)
 

@@ -18,7 +18,7 @@ from zoopt.directions import generator, kernel, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import Unit
 from zoopt.directions.rademacher import RADEMACHER
-from zoopt.interfaces import Change, Terms
+from zoopt.interfaces import Change, Place, Terms
 
 pytest.importorskip("triton")
 
@@ -99,11 +99,11 @@ def both(
     for compiled in (True, False):
         these = tensors(dtype)
         into = [torch.zeros_like(part) if apart else part for part in these]
-        changes = [
-            Change(part, index, terms, decay, there if apart else None)
+        places = [
+            Place(part, index, there if apart else None)
             for index, (part, there) in enumerate(zip(these, into, strict=True))
         ]
-        kernel.add_(changes, unit, compiled=compiled, **how)
+        kernel.add_([Change(places, terms, decay)], unit, compiled=compiled, **how)
         if apart:
             assert all(map(torch.equal, these, tensors(dtype)))
         made.append(into)
@@ -189,15 +189,13 @@ def test_layouts_empty_tensors_and_groups(monkeypatch: pytest.MonkeyPatch) -> No
         half = torch.linspace(-1, 1, 999).bfloat16()
         wide, apart = torch.linspace(-1, 1, 700).double(), torch.zeros(30, 40).t()
         empty, odd = torch.zeros(0, 3), torch.linspace(-1, 1, 3001)[1:]
-        changes = [
-            Change(base[::2, ::3], 0, terms_of(2)),
-            Change(empty, 1, terms_of(2)),
-            Change(odd, 2, terms_of(2)),
-            Change(half, 3, terms_of(2)),
-            Change(wide, 4, terms_of(2)),
-            Change(torch.linspace(-1, 1, 1200).view(40, 30), 5, terms_of(2), 1.0, apart),
+        ramp = torch.linspace(-1, 1, 1200).view(40, 30)
+        these = [base[::2, ::3], empty, odd, half, wide, ramp]
+        places = [
+            Place(tensor, index, apart if tensor is ramp else None)
+            for index, tensor in enumerate(these)
         ]
-        kernel.add_(changes, RADEMACHER, compiled=compiled)
+        kernel.add_([Change(places, terms_of(2))], RADEMACHER, compiled=compiled)
         made.append([base, odd, half, wide, apart])
     assert all(map(torch.equal, *made))
     assert counts == [3, 1]  # not fp64
@@ -215,7 +213,7 @@ def test_more_than_eight_terms_take_the_first_source(monkeypatch: pytest.MonkeyP
 def test_what_is_written_is_known_to_autograd() -> None:
     theta = torch.zeros(100, requires_grad=True)
     before = theta._version
-    kernel.add_([Change(theta, 0, terms_of(1))], RADEMACHER, compiled=True)
+    kernel.add_([Change.of(theta, 0, terms_of(1))], RADEMACHER, compiled=True)
     assert theta._version > before
 
 
@@ -225,7 +223,7 @@ def test_tables_are_kept_by_their_contents(monkeypatch: pytest.MonkeyPatch) -> N
     launched(monkeypatch)
     theta = torch.zeros(3000)
     for seed in range(3):
-        kernel.add_([Change(theta, 0, ((seed, 1.0),))], RADEMACHER, compiled=True)
+        kernel.add_([Change.of(theta, 0, ((seed, 1.0),))], RADEMACHER, compiled=True)
     assert triton_kernel._plan.cache_info().misses == 1
 
 
@@ -270,7 +268,7 @@ def test_running_out_of_memory_is_no_fault_of_the_kernel(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(triton_kernel, "launch", launch)
     with pytest.raises(RuntimeError, match="out of memory"):
-        kernel.add_([Change(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=True)
+        kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=True)
     assert not triton_kernel._state.broken
 
 
@@ -280,6 +278,6 @@ def test_uncompiled_and_other_families_take_the_first_source(
     counts = launched(monkeypatch)
     ones = Unit("ones", lambda offsets, key: torch.ones(offsets.shape))
     monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
-    kernel.add_([Change(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
-    kernel.add_([Change(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)
+    kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
+    kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)
     assert counts == []

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file, save_model
 
-from zoopt.masters import publish
+from zoopt.masters import Vectors
 from zoopt.optimizer import ZOOptimizer
 
 BEST = "best.safetensors"
@@ -114,7 +114,7 @@ def load(path: Path, optimizer: ZOOptimizer) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         for slot in optimizer.slots:
             slot.exact.copy_(file.get_tensor(f"theta.{slot.name}"))
-        publish(optimizer.slots)
+        Vectors(optimizer.slots).publish()
         by_name = {slot.name: slot for slot in optimizer.slots}
         for key in file.keys():  # noqa: SIM118, a safetensors file is no mapping
             kind, _, rest = key.partition(".")

@@ -103,24 +103,56 @@ class Slot:
         return self.tensor if self.master is None else self.master
 
 
-@dataclass(frozen=True)
-class Change:
-    """What is to become of one tensor: decay · tensor + Σ_k c_k z(s_k)[index].
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tensor that z has components for.
 
     Attributes:
         tensor: any real floating-point tensor, of any shape and strides.
         index: its position in θ, part of the key of z.
-        terms: (seed, coefficient) pairs.
-        decay: what the tensor is multiplied with first.
-        into: where the result is written, of the same shape and dtype; None for the tensor itself,
-            which otherwise stays as it is.
+        into: where what becomes of it is written, of the same shape and dtype; None for the tensor
+            itself, which otherwise stays as it is.
     """
 
     tensor: torch.Tensor = field(repr=False)
     index: int
+    into: torch.Tensor | None = field(default=None, repr=False)
+
+    @property
+    def result(self) -> torch.Tensor:
+        """Where what becomes of it is written."""
+        return self.tensor if self.into is None else self.into
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to become of tensors: decay · tensor + Σ_k c_k z(s_k)[index] of each.
+
+    Attributes:
+        places: the tensors, which share no memory.
+        terms: (seed, coefficient) pairs.
+        decay: what the tensors are multiplied with first.
+    """
+
+    places: Sequence[Place] = field(repr=False)
     terms: Terms
     decay: float = 1.0
-    into: torch.Tensor | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        tensor: torch.Tensor,
+        index: int,
+        terms: Terms,
+        decay: float = 1.0,
+        into: torch.Tensor | None = None,
+    ) -> Change:
+        """That of one tensor."""
+        return cls([Place(tensor, index, into)], terms, decay)
+
+    def __bool__(self) -> bool:
+        """Whether anything becomes other than it was."""
+        return self.decay != 1.0 or any(c for _, c in self.terms)
 
 
 @dataclass(frozen=True)
@@ -132,10 +164,6 @@ class Displacement:
     def terms(self, slot: Slot) -> Terms:
         """The terms that apply to one tensor."""
         return self.groups[slot.group]
-
-    def change(self, slot: Slot, decay: float = 1.0) -> Change:
-        """What applying it does to one tensor."""
-        return Change(slot.exact, slot.index, self.terms(slot), decay)
 
     def __bool__(self) -> bool:
         return any(self.groups)

@@ -11,7 +11,8 @@ to the parameter (loaded weights, say), and the parameter counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,32 +30,56 @@ def is_half(tensors: Iterable[Tensor]) -> bool:
     return any(t.is_floating_point() and t.element_size() < 4 for t in tensors)
 
 
-@torch.no_grad()
-def publish(slots: Iterable[Slot]) -> None:
-    """Rounds every master into its parameter."""
-    for tensors, masters in _alike(slots):
-        torch._foreach_copy_(tensors, masters)
+class Vectors:
+    """θ's half-precision vectors and their masters, in few launches however many there are.
+
+    Args:
+        slots: θ, or a part of it.
+    """
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        alike: dict[tuple[torch.dtype, torch.device], list[tuple[Tensor, Tensor]]] = {}
+        for slot in slots:
+            if slot.master is not None:
+                kind = slot.tensor.dtype, slot.tensor.device
+                alike.setdefault(kind, []).append((slot.tensor, slot.master))
+        self._parts = [_Alike(*zip(*pairs, strict=True)) for pairs in alike.values()]
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Rounds every master into its parameter."""
+        for part in self._parts:
+            torch._foreach_copy_(part.tensors, part.masters)
+
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """Takes over into the masters what somebody else has written to their parameters."""
+        for part in self._parts:
+            theirs, mine = part.rows
+            torch._foreach_copy_(theirs.parts, part.tensors)
+            torch._foreach_copy_(mine.parts, part.masters)
+            kept = mine.all.to(theirs.all.dtype) == theirs.all
+            torch.where(kept, mine.all, theirs.all.float(), out=mine.all)
+            torch._foreach_copy_(part.masters, mine.parts)
 
 
-@torch.no_grad()
-def adopt(slots: Iterable[Slot]) -> None:
-    """Takes over into the masters what somebody else has written to their parameters."""
-    for tensors, masters in _alike(slots):
-        theirs, mine = (torch.cat([t.reshape(-1) for t in each]) for each in (tensors, masters))
-        right = torch.where(mine.to(theirs.dtype) == theirs, mine, theirs.float())
-        parts = torch.split_with_sizes(right, [master.numel() for master in masters])
-        torch._foreach_copy_(
-            masters, [part.view_as(master) for part, master in zip(parts, masters, strict=True)]
-        )
+class _Alike:
+    """Vectors of one dtype on one device."""
+
+    def __init__(self, tensors: tuple[Tensor, ...], masters: tuple[Tensor, ...]) -> None:
+        self.tensors, self.masters = tensors, masters
+
+    @cached_property
+    def rows(self) -> tuple[_Row, _Row]:
+        """Room for copies of both."""
+        return _Row(self.tensors), _Row(self.masters)
 
 
-def _alike(slots: Iterable[Slot]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
-    """Vectors and their masters, those of one dtype on one device together: few launches then."""
-    groups: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
-    for slot in slots:
-        if slot.master is not None:
-            tensor = slot.tensor.detach()
-            tensors, masters = groups.setdefault((tensor.dtype, tensor.device), ([], []))
-            tensors.append(tensor)
-            masters.append(slot.master)
-    return groups.values()
+class _Row:
+    """Room for tensors next to each other, and each one's part of it."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        sizes = [tensor.numel() for tensor in tensors]
+        self.all = torch.empty(sum(sizes), dtype=tensors[0].dtype, device=tensors[0].device)
+        parts = torch.split_with_sizes(self.all, sizes)
+        self.parts = [part.view_as(like) for part, like in zip(parts, tensors, strict=True)]

@@ -28,7 +28,7 @@ from zoopt.interfaces import (
     UpdateRule,
     UpdateStep,
 )
-from zoopt.masters import adopt, is_half
+from zoopt.masters import Vectors, is_half
 from zoopt.parameters import Select, groups_of, slots_of
 from zoopt.placement import refuse_spread
 from zoopt.prefix import SharedPrefix
@@ -136,6 +136,7 @@ class ZOOptimizer(torch.optim.Optimizer):
 
     def _assemble(self) -> None:
         self.slots = slots_of(self.param_groups, self.slots)
+        self._vectors = Vectors(self.slots)
         refuse_spread(self.model, {slot.name: slot.tensor for slot in self.slots})
         self.direction.bind(self.slots)
         half = [slot.name for slot in self.slots if is_half([slot.exact])]
@@ -205,7 +206,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         if self._pending is not None:
             self._pending = None
             self.engine.settle()
-        adopt(self.slots)
+        self._vectors.adopt()
         chained = self.engine.waiting
         values = Asked(
             closure,
@@ -285,7 +286,7 @@ class ZOOptimizer(torch.optim.Optimizer):
                 group[name] = value
         if not record.chained:
             self.engine.settle()
-        adopt(self.slots)
+        self._vectors.adopt()
         losses = iter(record.losses)
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:

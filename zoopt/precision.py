@@ -180,7 +180,7 @@ def _measured(slot: Slot, eps: float, update: float) -> TensorPrecision:
 
 def _moved(tensor: Tensor, slot: Slot, terms: Terms) -> Tensor:
     moved = tensor.clone()
-    Gaussian().add_(Change(moved, slot.index, terms))
+    Gaussian().add_(Change.of(moved, slot.index, terms))
     return moved
 
 

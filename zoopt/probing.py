@@ -23,12 +23,14 @@ def evaluation_mode(model: torch.nn.Module | None) -> Iterator[None]:
         return
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.eval()
+    if any(training for _, training in modes):  # each module's attribute takes its time
+        model.eval()
     try:
         yield
     finally:
         for module, training in modes:
-            module.training = training
+            if module.training is not training:
+                module.training = training
         with torch.no_grad():
             for buffer, kept in buffers:
                 buffer.copy_(kept)

@@ -8,7 +8,7 @@ import zoopt
 from benchmarks import models
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.rounds import visit_of
-from zoopt.interfaces import Change
+from zoopt.interfaces import Change, Place
 
 FLOOR = "torch add_"
 ONE_TENSOR = "one tensor, fp32"
@@ -26,9 +26,8 @@ def _normal(model, objective):
 
 def _pass(model, objective, direction):
     optimizer = zoopt.ZOOptimizer(model, direction=direction)
-    terms = ((1, 1e-9),)
-    changes = [Change(slot.tensor, slot.index, terms) for slot in optimizer.slots]
-    return visit_of(lambda: optimizer.direction.add_(*changes))
+    change = Change([Place(slot.tensor, slot.index) for slot in optimizer.slots], ((1, 1e-9),))
+    return visit_of(lambda: optimizer.direction.add_(change))
 
 
 METHODS = {

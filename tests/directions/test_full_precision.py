@@ -55,7 +55,7 @@ def test_a_low_rank_pass_is_made_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "addmm", seen)
     direction, theta = LowRank(), torch.zeros(4, 3)
-    direction.add_(Change(theta, 0, ((7, 1.0),)))
+    direction.add_(Change.of(theta, 0, ((7, 1.0),)))
     rows = direction.rows(torch.zeros(4, 3), torch.tensor([1, 2]), 0, ((7, 1.0),))
     assert found == [("highest", "ieee", "ieee")] * 2
     assert torch.equal(rows, theta[1:3])

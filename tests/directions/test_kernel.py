@@ -17,7 +17,7 @@ from zoopt.directions.generator import Unit
 from zoopt.directions.kernel import add_to_rows
 from zoopt.directions.rademacher import RADEMACHER, rademacher_words, signs_of
 from zoopt.directions.rounding import round_into
-from zoopt.interfaces import Change, Terms
+from zoopt.interfaces import Change, Place, Terms
 
 UNITS = [GAUSSIAN, RADEMACHER]
 LENGTHS = (1, 15, 16, 17, 511, 512, 513, 1024, 5000)
@@ -46,7 +46,7 @@ each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
 def add_(
     tensor: Tensor, index: int, terms: Terms, unit: Unit, *, decay: float = 1.0, **how: Any
 ) -> None:
-    kernel.add_([Change(tensor, index, terms, decay)], unit, **how)
+    kernel.add_([Change.of(tensor, index, terms, decay)], unit, **how)
 
 
 def z(unit: Unit, length: int, seed: int = 1, **where: int | bool) -> Tensor:
@@ -466,11 +466,16 @@ def test_a_result_written_elsewhere_is_the_one_in_place(
     for apart in (False, True):
         tensors = [tensor.clone() for tensor in given]
         results = [torch.full_like(tensor, torch.nan) for tensor in tensors] if apart else tensors
-        changes = [
-            Change(tensor, index, terms_of(number), 0.5, into if apart else None)
+        places = [
+            Place(tensor, index, into if apart else None)
             for index, (tensor, into) in enumerate(zip(tensors, results, strict=True))
         ]
-        kernel.add_(changes, unit, stochastic_rounding=number == 3, compiled=compiled)
+        kernel.add_(
+            [Change(places, terms_of(number), 0.5)],
+            unit,
+            stochastic_rounding=number == 3,
+            compiled=compiled,
+        )
         made.append(results)
         if apart:
             assert all(map(torch.equal, tensors, given))

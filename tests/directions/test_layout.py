@@ -12,7 +12,7 @@ from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import BLOCK, Unit
 from zoopt.directions.layout import Piece
 from zoopt.directions.rademacher import RADEMACHER
-from zoopt.interfaces import Change, Terms
+from zoopt.interfaces import Change, Place, Terms
 
 TERMS: Terms = ((1, 0.5), (2, -0.25))
 SIZES = (1, 700, 5 * BLOCK, 40 * BLOCK + 3, 3, 8 * BLOCK, 64 * BLOCK)
@@ -31,8 +31,12 @@ def tensors(dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.linspace(-1, 1, size).to(dtype) for size in SIZES]
 
 
-def changes(these: Sequence[Tensor], terms: Terms = TERMS) -> list[Change]:
-    return [Change(tensor, index, terms, decay=0.9) for index, tensor in enumerate(these)]
+def together(these: Sequence[Tensor], terms: Terms = TERMS) -> Change:
+    return Change([Place(tensor, index) for index, tensor in enumerate(these)], terms, 0.9)
+
+
+def one_by_one(these: Sequence[Tensor], terms: Terms = TERMS) -> list[Change]:
+    return [Change.of(tensor, index, terms, 0.9) for index, tensor in enumerate(these)]
 
 
 @pytest.mark.parametrize("unit", [GAUSSIAN, RADEMACHER], ids=lambda unit: unit.name)
@@ -43,49 +47,53 @@ def test_together_equals_one_by_one(
     unit: Unit, dtype: torch.dtype, number: int, stochastic: bool
 ) -> None:
     terms = tuple((seed, 0.3 / (1 + seed)) for seed in range(number))
-    together, alone = tensors(dtype), tensors(dtype)
-    kernel.add_(changes(together, terms), unit, stochastic_rounding=stochastic)
-    for change in changes(alone, terms):
-        kernel.add_([change], unit, stochastic_rounding=stochastic)
-    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    many, alone = tensors(dtype), tensors(dtype)
+    kernel.add_([together(many, terms)], unit, stochastic_rounding=stochastic)
+    kernel.add_(one_by_one(alone, terms), unit, stochastic_rounding=stochastic)
+    assert all(torch.equal(a, b) for a, b in zip(many, alone, strict=True))
 
 
 def test_segments_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "SEGMENT", 4 * BLOCK)
-    together, alone = tensors(), tensors()
-    kernel.add_(changes(together), RADEMACHER)
+    many, alone = tensors(), tensors()
+    kernel.add_([together(many)], RADEMACHER)
     monkeypatch.setattr(layout, "DIRECT", 1 << 30)
-    for change in changes(alone):
-        kernel.add_([change], RADEMACHER)
-    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    kernel.add_(one_by_one(alone), RADEMACHER)
+    assert all(torch.equal(a, b) for a, b in zip(many, alone, strict=True))
 
 
-def test_terms_decays_dtypes_and_layouts_may_differ() -> None:
-    def mixed() -> list[Change]:
-        return [
-            Change(torch.ones(700), 0, TERMS),
-            Change(torch.ones(700), 1, TERMS, decay=0.5),
-            Change(torch.ones(700), 2, TERMS[:1]),
-            Change(torch.ones(700, dtype=torch.bfloat16), 3, TERMS),
-            Change(torch.ones(30, 40).t(), 4, TERMS),
-            Change(torch.ones(3), 5, (), decay=0.5),
-            Change(torch.ones(3), 6, ()),
-        ]
+def test_places_may_differ_in_dtype_and_layout() -> None:
+    def mixed() -> list[Tensor]:
+        half, double = (torch.ones(700, dtype=d) for d in (torch.bfloat16, torch.float64))
+        return [torch.ones(700), half, torch.ones(30, 40).t(), double, torch.ones(0)]
 
-    together, alone = mixed(), mixed()
-    kernel.add_(together, GAUSSIAN)
-    for change in alone:
-        kernel.add_([change], GAUSSIAN)
-    assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(together, alone, strict=True))
-    assert together[4].tensor.stride() == (1, 40)
-    assert together[5].tensor.tolist() == [0.5] * 3
-    assert together[6].tensor.tolist() == [1.0] * 3
+    many, alone = mixed(), mixed()
+    kernel.add_([together(many)], GAUSSIAN)
+    kernel.add_(one_by_one(alone), GAUSSIAN)
+    assert all(torch.equal(a, b) for a, b in zip(many, alone, strict=True))
+    assert many[2].stride() == (1, 40)
+
+
+def test_changes_may_differ_in_terms_and_decay() -> None:
+    theta = [torch.ones(3) for _ in range(4)]
+    kernel.add_(
+        [
+            Change.of(theta[0], 0, TERMS[:1]),
+            Change.of(theta[1], 0, TERMS[:1], decay=0.5),
+            Change.of(theta[2], 0, (), decay=0.5),
+            Change.of(theta[3], 0, ()),
+        ],
+        RADEMACHER,
+    )
+    assert torch.equal(theta[0] - theta[1], torch.full((3,), 0.5))
+    assert theta[2].tolist() == [0.5] * 3
+    assert theta[3].tolist() == [1.0] * 3
 
 
 def test_nothing_is_changed_where_one_of_them_cannot_be() -> None:
     fine = torch.ones(5)
     with pytest.raises(TypeError, match=r"torch\.int64"):
-        kernel.add_([Change(fine, 0, TERMS), Change(torch.ones(5).long(), 1, TERMS)], GAUSSIAN)
+        kernel.add_(one_by_one([fine, torch.ones(5).long()]), GAUSSIAN)
     assert fine.tolist() == [1.0] * 5
 
 
@@ -113,13 +121,13 @@ def test_few_launches_for_many_small_tensors(monkeypatch: pytest.MonkeyPatch) ->
         run(name, *args, **kwargs)
 
     monkeypatch.setattr(kernel, "_run", noted)
-    kernel.add_(changes([torch.ones(576) for _ in range(272)]), RADEMACHER)
+    kernel.add_([together([torch.ones(576) for _ in range(272)])], RADEMACHER)
     assert launches == ["rademacher_words_cpu", "rademacher_2_float32_cpu"]
 
 
 def test_compiled_together_equals_eager() -> None:
     eager, compiled = tensors(), tensors()
-    kernel.add_(changes(eager), RADEMACHER)
-    kernel.add_(changes(compiled), RADEMACHER, compiled=True)
+    kernel.add_([together(eager)], RADEMACHER)
+    kernel.add_([together(compiled)], RADEMACHER, compiled=True)
     assert all(torch.equal(a, b) for a, b in zip(eager, compiled, strict=True))
     assert not compilation._state.broken

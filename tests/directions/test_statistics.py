@@ -25,7 +25,7 @@ each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 
 def z(unit: Unit, length: int = LENGTH, seed: int = SEED, index: int = 0) -> Tensor:
     made = torch.zeros(length)
-    add_([Change(made, index, ((seed, 1.0),))], unit)
+    add_([Change.of(made, index, ((seed, 1.0),))], unit)
     return made
 
 

@@ -404,7 +404,7 @@ def test_expand_takes_containers_and_refuses_unequal_lengths():
 def test_a_linear_probe_of_rank_one_is_an_outer_product():
     direction = zoopt.LowRank()
     z = torch.zeros(40, 30)
-    direction.add_(Change(z, 0, ((5, 1.0),)))
+    direction.add_(Change.of(z, 0, ((5, 1.0),)))
     assert set(z.unique().tolist()) == {-1.0, 1.0}
     assert int(torch.linalg.matrix_rank(z)) == 1
     x = torch.randn(2, 30)

@@ -208,7 +208,7 @@ def test_qzo_is_the_published_step(engine_name, clip):
         optimizer.step(lambda: loss(layer.scale))
         z = torch.zeros(4, 1)
         (seed,) = optimizer.estimated.seeds
-        optimizer.direction.add_(zoopt.interfaces.Change(z, 0, ((seed, 1.0),)))
+        optimizer.direction.add_(zoopt.interfaces.Change.of(z, 0, ((seed, 1.0),)))
         theta = published_qzo(theta, loss, z, 1e-4, clip, 2e-2)
         assert optimizer.estimated.coefficients[0] <= clip
     torch.testing.assert_close(layer.scale.detach(), theta, rtol=1e-2, atol=1e-5)

@@ -65,7 +65,7 @@ def run_beside_twin(
         terms = optimizer._pending[0].terms
         for slot, p in zip(optimizer.slots, theirs, strict=True):
             p.grad = torch.zeros_like(p)
-            optimizer.direction.add_(Change(p.grad, slot.index, terms))
+            optimizer.direction.add_(Change.of(p.grad, slot.index, terms))
         optimizer.step()
         twin.step()
 

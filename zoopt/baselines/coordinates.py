@@ -76,7 +76,7 @@ class Coordinates:
             slot.tensor.copy_(origin)
             unit = scale / len(self._seeds) ** 0.5
             terms = tuple((s, unit * float(c)) for s, c in zip(self._seeds, x, strict=True))
-            changes.append(Change(slot.tensor, slot.index, terms))
+            changes.append(Change.of(slot.tensor, slot.index, terms))
         self._direction.add_(*changes)
 
 

@@ -13,7 +13,7 @@ words of the block where a family gets 32 values from a word, and the block's ad
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ from zoopt.directions.generator import BLOCK, BLOCK_BITS, NOISE, ROUNDING, Unit,
 from zoopt.directions.layout import Batch, batches, pieces_of
 from zoopt.directions.rounding import HALF, accumulator, stochastic_round
 from zoopt.directions.upload import uploaded
-from zoopt.interfaces import Change, Terms
+from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_words
 
 KERNEL_VERSION = 1
@@ -59,67 +59,51 @@ def add_(
         compiled: run the compiled kernel, where one can be made.
         first: offset of the tensors' first elements, where they are pieces of larger tensors.
     """
-    alike: dict[tuple[Terms, float, torch.dtype, torch.device], list[Change]] = {}
-    for change in changes:
-        _require_float(change.tensor)
-        if change.tensor.numel() and (change.decay != 1.0 or any(c for _, c in change.terms)):
-            tensor = change.tensor
-            kind = change.terms, change.decay, tensor.dtype, tensor.device
-            alike.setdefault(kind, []).append(change)
-        elif change.into is not None:
-            change.into.copy_(change.tensor)
-    for (terms, decay, dtype, device), members in alike.items():
-        stochastic = stochastic_rounding and dtype in HALF
-        total = _Sum(unit, terms, decay, dtype, device, stochastic, compiled)
-        if total.in_one_launch():
-            straight = [_run_of(change) for change in members if _straight(change)]
-            places = [_Place(change) for change in members if not _straight(change)]
-            total.launch([*straight, *(place.run for place in places)], first)
-        else:
-            places = [_Place(change) for change in members]
-            pieces = (
-                piece
-                for place in places
-                for piece in pieces_of(place.flat, place.index, first, place.into)
+    for change, kinds in [(change, _alike(change.places)) for change in changes]:
+        if not change:
+            for place in change.places:
+                if place.into is not None:
+                    place.into.copy_(place.tensor)
+            continue
+        for (dtype, device), places in kinds.items():
+            stochastic = stochastic_rounding and dtype in HALF
+            total = _Sum(unit, change.terms, change.decay, dtype, device, stochastic, compiled)
+            runs, afterwards = _in_rows(places)
+            total.add_to(runs, first)
+            for wanted, result in afterwards:
+                wanted.copy_(result)
+
+
+def _alike(places: Sequence[Place]) -> dict[tuple[torch.dtype, torch.device], list[Place]]:
+    """Those that have elements, by their dtype and device."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[Place]] = {}
+    for place in places:
+        tensor = place.tensor
+        if not tensor.is_floating_point():
+            raise TypeError(
+                f"cannot add noise to a tensor of dtype {tensor.dtype}: zoopt tunes floating-point "
+                "parameters; leave quantized or integer ones out with params=..."
             )
-            for batch in batches(pieces, total.blocks_at_once):
-                total.add_to(batch)
-        for place in places:
-            place.write()
+        if tensor.numel():
+            kinds.setdefault((tensor.dtype, tensor.device), []).append(place)
+    return kinds
 
 
-def _straight(change: Change) -> bool:
-    """Whether a change's elements, and its results, are contiguous where they are."""
-    return change.tensor.is_contiguous() and (change.into is None or change.into.is_contiguous())
-
-
-def _run_of(change: Change) -> triton_kernel.Run:
-    return change.tensor, change.index, change.tensor if change.into is None else change.into
-
-
-class _Place:
-    """A change's tensor, and where its result goes, as contiguous runs of elements."""
-
-    def __init__(self, change: Change) -> None:
-        self.index = change.index
-        here = change.tensor.detach()
-        self.flat = here.contiguous().view(-1)
-        self.into: Tensor | None = None
-        self._wanted = here if change.into is None else change.into.detach()
-        if change.into is not None:
-            straight = self._wanted.is_contiguous()
-            self.into = self._wanted.view(-1) if straight else torch.empty_like(self.flat)
-
-    @property
-    def run(self) -> triton_kernel.Run:
-        """What a launch takes."""
-        return self.flat, self.index, self.flat if self.into is None else self.into
-
-    def write(self) -> None:
-        """Copies the result to where it is wanted, if it is not there."""
-        result = self.flat if self.into is None else self.into
-        if result.data_ptr() != self._wanted.data_ptr():
-            self._wanted.copy_(result.view(self._wanted.shape))
+def _in_rows(places: Iterable[Place]) -> tuple[list[Place], list[tuple[Tensor, Tensor]]]:
+    """Places whose elements are contiguous, and (where, what) is to be copied afterwards."""
+    rows, afterwards = [], []
+    for place in places:
+        straight, here = place.tensor.is_contiguous(), place.tensor
+        if not (straight and (place.into is None or place.into.is_contiguous())):
+            here = place.tensor.contiguous()
+            if place.into is None or not place.into.is_contiguous():
+                there = torch.empty_like(here) if straight else here
+                afterwards.append((place.result, there))
+                place = Place(here, place.index, there)
+            else:
+                place = Place(here, place.index, place.into)
+        rows.append(place)
+    return rows, afterwards
 
 
 @torch.no_grad()
@@ -195,16 +179,20 @@ class _Sum:
         number = len(self.parts[0])
         return triton_kernel.Variant(self.unit, self.dtype, self.stochastic, number, self.device)
 
-    def in_one_launch(self) -> bool:
-        """Whether :meth:`launch` can be used."""
-        return self.compiled and len(self.parts) == 1 and triton_kernel.usable(self.variant, add_)
+    def add_to(self, places: Sequence[Place], first: int) -> None:
+        """In one launch where that can be; ``first`` is the offset of the places' first elements.
 
-    def launch(self, runs: Sequence[triton_kernel.Run], first: int) -> None:
-        """Adds to all runs at once; ``first`` is the offset of their first elements."""
-        part = self.parts[0]
-        triton_kernel.launch(self.variant, self.decay, part, self.rounding_seed, runs, first)
+        Places are contiguous.
+        """
+        if self.compiled and len(self.parts) == 1 and triton_kernel.usable(self.variant, add_):
+            part, seed = self.parts[0], self.rounding_seed
+            triton_kernel.launch(self.variant, self.decay, part, seed, places, first)
+            return
+        pieces = (piece for place in places for piece in pieces_of(place, first))
+        for batch in batches(pieces, self.blocks_at_once):
+            self._add_to_batch(batch)
 
-    def add_to(self, batch: Batch) -> None:
+    def _add_to_batch(self, batch: Batch) -> None:
         """In a launch for each part of the terms."""
         launches = []
         for number, part in enumerate(self.parts):
@@ -334,11 +322,3 @@ def _places(addresses: Tensor) -> tuple[Tensor, Tensor]:
     within = torch.arange(BLOCK, dtype=torch.int32, device=addresses.device).view(32, 16)
     first, keys = addresses[:, 0, None, None], addresses[:, 1:].T[:, :, None, None]
     return (first << BLOCK_BITS) + within, keys
-
-
-def _require_float(tensor: Tensor) -> None:
-    if not tensor.dtype.is_floating_point:
-        raise TypeError(
-            f"cannot add noise to a tensor of dtype {tensor.dtype}: zoopt tunes floating-point "
-            "parameters; leave quantized or integer ones out with params=..."
-        )

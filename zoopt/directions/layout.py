@@ -17,6 +17,7 @@ from torch import Tensor
 from zoopt.directions import generator
 from zoopt.directions.generator import BLOCK
 from zoopt.directions.upload import uploaded
+from zoopt.interfaces import Place
 
 DIRECT = 256
 """Blocks in a row that are worth a launch of their own."""
@@ -120,12 +121,13 @@ class Batch:
         return addresses
 
 
-def pieces_of(flat: Tensor, index: int, first: int, into: Tensor | None = None) -> Iterator[Piece]:
-    """A tensor's elements, segment by segment; ``first`` is the offset of its first one."""
+def pieces_of(place: Place, first: int) -> Iterator[Piece]:
+    """A place's elements, segment by segment; ``first`` is the offset of its first one."""
+    into = None if place.result is place.tensor else place.result.detach().view(-1)
     start = 0
-    for number, part, offset in generator.segments(flat, first):
+    for number, part, offset in generator.segments(place.tensor.detach().view(-1), first):
         stop = start + part.shape[0]
-        yield Piece(part, index, number, offset, part if into is None else into[start:stop])
+        yield Piece(part, place.index, number, offset, part if into is None else into[start:stop])
         start = stop
 
 

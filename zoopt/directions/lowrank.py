@@ -11,7 +11,6 @@ forward: EGGROLL (arXiv 2511.16652).
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -24,7 +23,7 @@ from zoopt.directions.generator import BLOCK, LEFT, RIGHT
 from zoopt.directions.rademacher import rademacher_words, signs_of
 from zoopt.directions.rounding import HALF, accumulator, round_into
 from zoopt.directions.upload import uploaded
-from zoopt.interfaces import Change, Slot, Terms
+from zoopt.interfaces import Change, Place, Slot, Terms
 from zoopt.seeds import key_table
 
 _CHUNK, _GPU_CHUNK = 1 << 20, 1 << 26
@@ -44,7 +43,7 @@ class LowRank:
         >>> from zoopt.interfaces import Change
         >>> direction = LowRank(rank=2)
         >>> z = torch.zeros(64, 48)
-        >>> direction.add_(Change(z, index=0, terms=((7, 1.0),)))
+        >>> direction.add_(Change.of(z, index=0, terms=((7, 1.0),)))
         >>> int(torch.linalg.matrix_rank(z))
         2
     """
@@ -70,41 +69,40 @@ class LowRank:
         One matrix product of inner dimension K r, in fp32 whatever the dtype; half precision takes
         it in chunks of rows.
         """
-        moved = []
         for change in changes:
-            if change.decay != 1.0 or any(c for _, c in change.terms):
-                moved.append(change)
-            elif change.into is not None:
-                change.into.detach().copy_(change.tensor.detach())
-        for seeds, same in itertools.groupby(moved, _seeds):
-            for part in self._parts(same, len(seeds)):
-                places = [(change.tensor.detach(), change.index) for change in part]
-                for change, (left, right) in zip(part, self.factors(places, seeds), strict=True):
+            seeds = [seed for seed, _ in change.terms]
+            if not change:
+                for place in change.places:
+                    if place.into is not None:
+                        place.into.detach().copy_(place.tensor.detach())
+                continue
+            for part in self._parts(change.places, len(seeds)):
+                where = [(place.tensor.detach(), place.index) for place in part]
+                for place, (left, right) in zip(part, self.factors(where, seeds), strict=True):
                     weighted = left * _coefficients(left, change.terms)
-                    self._add_one(change, weighted, right, stochastic_rounding)
+                    self._add_one(place, change, weighted, right, stochastic_rounding)
 
-    def _parts(self, changes: Iterable[Change], seeds: int) -> Iterator[list[Change]]:
-        """Changes whose factors are few enough numbers to be made together."""
-        part: list[Change] = []
+    def _parts(self, places: Iterable[Place], seeds: int) -> Iterator[list[Place]]:
+        """Places whose factors are few enough numbers to be made together."""
+        part: list[Place] = []
         used = 0
-        for change in changes:
-            if change.tensor.numel():
-                numbers = sum(_as_matrix(change.tensor).shape) * self.rank * seeds
+        for place in places:
+            if place.tensor.numel():
+                numbers = sum(_as_matrix(place.tensor).shape) * self.rank * seeds
                 if part and used + numbers > _TOGETHER:
                     yield part
                     part, used = [], 0
-                part.append(change)
+                part.append(place)
                 used += numbers
         if part:
             yield part
 
     def _add_one(
-        self, change: Change, left: Tensor, right: Tensor, stochastic_rounding: bool
+        self, place: Place, change: Change, left: Tensor, right: Tensor, stochastic_rounding: bool
     ) -> None:
-        theta, index = change.tensor.detach(), change.index
-        target = theta if change.into is None else change.into.detach()
+        theta, target = place.tensor.detach(), place.result.detach()
         matrix = _as_matrix(theta)
-        out = matrix if target is theta else _as_matrix(target)
+        out = matrix if place.into is None else _as_matrix(target)
         if matrix.dtype in HALF:
             seed = change.terms[0][0] if change.terms else 0
             chunk = _CHUNK if matrix.device.type == "cpu" else _GPU_CHUNK
@@ -114,7 +112,7 @@ class LowRank:
                 part, its = out[where], left[where]
                 total = torch.addmm(matrix[where].float(), its, right.T, beta=change.decay)
                 if stochastic_rounding:
-                    round_into(part, total, index, seed, first=start * matrix.shape[1])
+                    round_into(part, total, place.index, seed, first=start * matrix.shape[1])
                 else:
                     part.copy_(total)
         else:
@@ -168,10 +166,6 @@ class LowRank:
 
     def _rank_of(self, tensor: Tensor) -> int:
         return self.rank if tensor.ndim > 1 else 1
-
-
-def _seeds(change: Change) -> tuple[int, ...]:
-    return tuple(seed for seed, _ in change.terms)
 
 
 def _coefficients(left: Tensor, terms: Terms) -> Tensor:

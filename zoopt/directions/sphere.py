@@ -59,7 +59,7 @@ def square_sum(slot: Slot, seed: int, compiled: bool) -> float:
     for first in range(0, slot.tensor.numel(), piece):
         size = min(piece, slot.tensor.numel() - first)
         g = torch.zeros(-(-size // 1024) * 1024, device=slot.tensor.device)
-        change = Change(g[:size], slot.index, ((seed, 1.0),))
+        change = Change.of(g[:size], slot.index, ((seed, 1.0),))
         add_([change], GAUSSIAN, first=first, compiled=compiled)
         total += math.fsum(g.view(-1, 1024).double().square().sum(dim=1).tolist())
     return total

@@ -23,12 +23,9 @@ from zoopt.directions import compilation, generator
 from zoopt.directions.generator import BLOCK, NOISE, ROUNDING, Unit, spans
 from zoopt.directions.rounding import HALF
 from zoopt.directions.upload import uploaded
-from zoopt.interfaces import Change, Terms
+from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_table, key_words
 from zoopt.shortage import ran_out
-
-Run = tuple[Tensor, int, Tensor]
-"""A contiguous tensor, its position in θ, and where results go."""
 
 _DEVICES = ("cuda",)
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -117,25 +114,31 @@ def launch(
     decay: float,
     terms: Terms,
     rounding_seed: int,
-    runs: Sequence[Run],
+    places: Sequence[Place],
     first: int = 0,
 ) -> None:
-    """Each run ← decay · run + Σ_k c_k z(s_k), rounded once.
+    """Each place ← decay · place + Σ_k c_k z(s_k), rounded once.
 
     Args:
         variant: which kernel.
         decay: what the elements are multiplied with.
         terms: as many (seed, coefficient) pairs as the variant has.
         rounding_seed: what rounding at random is keyed by.
-        runs: elements of the variant's dtype on its device.
-        first: offset of each run's first element within its tensor.
+        places: contiguous, of the variant's dtype, on its device.
+        first: offset of each place's first element within its tensor.
     """
     written = source()
     assert written is not None
     device, blocks = variant.device, _TILE[variant.unit.name]
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    where = tuple([(r.data_ptr(), to.data_ptr(), r.numel(), index) for r, index, to in runs])
-    plan = _plan(where, first, runs[0][0].element_size(), blocks, device, stream)
+    results = [place.result for place in places]
+    where = tuple(
+        [
+            (place.tensor.data_ptr(), result.data_ptr(), place.tensor.numel(), place.index)
+            for place, result in zip(places, results, strict=True)
+        ]
+    )
+    plan = _plan(where, first, results[0].element_size(), blocks, device, stream)
     numbers = _numbers(variant, decay, terms, rounding_seed, plan.places, written.HEAD)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         written.add_to_pieces[(plan.tiles,)](
@@ -151,7 +154,7 @@ def launch(
             enable_fp_fusion=False,  # a product and a sum have two roundings
             sanitize_overflow=False,  # integers wrap
         )
-    torch.autograd.graph.increment_version([into for _, _, into in runs])
+    torch.autograd.graph.increment_version(results)
 
 
 @functools.cache
@@ -254,19 +257,19 @@ def _check(variant: Variant, eager: Callable[..., None]) -> None:
             for mine in (True, False):
                 theta = values.clone()
                 result = torch.zeros_like(theta) if apart else theta
-                parts = enumerate(
-                    zip(torch.split(theta, sizes), torch.split(result, sizes), strict=True)
-                )
+                parts = zip(torch.split(theta, sizes), torch.split(result, sizes), strict=True)
+                places = [
+                    Place(part, index, into if apart else None)
+                    for index, (part, into) in enumerate(parts)
+                ]
                 if mine:
-                    runs = [(part, index, into) for index, (part, into) in parts]
-                    launch(variant, 0.9, terms, terms[0][0], runs, first)
+                    launch(variant, 0.9, terms, terms[0][0], places, first)
                 else:
-                    changes = [
-                        Change(part, index, terms, 0.9, into if apart else None)
-                        for index, (part, into) in parts
-                    ]
                     eager(
-                        changes, variant.unit, stochastic_rounding=variant.stochastic, first=first
+                        [Change(places, terms, 0.9)],
+                        variant.unit,
+                        stochastic_rounding=variant.stochastic,
+                        first=first,
                     )
                 bits = torch.int16 if variant.dtype in HALF else torch.int32
                 results.append(result.view(bits))

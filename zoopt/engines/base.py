@@ -14,8 +14,17 @@ import torch
 
 from zoopt.engines.interception import opaque_modules, refuse_opaque
 from zoopt.engines.substitution import Masters
-from zoopt.interfaces import Direction, Displacement, Losses, Slot, Values
-from zoopt.masters import publish
+from zoopt.interfaces import (
+    Change,
+    Direction,
+    Displacement,
+    Losses,
+    Place,
+    Slot,
+    Terms,
+    Values,
+)
+from zoopt.masters import Vectors
 from zoopt.population import Population
 
 
@@ -28,6 +37,7 @@ class BaseEngine(ABC):
         model: where θ is from, if that is known.
 
     Attributes:
+        vectors: θ's vectors in half precision, which have masters.
         intercepts: whether it has to see every operation of the model.
         takes_population: whether it evaluates probes together only.
     """
@@ -43,6 +53,8 @@ class BaseEngine(ABC):
         model: torch.nn.Module | None = None,
     ) -> None:
         self.slots = tuple(slots)
+        self.vectors = Vectors(self.slots)
+        self._places = [Place(slot.exact, slot.index) for slot in self.slots]
         self.direction = direction
         if self.intercepts and model is not None:
             refuse_opaque(model, self.name)
@@ -57,10 +69,31 @@ class BaseEngine(ABC):
     def commit(self, displacement: Displacement, decay: Mapping[int, float]) -> None:
         """θ ← decay · θ + displacement, in one pass, stochastically rounded in half precision."""
         self.settle()
+        changes = self.changes(lambda group, factor: displacement.groups[group], decay)
+        self.write(changes, stochastic_rounding=True)
+
+    def changes(
+        self, terms: Callable[[int, float], Terms], decay: Mapping[int, float] = {}
+    ) -> list[Change]:
+        """What is to become of θ.
+
+        Args:
+            terms: what the tensors of a parameter group get that are multiplied with a factor.
+            decay: that factor by a slot's index, where it is not 1.
+        """
+        alike: dict[tuple[int, float], list[Place]] = {}
+        for slot, place in zip(self.slots, self._places, strict=True):
+            alike.setdefault((slot.group, decay.get(slot.index, 1.0)), []).append(place)
+        return [
+            Change(places, terms(group, factor), factor)
+            for (group, factor), places in alike.items()
+        ]
+
+    def write(self, changes: Sequence[Change], *, stochastic_rounding: bool = False) -> None:
+        """Makes changes to θ, undisturbed."""
         with deferred_signals():
-            changes = [displacement.change(slot, decay[slot.index]) for slot in self.slots]
-            self.direction.add_(*changes, stochastic_rounding=True)
-            publish(self.slots)
+            self.direction.add_(*changes, stochastic_rounding=stochastic_rounding)
+            self.vectors.publish()
 
     def settle(self) -> None:  # noqa: B027, most do nothing
         """Nothing to do where θ is never left displaced between probes."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from zoopt.engines.base import Writing, deferred_signals
 from zoopt.interfaces import Direction, Displacement, Losses, Slot
-from zoopt.masters import publish
 
 
 class Copy(Writing):
@@ -31,9 +30,7 @@ class Copy(Writing):
         if not self._kept:
             self._kept = [slot.exact.detach().clone() for slot in self.slots]
         try:
-            with deferred_signals():
-                self.direction.add_(*(displacement.change(slot) for slot in self.slots))
-                publish(self.slots)
+            self.write(self.changes(lambda group, factor: displacement.groups[group]))
             with self.seeing_masters():
                 return loss()
         finally:
@@ -48,4 +45,4 @@ class Copy(Writing):
         with deferred_signals():
             for slot, kept in zip(self.slots, self._kept, strict=True):
                 slot.exact.copy_(kept)
-            publish(self.slots)
+            self.vectors.publish()

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 import torch
 
 from zoopt.engines.base import Writing, deferred_signals
-from zoopt.interfaces import Change, Direction, Displacement, Losses, Slot, Terms
-from zoopt.masters import publish
+from zoopt.interfaces import Direction, Displacement, Losses, Slot, Terms
 
 
 class InPlace(Writing):
@@ -79,21 +78,17 @@ class InPlace(Writing):
 
     def _move(self, target: Displacement) -> None:
         committed, decay = self._committed or (self._nothing, {})
-        alike: dict[tuple[int, float], Terms] = {}
-        changes = []
-        for slot in self.slots:
-            factor = decay.get(slot.index, 1.0)
-            kind = slot.group, factor
-            if kind not in alike:
-                alike[kind] = _combine(
-                    (1.0, committed.terms(slot)),
-                    (-factor, self._offset.terms(slot)),
-                    (1.0, target.terms(slot)),
-                )
-            changes.append(Change(slot.exact, slot.index, alike[kind], factor))
+
+        def terms(group: int, factor: float) -> Terms:
+            return _combine(
+                (1.0, committed.groups[group]),
+                (-factor, self._offset.groups[group]),
+                (1.0, target.groups[group]),
+            )
+
         with deferred_signals():
-            self.direction.add_(*changes, stochastic_rounding=self._committed is not None)
-            publish(self.slots)
+            updates = self._committed is not None
+            self.write(self.changes(terms, decay), stochastic_rounding=updates)
             self._offset, self._committed = target, None
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from zoopt.engines.base import OneByOne
 from zoopt.engines.interception import require_seen
 from zoopt.engines.substitution import Substitution
-from zoopt.interfaces import Change, Direction, Displacement, Losses, Slot
+from zoopt.interfaces import Change, Direction, Displacement, Losses, Place, Slot
 
 _OFTEN = 32
 """Times that a parameter is perturbed in one probe, from which on another engine is cheaper."""
@@ -110,13 +110,14 @@ class _Perturb(Substitution):
 
     def _made_together(self, slots: Iterable[Slot]) -> dict[int, Tensor]:
         """θ + displacement of some parameters, by the ``id`` of each."""
-        made, changes = {}, []
+        made: dict[int, Tensor] = {}
+        groups: dict[int, list[Place]] = {}
         for slot in slots:
             theta = slot.exact.detach()
             scratch = made[id(slot.tensor)] = torch.empty_like(theta)
-            terms = self._displacement.terms(slot)
-            changes.append(Change(theta, slot.index, terms, into=scratch))
-        self._direction.add_(*changes)
+            groups.setdefault(slot.group, []).append(Place(theta, slot.index, scratch))
+        terms = self._displacement.groups
+        self._direction.add_(*(Change(places, terms[g]) for g, places in groups.items()))
         return made
 
     def _lookup(

@@ -121,7 +121,7 @@ class OfParameter(Perturbation):
     def explicit(self, k: int) -> Tensor:
         """θ + Σ c z(s), made anew at each call; a half-precision vector in fp32."""
         tensor = self._slot.exact.detach().clone()
-        self._probes.direction.add_(Change(tensor, self._slot.index, self._probes.terms[k]))
+        self._probes.direction.add_(Change.of(tensor, self._slot.index, self._probes.terms[k]))
         return tensor
 
     def stacked(self) -> Tensor:

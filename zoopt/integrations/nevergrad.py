@@ -114,7 +114,7 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
         number = self._waiting.pop(0)
         self._waiting.append(number)  # asked again only after all others
         point = self._theta.clone()
-        self._direction.add_(Change(point, 0, self._probes[number].terms))
+        self._direction.add_(Change.of(point, 0, self._probes[number].terms))
         candidate = self.parametrization.spawn_child().set_standardized_data(point.numpy())
         candidate._meta[PROBE] = self._step, number
         return candidate

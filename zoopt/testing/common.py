@@ -51,7 +51,7 @@ def noise(
 ) -> Tensor:
     """z(seed)[index] as a tensor: what a direction adds to zeros."""
     z = torch.zeros(tuple(shape), dtype=dtype)
-    direction.add_(Change(z, index, ((seed, 1.0),)))
+    direction.add_(Change.of(z, index, ((seed, 1.0),)))
     return z
 
 
@@ -60,7 +60,7 @@ def materialize(direction: Direction, slots: Sequence[Slot], terms: Terms) -> Te
     parts = []
     for slot in slots:
         part = torch.zeros(slot.tensor.shape, dtype=torch.float64)
-        direction.add_(Change(part, slot.index, terms))
+        direction.add_(Change.of(part, slot.index, terms))
         parts.append(part.flatten())
     return torch.cat(parts)
 

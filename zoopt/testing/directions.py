@@ -72,7 +72,7 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
     for slot in slots:
         theta = slot.tensor.clone()
         address = theta.data_ptr()
-        direction.add_(Change(theta, slot.index, terms, decay=0.75))
+        direction.add_(Change.of(theta, slot.index, terms, decay=0.75))
         require(theta.data_ptr() == address, f"{slot.name} was moved in memory")
         expected = 0.75 * torch.ones(theta.shape, dtype=torch.float64)
         for seed, c in terms:
@@ -83,16 +83,16 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
         )
         _check_apart(direction, slot, terms, theta)
         theta = slot.tensor.clone()
-        direction.add_(Change(theta, slot.index, ()))
+        direction.add_(Change.of(theta, slot.index, ()))
         require(torch.equal(theta, slot.tensor), "adding no terms changed the tensor")
-        direction.add_(Change(theta, slot.index, (), decay=0.5))
+        direction.add_(Change.of(theta, slot.index, (), decay=0.5))
         require(torch.equal(theta, slot.tensor * 0.5), "decay without terms is not decay alone")
         _check_apart(direction, slot, (), slot.tensor)
     for dtype in (torch.float16, torch.bfloat16):
         exact = torch.ones(6, 4)
-        direction.add_(Change(exact, 0, terms, decay=0.75))
+        direction.add_(Change.of(exact, 0, terms, decay=0.75))
         half = torch.ones(6, 4, dtype=dtype)
-        direction.add_(Change(half, 0, terms, decay=0.75))
+        direction.add_(Change.of(half, 0, terms, decay=0.75))
         require(
             torch.equal(half, exact.to(dtype)),
             f"a sum in {dtype} is not the fp32 sum rounded once",
@@ -101,7 +101,7 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
 
 def _check_apart(direction: Direction, slot: Slot, terms: Terms, expected: torch.Tensor) -> None:
     theta, into = slot.tensor.clone(), torch.full_like(slot.tensor, float("nan"))
-    direction.add_(Change(theta, slot.index, terms, 0.75 if terms else 1.0, into))
+    direction.add_(Change.of(theta, slot.index, terms, 0.75 if terms else 1.0, into))
     require(torch.equal(theta, slot.tensor), "a change with its result elsewhere wrote the tensor")
     require(torch.equal(into, expected), "a result written elsewhere is not the one in place")
 
@@ -111,7 +111,7 @@ def _check_layouts(direction: Direction) -> None:
     strided = torch.zeros(12, 8)[::2, ::2]
     transposed = torch.zeros(4, 6).t()
     for name, tensor in (("strided", strided), ("transposed", transposed)):
-        direction.add_(Change(tensor, 0, ((1, 1.0),)))
+        direction.add_(Change.of(tensor, 0, ((1, 1.0),)))
         require(torch.equal(tensor, base), f"a {name} tensor gets other noise than a dense one")
 
 
@@ -122,7 +122,7 @@ def _check_rows(direction: Direction) -> None:
         matrix = torch.linspace(-1, 1, 24).view(6, 4).to(dtype)
         kept, whole = matrix.clone(), matrix.clone()
         rows = direction.rows(matrix, ids, 0, terms)
-        direction.add_(Change(whole, 0, terms))
+        direction.add_(Change.of(whole, 0, terms))
         require(torch.equal(matrix, kept), "rows() wrote the matrix")
         require(torch.equal(rows, whole[ids]), f"rows() differ from rows of add_() in {dtype}")
 

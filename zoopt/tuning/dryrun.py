@@ -12,7 +12,7 @@ import torch
 
 from zoopt.comparison import Comparison
 from zoopt.engines.memory import peak_bytes
-from zoopt.masters import publish
+from zoopt.masters import Vectors
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import evaluation_mode
@@ -184,7 +184,7 @@ class DryRun:
 def _put_back(optimizer: ZOOptimizer, kept: list[torch.Tensor]) -> None:
     for slot, tensor in zip(optimizer.slots, kept, strict=True):
         slot.exact.copy_(tensor)
-    publish(optimizer.slots)
+    Vectors(optimizer.slots).publish()
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

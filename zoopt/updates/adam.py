@@ -41,7 +41,7 @@ class Adam:
             state = step.state(slot)
             state["step"] = t = state.get("step", 0) + 1
             g = torch.zeros_like(m)
-            step.direction.add_(Change(g, slot.index, step.gradient.terms(slot)))
+            step.direction.add_(Change.of(g, slot.index, step.gradient.terms(slot)))
             m.mul_(self.beta1).add_(g, alpha=1 - self.beta1)
             v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
             scale = math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoopt.directions.rounding import round_into
 from zoopt.interfaces import Slot, UpdateStep
-from zoopt.masters import publish
+from zoopt.masters import Vectors
 
 
 def buffer(step: UpdateStep, slot: Slot, name: str) -> Tensor:
@@ -35,4 +35,4 @@ def descend(step: UpdateStep, slot: Slot, change: Tensor) -> None:
     value = value - step.lr[slot.group] * change
     terms = step.gradient.terms(slot)
     round_into(slot.exact, value, slot.index, seed=terms[0][0] if terms else 0)
-    publish([slot])
+    Vectors([slot]).publish()

@@ -25,5 +25,5 @@ class Momentum:
         for slot in settled_slots(step):
             m = buffer(step, slot, "exp_avg")
             terms = tuple((s, (1 - self.beta) * c) for s, c in step.gradient.terms(slot))
-            step.direction.add_(Change(m, slot.index, terms, self.beta))
+            step.direction.add_(Change.of(m, slot.index, terms, self.beta))
             descend(step, slot, m)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from zoopt.interfaces import UpdateStep
-from zoopt.masters import publish
+from zoopt.masters import Vectors
 from zoopt.updates.sgd import SGD
 
 
@@ -31,4 +31,4 @@ class Projected:
         step.engine.settle()
         for slot in step.slots:
             slot.exact.clamp_(min=self.low)
-        publish(step.slots)
+        Vectors(step.slots).publish()
