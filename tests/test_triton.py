@@ -18,6 +18,7 @@ from zoopt.directions import generator, kernel, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import Unit
 from zoopt.directions.rademacher import RADEMACHER
+from zoopt.engines import rows
 from zoopt.interfaces import Change, Place, Terms
 
 pytest.importorskip("triton")
@@ -54,7 +55,9 @@ def test_in_the_interpreter() -> None:
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_kernel, "_DEVICES", ("cpu",))
+    for module in (triton_kernel, rows):
+        monkeypatch.setattr(module, "_DEVICES", ("cpu",))
+    rows._works.cache_clear()
     monkeypatch.setattr(triton_kernel, "_state", triton_kernel._State())
     if INTERPRETED:
         round_as_a_gpu_does(monkeypatch)
@@ -281,3 +284,68 @@ def test_uncompiled_and_other_families_take_the_first_source(
     kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
     kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)
     assert counts == []
+
+
+# ----------------------------------------------------------------------------- vectors and the rows
+
+each_half = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+
+
+def activations(dtype: torch.dtype, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(width)
+    x = torch.randn(3, 7, width).mul(3).add(1).to(dtype)
+    return x, 1 + 0.1 * torch.randn(width), torch.randn(width)
+
+
+@inside
+@each_half
+@pytest.mark.parametrize("width", [1, 17, 512, 1000])
+def test_a_bias_is_added_as_torch_adds_it(dtype: torch.dtype, width: int) -> None:
+    out, _, bias = activations(dtype, width)
+    expected = out + bias
+    version = out._version
+    assert rows.add_bias(out, bias) is out
+    assert torch.equal(out, expected.to(dtype))
+    assert out._version > version
+
+
+@inside
+@each_half
+@pytest.mark.parametrize("width", [2, 17, 512, 1000])
+@torch.no_grad()
+def test_rows_are_normalized_as_torch_does_it(dtype: torch.dtype, width: int) -> None:
+    x, weight, bias = activations(dtype, width)
+    expected = torch.nn.functional.layer_norm(x.double(), (width,), weight.double(), bias.double())
+    found = rows.layer_norm(x, weight, bias, 1e-5)
+    assert found.dtype == dtype
+    half_a_step = 0.51 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), expected, rtol=half_a_step, atol=1e-5)
+
+
+@inside
+@torch.no_grad()
+def test_what_does_not_lie_in_rows_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = activations(torch.bfloat16, 12)
+    turned = x.transpose(0, 1)
+    expected = rows.layer_norm(turned.contiguous(), weight, bias, 1e-5), turned + bias
+    monkeypatch.setattr(rows, "_source", lambda: pytest.fail("a kernel was asked for"))
+    found = rows.layer_norm(turned, weight, bias, 1e-5), rows.add_bias(turned, bias)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.float(), theirs.float(), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("what", ["_add_bias", "_layer_norm"])
+@torch.no_grad()
+def test_broken_kernels_of_rows_give_way_with_one_warning(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, weight, bias = activations(torch.bfloat16, 12)
+    monkeypatch.setattr(rows, what, lambda out, *_: torch.zeros_like(out))
+    with caplog.at_level(logging.WARNING, "zoopt"):
+        for _ in range(2):
+            added = rows.add_bias(x.clone(), bias)
+            normalized = rows.layer_norm(x, weight, bias, 1e-5)
+    assert torch.equal(added, (x + bias).bfloat16())
+    assert normalized.float().std() > 0.5
+    messages = [m for m in caplog.messages if "half-precision models" in m]
+    assert len(messages) == (1 if INTERPRETED else 2)

@@ -14,7 +14,6 @@ from zoopt import groups, registry, resuming
 from zoopt.closures import Asked, Closure
 from zoopt.comparison import Compare, ranks
 from zoopt.directions.kernel import KERNEL_VERSION
-from zoopt.engines.base import deferred_signals
 from zoopt.engines.interception import opaque_modules
 from zoopt.estimators import ZOEstimator
 from zoopt.interfaces import (
@@ -35,6 +34,7 @@ from zoopt.prefix import SharedPrefix
 from zoopt.probing import evaluation_mode, same_randomness
 from zoopt.records import StepRecord
 from zoopt.seeds import direction_seeds
+from zoopt.signals import deferred_signals
 
 log = logging.getLogger("zoopt")
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from zoopt.engines.interception import Interception, opaque_modules
+from zoopt.engines.standins import StandIn
 from zoopt.interfaces import Slot
 
 Forward = Callable[..., Any]
@@ -175,7 +176,8 @@ class _Watch(Interception):
         return func(*args, **kwargs)
 
     def _is_tuned(self, tensor: Tensor) -> bool:
-        return id(tensor) in self._tuned or id(tensor._base) in self._tuned
+        stands_in = isinstance(tensor, StandIn)
+        return stands_in or id(tensor) in self._tuned or id(tensor._base) in self._tuned
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import zoopt
 from zoopt import checkpoint
 from zoopt.engines import Copy, InPlace, Overlay
-from zoopt.engines.substitution import Substitution
+from zoopt.engines.substitution import Watching
 
 HALVES = [torch.bfloat16, torch.float16]
 each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -177,7 +177,7 @@ def test_what_is_done_to_a_cast_of_a_vector_is_not_done_to_the_vector(engine_nam
 
 
 def test_a_result_has_the_dtype_that_autocast_gives_it() -> None:
-    class Replaced(Substitution):
+    class Replaced(Watching):
         def replaced(self, tensor: Tensor) -> Tensor:
             return weight.detach().float() if tensor is weight else tensor
 

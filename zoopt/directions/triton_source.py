@@ -191,18 +191,3 @@ def _stochastic_round(acc, dtype: tl.constexpr, word):
         rounded = tl.where(tl.abs(acc) < 2.0**-14, fixed, rounded)
         rounded = tl.where(tl.abs(acc) > 65504.0, acc, rounded)
     return tl.where(tl.abs(acc) < float("inf"), rounded, acc)
-
-
-# ------------------------------------------------------------------------------------------- biases
-
-
-@triton.jit
-def add_to_rows(out, bias, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """A tile of a matrix in half precision, to whose rows an fp32 vector is added."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    inside = (row < rows) & (column < width)
-    where = out + row.to(tl.int64) * width + column
-    added = tl.load(where, mask=inside).to(tl.float32)
-    added += tl.load(bias + column, mask=column < width)
-    tl.store(where, added.to(out.dtype.element_ty), mask=inside)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from zoopt.engines.interception import opaque_modules, refuse_opaque
-from zoopt.engines.substitution import Masters
+from zoopt.engines.standins import Masters
 from zoopt.interfaces import (
     Change,
     Direction,
@@ -26,6 +22,7 @@ from zoopt.interfaces import (
 )
 from zoopt.masters import Vectors
 from zoopt.population import Population
+from zoopt.signals import deferred_signals
 
 
 class BaseEngine(ABC):
@@ -142,41 +139,4 @@ class Writing(OneByOne):
     ) -> None:
         super().__init__(slots, direction, model)
         hidden = model is not None and any(opaque_modules(model))
-        self._masters = {
-            id(slot.tensor): slot.master
-            for slot in self.slots
-            if slot.master is not None and not hidden
-        }
-
-    def seeing_masters(self) -> AbstractContextManager[Any]:
-        """Around the evaluation of a probe."""
-        return Masters(self._masters) if self._masters else nullcontext()
-
-
-@contextmanager
-def deferred_signals() -> Iterator[None]:
-    """Lets Ctrl-C and termination wait until θ, or the log and θ, are consistent again.
-
-    Signals reach Python's handlers on the main thread only; elsewhere there is nothing to defer.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[tuple[int, FrameType | None]] = []
-    previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        handler = signal.getsignal(number)
-        if handler is not None:
-            previous[number] = handler
-            signal.signal(number, lambda n, frame: caught.append((n, frame)))
-    try:
-        yield
-    finally:
-        for restored, handler in previous.items():
-            signal.signal(restored, handler)
-        for received, frame in caught:
-            handler = previous[received]
-            if callable(handler):
-                handler(received, frame)
-            elif handler == signal.SIG_DFL:
-                signal.raise_signal(received)
+        self.masters = Masters(() if hidden else self.slots, model)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zoopt.engines.base import Writing, deferred_signals
+from zoopt.engines.base import Writing
 from zoopt.interfaces import Direction, Displacement, Losses, Slot
+from zoopt.signals import deferred_signals
 
 
 class Copy(Writing):
@@ -31,7 +32,7 @@ class Copy(Writing):
             self._kept = [slot.exact.detach().clone() for slot in self.slots]
         try:
             self.write(self.changes(lambda group, factor: displacement.groups[group]))
-            with self.seeing_masters():
+            with self.masters.seen():
                 return loss()
         finally:
             self._restore()

@@ -2,25 +2,26 @@
 
 What :mod:`zoopt.engines.substitution` does for any operation, for any form of arguments, takes a
 processor longer than many an operation takes a GPU. Here are the usual ones in their usual form.
-Their results are the same, bit for bit.
+Their results are the same, but for the last bit of a norm on a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoopt.engines.columns import add_bias
-from zoopt.masters import is_half
+from zoopt.directions.rounding import HALF
+from zoopt.engines.rows import add_bias, layer_norm
 
 Given = Callable[[Tensor], Tensor]
 """What an operation gets in place of a tensor."""
 
-_PRODUCTS = frozenset({torch.mul, Tensor.mul, Tensor.__mul__})
+Watches = Callable[[Tensor], bool]
+"""Whether it gets another."""
 
 
 def done_directly(
@@ -28,7 +29,7 @@ def done_directly(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     given: Given,
-    watched: Collection[int],
+    watches: Watches,
 ) -> Tensor | None:
     """The operation on what replaces its arguments; None where it is for the general case.
 
@@ -37,49 +38,69 @@ def done_directly(
         args: its arguments.
         kwargs: those by name.
         given: gives an argument's replacement, which is in fp32 for a half-precision vector.
-        watched: ``id`` of the tensors that have one.
+        watches: says which arguments have one.
     """
-    if func is F.layer_norm:  # which passes on what it was called with as (x, shape, **kwargs)
-        if len(args) == 2 and id(args[0]) not in watched and _plain(args[0]):
-            return _layer_norm(*args, **kwargs, given=given)
-    elif kwargs:
+    way = _WAYS.get(func)
+    return None if way is None else way(args, kwargs, given, watches)
+
+
+def _linear(
+    args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, watches: Watches
+) -> Tensor | None:
+    if kwargs or len(args) < 2:
         return None
-    elif func is F.linear and len(args) in (2, 3):
-        x, weight = args[:2]
-        if id(x) not in watched and x.dtype == weight.dtype and _plain(x):
-            return _linear(*args, given=given)
-    elif func in _PRODUCTS and len(args) == 2 and all(isinstance(x, Tensor) for x in args):
-        a, b = args
-        if (id(a) in watched) != (id(b) in watched) and a.dtype == b.dtype and _plain(a):
-            product: Tensor = torch.mul(given(a), given(b))
-            return product.to(a.dtype)
-    return None
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, given: Given) -> Tensor:
+    x, weight, *rest = args
+    if watches(x) or x.dtype != weight.dtype or not _plain(x):
+        return None
     weight = given(weight)
-    if bias is not None:
-        bias = given(bias)
-        if bias.dtype != weight.dtype:
-            return add_bias(F.linear(x, weight), bias)
-    return F.linear(x, weight, bias)
+    if not rest or rest[0] is None:
+        return F.linear(x, weight)
+    bias = given(rest[0])
+    if bias.dtype == weight.dtype:
+        return F.linear(x, weight, bias)
+    return add_bias(F.linear(x, weight), bias)
 
 
 def _layer_norm(
-    x: Tensor,
-    shape: Any,
-    *,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    given: Given,
-) -> Tensor:
-    moved = [None if each is None else given(each) for each in (weight, bias)]
-    wide = x.float() if any(each is not None and each.dtype != x.dtype for each in moved) else x
-    weight, bias = (None if each is None else each.to(wide.dtype) for each in moved)
-    return F.layer_norm(wide, shape, weight, bias, eps).to(x.dtype)
+    args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, watches: Watches
+) -> Tensor | None:
+    if len(args) != 2 or watches(args[0]) or not _plain(args[0]):
+        return None  # F.layer_norm passes on what it was called with as (x, shape, **kwargs)
+    x, shape = args
+    weight, bias = (kwargs.get(name) for name in ("weight", "bias"))
+    if weight is None or bias is None or weight.ndim != 1 or not watches(weight):
+        return None
+    weight, bias = given(weight), given(bias)
+    if weight.dtype == x.dtype or len(shape) != 1:
+        return None
+    return layer_norm(x, weight, bias.to(weight.dtype), kwargs["eps"])
+
+
+def _product(
+    args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, watches: Watches
+) -> Tensor | None:
+    if kwargs or len(args) != 2 or not all(isinstance(each, Tensor) for each in args):
+        return None
+    a, b = args
+    if watches(a) == watches(b) or a.dtype != b.dtype or not _plain(a):
+        return None
+    x, factor = (b, given(a)) if watches(a) else (a, given(b))
+    alike = factor.ndim <= 1 <= x.ndim and factor.numel() in (1, x.shape[-1])
+    if alike and not torch.is_grad_enabled():
+        return torch.mul(x, factor, out=torch.empty_like(x))
+    product: Tensor = torch.mul(x, factor)
+    return product.to(x.dtype)
+
+
+_WAYS = {
+    F.linear: _linear,
+    F.layer_norm: _layer_norm,
+    torch.mul: _product,
+    Tensor.mul: _product,
+    Tensor.__mul__: _product,
+}
 
 
 def _plain(x: Tensor) -> bool:
     """Whether what an operation makes of x has its dtype."""
-    return is_half([x]) and not torch.is_autocast_enabled(x.device.type)
+    return x.dtype in HALF and not torch.is_autocast_enabled(x.device.type)

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 
 import torch
 
-from zoopt.engines.base import Writing, deferred_signals
+from zoopt.engines.base import Writing
 from zoopt.interfaces import Direction, Displacement, Losses, Slot, Terms
+from zoopt.signals import deferred_signals
 
 
 class InPlace(Writing):
@@ -41,7 +42,7 @@ class InPlace(Writing):
     def probe(self, displacement: Displacement, loss: Losses) -> float:
         """The loss with θ moved to θ + displacement, where it stays until the next call."""
         self._move(displacement)
-        with self.seeing_masters():
+        with self.masters.seen():
             return loss()
 
     def revisit(self, displacement: Displacement) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from zoopt.engines.base import OneByOne
 from zoopt.engines.interception import require_seen
-from zoopt.engines.substitution import Substitution
+from zoopt.engines.substitution import Watching
 from zoopt.interfaces import Change, Direction, Displacement, Losses, Place, Slot
 
 _OFTEN = 32
@@ -77,7 +77,7 @@ class Overlay(OneByOne):
             )
 
 
-class _Perturb(Substitution):
+class _Perturb(Watching):
     """Replaces parameters among an operation's arguments by their perturbed values."""
 
     def __init__(

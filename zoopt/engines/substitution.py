@@ -9,7 +9,7 @@ an activation meets it.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-from zoopt.engines.columns import add_bias
 from zoopt.engines.direct import done_directly
 from zoopt.engines.interception import Interception
+from zoopt.engines.rows import add_bias
 from zoopt.masters import is_half
 
 _WITH_BIAS = frozenset(
@@ -33,8 +33,60 @@ _WITH_BIAS = frozenset(
 """Called as (input, weight, bias, …), the bias being added to what the others give."""
 
 
-class Substitution(Interception):
-    """Replaces tensors among an operation's arguments by others.
+class Substitution(ABC):
+    """What becomes of an operation some of whose arguments are replaced by others."""
+
+    @abstractmethod
+    def watches(self, tensor: Tensor) -> bool:
+        """Whether a tensor is replaced."""
+
+    @abstractmethod
+    def given(self, tensor: Tensor) -> Tensor:
+        """What an operation gets for a tensor: itself, or another, in fp32 for a half vector."""
+
+    def itself(self, tensor: Tensor) -> Tensor:
+        """The tensor that a watched one is."""
+        return tensor
+
+    @abstractmethod
+    def remembered(self, out: Tensor, exact: Tensor) -> Tensor:
+        """What was made of vectors alone, to be replaced by what it is in fp32 from now on."""
+
+    @abstractmethod
+    def written(self, tensor: Tensor) -> Tensor:
+        """What an operation that writes to a tensor gets for it, in its dtype."""
+
+    def substituted(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """An operation that takes a watched tensor, on what replaces its arguments."""
+        done = done_directly(func, args, kwargs, self.given, self.watches)
+        if done is not None:
+            return done
+        leaves, form = tree_flatten((args, kwargs))
+        asked = leaves
+        moved = [self.given(leaf) if isinstance(leaf, Tensor) else leaf for leaf in asked]
+        leaves = [self.itself(leaf) if isinstance(leaf, Tensor) else leaf for leaf in asked]
+        wider = _wider(leaves, moved)
+        if not any(wider):
+            args, kwargs = tree_unflatten(moved, form)
+            return func(*args, **kwargs)
+        if _writes(func, kwargs):
+            if isinstance(asked[0], Tensor):
+                moved[0] = self.written(asked[0])
+            args, kwargs = tree_unflatten(moved, form)
+            return func(*args, **kwargs)
+        if not all(w for w, leaf in zip(wider, leaves, strict=True) if isinstance(leaf, Tensor)):
+            return substituted(func, leaves, moved, form)
+        exact = unrounded(func, leaves, moved, form)
+        out = _rounded(exact, _usual_dtype(func, leaves, form))
+        if isinstance(exact, Tensor) and out is not exact:
+            return self.remembered(out, exact)
+        return out
+
+
+class Watching(Substitution, Interception):
+    """A mode that sees every operation, and replaces tensors that it knows by their ``id``.
 
     Args:
         watched: ``id`` of the tensors that are replaced.
@@ -48,65 +100,36 @@ class Substitution(Interception):
 
     @abstractmethod
     def replaced(self, tensor: Tensor) -> Tensor:
-        """What an operation gets for a tensor: itself, or another, in fp32 for a half vector."""
+        """What stands in for a watched tensor; another tensor as it is."""
 
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The operation on what replaces its arguments."""
-        if not (_has(args, self._watched) or (kwargs and _has(kwargs, self._watched))):
-            return func(*args, **kwargs)
-        done = done_directly(func, args, kwargs, self._given, self._watched)
-        if done is not None:
-            return done
-        leaves, form = tree_flatten((args, kwargs))
-        moved = [self._given(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        wider = _wider(leaves, moved)
-        if not any(wider):
-            args, kwargs = tree_unflatten(moved, form)
-            return func(*args, **kwargs)
-        if _writes(func, kwargs):
-            return self._write(func, leaves, moved, form)
-        if not all(w for w, leaf in zip(wider, leaves, strict=True) if isinstance(leaf, Tensor)):
-            return substituted(func, leaves, moved, form)
-        exact = unrounded(func, leaves, moved, form)
-        out = _rounded(exact, _usual_dtype(func, leaves, form))
-        if isinstance(exact, Tensor) and out is not exact:
-            self._made[id(out)] = exact
-            self._watched.add(id(out))
-            self._kept.append(out)
-        return out
+        if _has(args, self._watched) or (kwargs and _has(kwargs, self._watched)):
+            return self.substituted(func, args, kwargs)
+        return func(*args, **kwargs)
 
-    def _given(self, tensor: Tensor) -> Tensor:
+    def watches(self, tensor: Tensor) -> bool:
+        """Whether it is one of them, or was made of them alone."""
+        return id(tensor) in self._watched
+
+    def given(self, tensor: Tensor) -> Tensor:
+        """What stands in for it."""
         made = self._made.get(id(tensor))
         return self.replaced(tensor) if made is None else made
 
-    def _write(
-        self, func: Callable[..., Any], leaves: list[Any], moved: list[Any], form: TreeSpec
-    ) -> Any:
-        """An operation on its first argument, which stays in its dtype."""
-        target = leaves[0]
-        if isinstance(target, Tensor):
-            made = self._made.pop(id(target), None)
-            moved[0] = target if made is not None else moved[0].to(target.dtype)
-        args, kwargs = tree_unflatten(moved, form)
-        return func(*args, **kwargs)
+    def remembered(self, out: Tensor, exact: Tensor) -> Tensor:
+        """The same tensor, which is watched from now on."""
+        self._made[id(out)] = exact
+        self._watched.add(id(out))
+        self._kept.append(out)
+        return out
 
-
-class Masters(Substitution):
-    """Hands operations the masters in place of their parameters.
-
-    Args:
-        masters: by the ``id`` of the parameter.
-    """
-
-    def __init__(self, masters: Mapping[int, Tensor]) -> None:
-        super().__init__(masters)
-        self._masters = masters
-
-    def replaced(self, tensor: Tensor) -> Tensor:
-        """A parameter's master, or the tensor."""
-        return self._masters.get(id(tensor), tensor)
+    def written(self, tensor: Tensor) -> Tensor:
+        """What was made is itself again from now on; of a parameter a rounded copy."""
+        made = self._made.pop(id(tensor), None)
+        return tensor if made is not None else self.replaced(tensor).to(tensor.dtype)
 
 
 def substituted(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from zoopt import trajectory
-from zoopt.engines.base import deferred_signals
 from zoopt.records import StepRecord
+from zoopt.signals import deferred_signals
 from zoopt.tuning.folder import Metrics
 from zoopt.tuning.stepping import Stepper
 

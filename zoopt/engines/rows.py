@@ -1,0 +1,145 @@
+"""fp32 vectors and the rows of half-precision activations: biases and norms, rounded once.
+
+Torch takes several passes over the activations for it, and some of them in fp32. On a GPU a Triton
+kernel takes one; what torch gives is the reference, and what runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoopt.directions.triton_kernel import passes
+
+_DEVICES = ("cuda",)
+_ROWS, _COLUMNS = 16, 512
+"""Of a tile that a bias is added to."""
+_WIDEST = 1 << 14
+"""A row that one program normalizes."""
+_A_WARPS_ELEMENTS = 512
+
+
+def add_bias(out: Tensor, bias: Tensor) -> Tensor:
+    """out ← out + bias, computed in fp32 and rounded to what out is.
+
+    Args:
+        out: shape (..., width), in half precision; written.
+        bias: shape (width,), or another that out's has room for; in fp32.
+    """
+    if _in_rows(out, bias) and _works(_check_bias, out.dtype, out.device):
+        _add_bias(out, bias)
+        return out
+    return out.add_(bias)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """((x − mean) / √(variance + eps)) · weight + bias of each row, in fp32 and rounded to x's.
+
+    Args:
+        x: shape (..., width), in half precision.
+        weight: shape (width,), in fp32.
+        bias: as the weight.
+        eps: what keeps the denominator from zero.
+    """
+    fits = x.shape[-1] <= _WIDEST and bias.is_contiguous() and not torch.is_grad_enabled()
+    if fits and _in_rows(x, weight) and _works(_check_norm, x.dtype, x.device):
+        return _layer_norm(x, weight, bias, eps)
+    return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
+
+
+def _in_rows(rows: Tensor, vector: Tensor) -> bool:
+    """Whether a kernel can take them."""
+    there = rows.device.type in _DEVICES and rows.numel() > 0
+    return (
+        there
+        and rows.ndim > 1
+        and vector.ndim == 1
+        and rows.is_contiguous()
+        and vector.is_contiguous()
+    )
+
+
+def _add_bias(out: Tensor, bias: Tensor) -> None:
+    source, width = _source(), bias.shape[0]
+    assert source is not None
+    rows = out.numel() // width
+    with _on(out.device):
+        source.add_to_rows[-(-rows // _ROWS), -(-width // _COLUMNS)](
+            out, bias, rows, width, _ROWS, _COLUMNS
+        )
+    torch.autograd.graph.increment_version(out)
+
+
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    source, width = _source(), weight.shape[0]
+    assert source is not None
+    out = torch.empty_like(x)
+    columns = 1 << (width - 1).bit_length()
+    with _on(x.device):
+        source.normalize_rows[x.numel() // width,](
+            x,
+            weight,
+            bias,
+            out,
+            width,
+            eps,
+            columns,
+            num_warps=min(max(columns // _A_WARPS_ELEMENTS, 1), 16),
+        )
+    return out
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Where a kernel is launched."""
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    return torch.cuda.device(device) if elsewhere else nullcontext()
+
+
+@functools.cache
+def _source() -> ModuleType | None:
+    """The kernels; None without Triton."""
+    try:
+        from zoopt.engines import rows_source
+    except ImportError:
+        return None
+    return rows_source
+
+
+Check = Callable[[torch.dtype, torch.device], None]
+
+
+@functools.cache
+def _works(check: Check, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether there is a kernel that gives what torch does, as a sample shows."""
+    return _source() is not None and passes(
+        lambda: check(dtype, device), "adds biases or takes norms of half-precision models slower"
+    )
+
+
+def _check_bias(dtype: torch.dtype, device: torch.device) -> None:
+    x, _, bias = _sample(dtype, device)
+    found = x.clone()
+    _add_bias(found, bias)
+    if not torch.equal(found, x.add_(bias)):
+        raise RuntimeError("it does not give the numbers of torch's add_")
+
+
+def _check_norm(dtype: torch.dtype, device: torch.device) -> None:
+    x, weight, bias = _sample(dtype, device)
+    found = _layer_norm(x, weight, bias, 1e-5)
+    expected = F.layer_norm(x.float(), weight.shape, weight, bias, 1e-5)
+    step = torch.finfo(dtype).eps
+    if not torch.allclose(found.float(), expected, rtol=step, atol=step):
+        raise RuntimeError("it does not give the numbers of torch's layer_norm")
+
+
+def _sample(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    x = torch.linspace(-9, 9, 37 * 1000, device=device).sinh().view(37, 1000).to(dtype)
+    weight, bias = torch.linspace(-2, 2, 2000, device=device).chunk(2)
+    return x, weight, bias

@@ -1,0 +1,38 @@
+"""Ctrl-C and termination, put off while something is half done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Lets Ctrl-C and termination wait until θ, or the log and θ, are consistent again.
+
+    Signals reach Python's handlers on the main thread only; elsewhere there is nothing to defer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if handler is not None:
+            previous[number] = handler
+            signal.signal(number, lambda n, frame: caught.append((n, frame)))
+    try:
+        yield
+    finally:
+        for restored, handler in previous.items():
+            signal.signal(restored, handler)
+        for received, frame in caught:
+            handler = previous[received]
+            if callable(handler):
+                handler(received, frame)
+            elif handler == signal.SIG_DFL:
+                signal.raise_signal(received)
