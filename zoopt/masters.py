@@ -11,13 +11,14 @@ to the parameter (loaded weights, say), and the parameter counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from zoopt.interfaces import Slot
+from zoopt.room import Room
 
 
 def master_of(tensor: Tensor) -> Tensor | None:
@@ -55,7 +56,7 @@ class Vectors:
     def adopt(self) -> None:
         """Takes over into the masters what somebody else has written to their parameters."""
         for part in self._parts:
-            theirs, mine = part.rows
+            theirs, mine = part.copies
             torch._foreach_copy_(theirs.parts, part.tensors)
             torch._foreach_copy_(mine.parts, part.masters)
             kept = mine.all.to(theirs.all.dtype) == theirs.all
@@ -70,16 +71,6 @@ class _Alike:
         self.tensors, self.masters = tensors, masters
 
     @cached_property
-    def rows(self) -> tuple[_Row, _Row]:
+    def copies(self) -> tuple[Room, Room]:
         """Room for copies of both."""
-        return _Row(self.tensors), _Row(self.masters)
-
-
-class _Row:
-    """Room for tensors next to each other, and each one's part of it."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        sizes = [tensor.numel() for tensor in tensors]
-        self.all = torch.empty(sum(sizes), dtype=tensors[0].dtype, device=tensors[0].device)
-        parts = torch.split_with_sizes(self.all, sizes)
-        self.parts = [part.view_as(like) for part, like in zip(parts, tensors, strict=True)]
+        return Room(self.tensors), Room(self.masters)

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -460,12 +461,15 @@ class Interrupting(zoopt.Rademacher):
         self.at, self.calls = at, 0
 
     def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
-        half = len(changes) // 2
-        super().add_(*changes[:half], stochastic_rounding=stochastic_rounding)
+        how = {"stochastic_rounding": stochastic_rounding}
+        halves = [len(change.places) // 2 for change in changes]
+        for change, half in zip(changes, halves, strict=True):
+            super().add_(replace(change, places=change.places[:half]), **how)
         self.calls += 1
         if self.calls == self.at:
             os.kill(os.getpid(), signal.SIGINT)
-        super().add_(*changes[half:], stochastic_rounding=stochastic_rounding)
+        for change, half in zip(changes, halves, strict=True):
+            super().add_(replace(change, places=change.places[half:]), **how)
 
 
 @pytest.fixture

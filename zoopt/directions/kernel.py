@@ -13,7 +13,7 @@ words of the block where a family gets 32 values from a word, and the block's ad
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,36 @@ def add_(
             total.add_to(runs, first)
             for wanted, result in afterwards:
                 wanted.copy_(result)
+
+
+@torch.no_grad()
+def one_by_one(change: Change, unit: Unit, *, compiled: bool = False) -> Callable[[Place], None]:
+    """:func:`add_` for a place at a time, in any order, with what it needs prepared.
+
+    Args:
+        change: what is to become of its places. They do not say where.
+        unit: the family that z is drawn from.
+        compiled: as for :func:`add_`.
+
+    Returns:
+        Makes the change of one of the places, given with where its result is written.
+    """
+    terms, decay = change.terms, change.decay
+    ready: dict[int, Callable[[Place], None]] = {}
+    for (dtype, device), places in _alike(change.places).items():
+        total = _Sum(unit, terms, decay, dtype, device, False, compiled)
+        if change and total.in_one_launch():
+            make = triton_kernel.prepared(total.variant, decay, total.parts[0], places)
+            ready |= dict.fromkeys((place.index for place in places), make)
+
+    def one(place: Place) -> None:
+        straight = place.tensor.is_contiguous() and place.result.is_contiguous()
+        if straight and place.index in ready:
+            ready[place.index](place)
+        else:
+            add_([Change([place], terms, decay)], unit, compiled=compiled)
+
+    return one
 
 
 def _alike(places: Sequence[Place]) -> dict[tuple[torch.dtype, torch.device], list[Place]]:
@@ -179,12 +209,16 @@ class _Sum:
         number = len(self.parts[0])
         return triton_kernel.Variant(self.unit, self.dtype, self.stochastic, number, self.device)
 
+    def in_one_launch(self) -> bool:
+        """Whether there is a kernel that takes all places together."""
+        return self.compiled and len(self.parts) == 1 and triton_kernel.usable(self.variant, add_)
+
     def add_to(self, places: Sequence[Place], first: int) -> None:
         """In one launch where that can be; ``first`` is the offset of the places' first elements.
 
         Places are contiguous.
         """
-        if self.compiled and len(self.parts) == 1 and triton_kernel.usable(self.variant, add_):
+        if self.in_one_launch():
             part, seed = self.parts[0], self.rounding_seed
             triton_kernel.launch(self.variant, self.decay, part, seed, places, first)
             return

@@ -12,7 +12,7 @@ forward: EGGROLL (arXiv 2511.16652).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -81,6 +81,29 @@ class LowRank:
                 for place, (left, right) in zip(part, self.factors(where, seeds), strict=True):
                     weighted = left * _coefficients(left, change.terms)
                     self._add_one(place, change, weighted, right, stochastic_rounding)
+
+    def one_by_one(self, change: Change) -> Callable[[Place], None]:
+        """Makes a change a place at a time, in any order, of factors that are made together.
+
+        Args:
+            change: what is to become of its places. They do not say where.
+
+        Returns:
+            Makes the change of one of the places, given with where its result is written.
+        """
+        seeds = [seed for seed, _ in change.terms]
+        sides: dict[int, tuple[Tensor, Tensor]] = {}
+        for part in self._parts(change.places, len(seeds)):
+            where = [(place.tensor.detach(), place.index) for place in part]
+            for place, (left, right) in zip(part, self.factors(where, seeds), strict=True):
+                sides[place.index] = left * _coefficients(left, change.terms), right
+
+        @torch.no_grad()
+        @full_precision()
+        def one(place: Place) -> None:
+            self._add_one(place, change, *sides[place.index], stochastic_rounding=False)
+
+        return one
 
     def _parts(self, places: Iterable[Place], seeds: int) -> Iterator[list[Place]]:
         """Places whose factors are few enough numbers to be made together."""

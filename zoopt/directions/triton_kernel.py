@@ -32,7 +32,9 @@ _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "
 _WARPS = 4
 _TILE = {"gaussian": 4, "rademacher": 8}
 """Blocks in a tile: two and four vectors of 16 bytes a thread, in half precision."""
-_PLANS = 512
+_PLANS = 1 << 12
+_ALIGNED = 4
+"""Numbers of 4 bytes in what a GPU reads at once: rows of a table begin at multiples of it."""
 _FEW = 16
 """Keys that are not worth an array."""
 
@@ -127,34 +129,48 @@ def launch(
         places: contiguous, of the variant's dtype, on its device.
         first: offset of each place's first element within its tensor.
     """
-    written = source()
+    plan = _plan_of(variant, places, first)
+    numbers = _numbers(variant, decay, terms, rounding_seed, [plan.places])
+    _launch(variant, plan, uploaded(numbers[0], torch.int32, variant.device), places)
+
+
+def prepared(
+    variant: Variant, decay: float, terms: Terms, places: Sequence[Place]
+) -> Callable[[Place], None]:
+    """:func:`launch` for a place at a time, of those given here; what it needs is uploaded once.
+
+    Where results go is still to be said: what is returned takes a place that says it.
+    """
+    pieces = [[(p.index, n) for n, *_ in spans(p.tensor.numel(), 0)] for p in places]
+    numbers = uploaded(_numbers(variant, decay, terms, 0, pieces), torch.int32, variant.device)
+    mine = {place.index: row for place, row in zip(places, numbers.unbind(), strict=True)}
+
+    def make(place: Place) -> None:
+        _launch(variant, _plan_of(variant, [place], 0), mine[place.index], [place])
+
+    return make
+
+
+def _launch(variant: Variant, plan: _Plan, numbers: Tensor, places: Sequence[Place]) -> None:
+    written, device = source(), variant.device
     assert written is not None
-    device, blocks = variant.device, _TILE[variant.unit.name]
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    results = [place.result for place in places]
-    where = tuple(
-        [
-            (place.tensor.data_ptr(), result.data_ptr(), place.tensor.numel(), place.index)
-            for place, result in zip(places, results, strict=True)
-        ]
-    )
-    plan = _plan(where, first, results[0].element_size(), blocks, device, stream)
-    numbers = _numbers(variant, decay, terms, rounding_seed, plan.places, written.HEAD)
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    with torch.cuda.device(device) if elsewhere else nullcontext():
         written.add_to_pieces[(plan.tiles,)](
             plan.table,
             plan.owners,
-            uploaded(numbers, torch.int32, device),
+            numbers,
+            places[0].result,
             unit=written.UNITS[variant.unit.name],
             dtype=getattr(written.tl, _DTYPES[variant.dtype]),
             terms=variant.terms,
             stochastic=variant.stochastic,
-            blocks=blocks,
+            blocks=_TILE[variant.unit.name],
             num_warps=_WARPS,
             enable_fp_fusion=False,  # a product and a sum have two roundings
             sanitize_overflow=False,  # integers wrap
         )
-    torch.autograd.graph.increment_version(results)
+    torch.autograd.graph.increment_version([place.result for place in places])
 
 
 @functools.cache
@@ -184,6 +200,20 @@ class _Plan:
     places: tuple[tuple[int, int], ...]
 
 
+def _plan_of(variant: Variant, places: Sequence[Place], first: int) -> _Plan:
+    device = variant.device
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    base = places[0].result.data_ptr()
+    where = tuple(
+        [
+            (p.tensor.data_ptr(), p.result.data_ptr() - base, p.tensor.numel(), p.index)
+            for p in places
+        ]
+    )
+    size = places[0].tensor.element_size()
+    return _plan(where, first, size, _TILE[variant.unit.name], device, stream)
+
+
 @functools.lru_cache(maxsize=_PLANS)
 def _plan(
     where: tuple[tuple[int, int, int, int], ...],
@@ -193,7 +223,7 @@ def _plan(
     device: torch.device,
     stream: int,
 ) -> _Plan:
-    """The plan for runs of given (address, address of results, elements, index in θ).
+    """The plan for runs of given (address, that of results from the first one's, elements, index).
 
     It is kept, since θ seldom moves. For each stream its own: on another the upload might not be
     done yet.
@@ -220,16 +250,35 @@ def _numbers(
     decay: float,
     terms: Terms,
     rounding_seed: int,
-    places: Sequence[tuple[int, int]],
-    head: int,
+    launches: Sequence[Sequence[tuple[int, int]]],
 ) -> NDArray[np.int32]:
-    """What changes from pass to pass, as one table: the coefficients, and keys by piece."""
-    coefficients = np.zeros(head, np.float32)
-    coefficients[: len(terms) + 1] = [decay, *(c for _, c in terms)]
+    """What changes from pass to pass: a row for each launch, of coefficients, and keys by piece.
+
+    Args:
+        variant: which kernel.
+        decay: the first coefficient.
+        terms: the others, and what the keys are of.
+        rounding_seed: as for :func:`launch`.
+        launches: (index, segment) of the pieces of each.
+    """
+    written = source()
+    assert written is not None
+    head = np.zeros(written.HEAD, np.float32)
+    head[: len(terms) + 1] = [decay, *(c for _, c in terms)]
+    places = [place for pieces in launches for place in pieces]
     keys = [_keys([seed for seed, _ in terms], places, NOISE)]
     if variant.stochastic:
         keys.append(_keys([rounding_seed], places, ROUNDING))
-    return np.concatenate([coefficients.view(np.int32), np.concatenate(keys, 1).reshape(-1)])
+    both = np.concatenate(keys, 1).reshape(len(places), -1)
+    counts = [len(pieces) for pieces in launches]
+    wide = -(-max(counts) * both.shape[1] // _ALIGNED) * _ALIGNED
+    table = np.zeros((len(launches), written.HEAD + wide), np.int32)
+    table[:, : written.HEAD] = head.view(np.int32)
+    start = 0
+    for row, count in zip(table[:, written.HEAD :], counts, strict=True):
+        row[: count * both.shape[1]] = both[start : start + count].reshape(-1)
+        start += count
+    return table
 
 
 def _keys(

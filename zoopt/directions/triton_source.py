@@ -16,7 +16,7 @@ from zoopt.directions import gaussian, generator, rademacher
 HEAD = 16
 """Numbers before the keys: decay and up to 8 coefficients, as bits."""
 COLUMNS = 6
-"""Of the table of pieces: addresses read and written, elements, first block, lead, first tile."""
+"""Of the table of pieces: address, results', elements, first block, lead, first tile."""
 
 _BLOCK = tl.constexpr(generator.BLOCK)
 _HEAD, _COLUMNS = tl.constexpr(HEAD), tl.constexpr(COLUMNS)
@@ -37,6 +37,7 @@ def add_to_pieces(
     table,
     owners,
     numbers,
+    results,
     unit: tl.constexpr,
     dtype: tl.constexpr,
     terms: tl.constexpr,
@@ -49,6 +50,7 @@ def add_to_pieces(
         table: int64 of shape (pieces, COLUMNS).
         owners: int32, the piece of each tile.
         numbers: int32, the head, and for each piece the keys of its terms and of its rounding.
+        results: what addresses of results count from.
         unit: the function that makes z.
         dtype: of the elements.
         terms: how many there are.
@@ -63,7 +65,7 @@ def add_to_pieces(
     position = tile.to(tl.int64) * (blocks * _BLOCK) - tl.load(entry + 4)
     size: tl.constexpr = dtype.primitive_bitwidth // 8
     source = tl.load(entry) + position * size
-    into = tl.load(entry + 1) + position * size
+    into = results.to(tl.int64) + tl.load(entry + 1) + position * size
     left = tl.load(entry + 2) - position
     keys = numbers + _HEAD + piece * (2 * (terms + stochastic))
 

@@ -7,6 +7,7 @@ Their results are the same, but for the last bit of a norm on a GPU.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -17,19 +18,28 @@ from torch import Tensor
 from zoopt.directions.rounding import HALF
 from zoopt.engines.rows import add_bias, layer_norm
 
-Given = Callable[[Tensor], Tensor]
-"""What an operation gets in place of a tensor."""
 
-Watches = Callable[[Tensor], bool]
-"""Whether it gets another."""
+class Replacement(ABC):
+    """What an operation gets in place of some of its arguments."""
+
+    @abstractmethod
+    def watches(self, tensor: Tensor) -> bool:
+        """Whether a tensor is replaced."""
+
+    @abstractmethod
+    def given(self, tensor: Tensor) -> Tensor:
+        """What an operation gets for a tensor: itself, or another, in fp32 for a half vector."""
+
+    def fleeting(self, tensor: Tensor) -> Tensor:
+        """The same, for an operation whose result shares no memory with it: the next may write it.
+
+        A result that is to be differentiated keeps what it was made of.
+        """
+        return self.given(tensor)
 
 
 def done_directly(
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    given: Given,
-    watches: Watches,
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement
 ) -> Tensor | None:
     """The operation on what replaces its arguments; None where it is for the general case.
 
@@ -37,54 +47,58 @@ def done_directly(
         func: the operation.
         args: its arguments.
         kwargs: those by name.
-        given: gives an argument's replacement, which is in fp32 for a half-precision vector.
-        watches: says which arguments have one.
+        by: what replaces them.
     """
     way = _WAYS.get(func)
-    return None if way is None else way(args, kwargs, given, watches)
+    return None if way is None else way(args, kwargs, by)
 
 
-def _linear(
-    args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, watches: Watches
-) -> Tensor | None:
-    if kwargs or len(args) < 2:
+def _linear(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
+    if kwargs or len(args) < 2 or by.watches(args[0]):
         return None
-    x, weight, *rest = args
-    if watches(x) or x.dtype != weight.dtype or not _plain(x):
-        return None
-    weight = given(weight)
-    if not rest or rest[0] is None:
-        return F.linear(x, weight)
-    bias = given(rest[0])
+    x, weight, bias = args if len(args) == 3 else (*args, None)
+    if bias is None:
+        return F.linear(x, by.fleeting(weight))
+    bias = by.given(bias)
     if bias.dtype == weight.dtype:
-        return F.linear(x, weight, bias)
-    return add_bias(F.linear(x, weight), bias)
+        return F.linear(x, by.fleeting(weight), bias)
+    if x.dtype != weight.dtype or not _plain(x):
+        return None
+    return add_bias(F.linear(x, by.fleeting(weight)), bias)
 
 
-def _layer_norm(
-    args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, watches: Watches
-) -> Tensor | None:
-    if len(args) != 2 or watches(args[0]) or not _plain(args[0]):
+def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
+    if kwargs or len(args) != 3 or args[0].ndim != 1 or by.watches(args[1]):
+        return None
+    bias, x, weight = args
+    bias = by.given(bias)
+    if bias.dtype == weight.dtype:
+        return torch.addmm(bias, x, by.fleeting(weight))
+    if x.dtype != weight.dtype or not _plain(x):
+        return None
+    return add_bias(torch.mm(x, by.fleeting(weight)), bias)
+
+
+def _layer_norm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
+    if len(args) != 2 or by.watches(args[0]) or not _plain(args[0]):
         return None  # F.layer_norm passes on what it was called with as (x, shape, **kwargs)
     x, shape = args
     weight, bias = (kwargs.get(name) for name in ("weight", "bias"))
-    if weight is None or bias is None or weight.ndim != 1 or not watches(weight):
+    if len(shape) != 1 or weight is None or bias is None or not by.watches(weight):
         return None
-    weight, bias = given(weight), given(bias)
-    if weight.dtype == x.dtype or len(shape) != 1:
+    weight, bias = by.given(weight), by.given(bias)
+    if weight.dtype == x.dtype:
         return None
     return layer_norm(x, weight, bias.to(weight.dtype), kwargs["eps"])
 
 
-def _product(
-    args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, watches: Watches
-) -> Tensor | None:
+def _product(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
     if kwargs or len(args) != 2 or not all(isinstance(each, Tensor) for each in args):
         return None
     a, b = args
-    if watches(a) == watches(b) or a.dtype != b.dtype or not _plain(a):
+    if by.watches(a) == by.watches(b) or a.dtype != b.dtype or not _plain(a):
         return None
-    x, factor = (b, given(a)) if watches(a) else (a, given(b))
+    x, factor = (b, by.given(a)) if by.watches(a) else (a, by.given(b))
     alike = factor.ndim <= 1 <= x.ndim and factor.numel() in (1, x.shape[-1])
     if alike and not torch.is_grad_enabled():
         return torch.mul(x, factor, out=torch.empty_like(x))
@@ -94,6 +108,7 @@ def _product(
 
 _WAYS = {
     F.linear: _linear,
+    torch.addmm: _addmm,
     F.layer_norm: _layer_norm,
     torch.mul: _product,
     Tensor.mul: _product,

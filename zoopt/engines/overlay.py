@@ -24,6 +24,7 @@ from zoopt.engines.base import OneByOne
 from zoopt.engines.interception import require_seen
 from zoopt.engines.substitution import Watching
 from zoopt.interfaces import Change, Direction, Displacement, Losses, Place, Slot
+from zoopt.room import Room
 
 _OFTEN = 32
 """Times that a parameter is perturbed in one probe, from which on another engine is cheaper."""
@@ -49,6 +50,8 @@ class Overlay(OneByOne):
         super().__init__(slots, direction, model)
         self._by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
         self.remade = sum(slot.tensor.numel() for slot in self._by_id.values())
+        every = range(1 + max((slot.group for slot in self.slots), default=0))
+        self._groups = [_Group(s for s in self._by_id.values() if s.group == g) for g in every]
         self._warned = False
 
     def probe(self, displacement: Displacement, loss: Losses) -> float:
@@ -57,7 +60,7 @@ class Overlay(OneByOne):
         Raises:
             UnseenParameterError: a parameter of θ took part in no operation.
         """
-        mode = _Perturb(self._by_id, self.direction, displacement)
+        mode = _Perturb(self._by_id, self._groups, self.direction, displacement)
         with mode:
             value = loss()
         require_seen(self._by_id, mode.seen, self.name)
@@ -77,15 +80,46 @@ class Overlay(OneByOne):
             )
 
 
+class _Group:
+    """A parameter group's vectors, those of one kind together, and its matrices."""
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self.vectors: dict[tuple[torch.dtype, torch.device], list[Slot]] = {}
+        self.matrices: list[Place] = []
+        for slot in slots:
+            if slot.tensor.ndim < 2:
+                kind = slot.exact.dtype, slot.exact.device
+                self.vectors.setdefault(kind, []).append(slot)
+            else:
+                self.matrices.append(Place(slot.tensor, slot.index))
+
+
 class _Perturb(Watching):
-    """Replaces parameters among an operation's arguments by their perturbed values."""
+    """Replaces parameters among an operation's arguments by their perturbed values.
+
+    Vectors are made together, matrices when an operation asks for one.
+    """
 
     def __init__(
-        self, slots: Mapping[int, Slot], direction: Direction, displacement: Displacement
+        self,
+        slots: Mapping[int, Slot],
+        groups: Sequence[_Group],
+        direction: Direction,
+        displacement: Displacement,
     ) -> None:
         super().__init__(slots)
         self._slots, self._direction, self._displacement = slots, direction, displacement
-        self._vectors = self._made_together(s for s in slots.values() if s.tensor.ndim < 2)
+        self._vectors: dict[int, Tensor] = {}
+        self._make: list[Callable[[Place], None]] = []
+        for group, terms in zip(groups, displacement.groups, strict=True):
+            for alike in group.vectors.values():
+                room = Room([slot.exact for slot in alike])
+                pairs = list(zip(alike, room.parts, strict=True))
+                places = [Place(slot.exact, slot.index, part) for slot, part in pairs]
+                direction.add_(Change(places, terms))
+                self._vectors |= {id(slot.tensor): part for slot, part in pairs}
+            self._make.append(direction.one_by_one(Change(group.matrices, terms)))
+        self._room: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         self.seen: Counter[int] = Counter()
         """How many operations took a parameter, by its ``id``."""
 
@@ -102,23 +136,30 @@ class _Perturb(Watching):
         if slot is None:
             return tensor
         self.seen[id(tensor)] += 1
-        scratch = self._vectors.get(id(tensor))
-        if scratch is None:
-            scratch = self._made_together([slot])[id(tensor)]
-        # Some kernels choose their path by it (matmul folds), even where autograd is off.
-        return scratch.requires_grad_(tensor.requires_grad)
+        made = self._vectors.get(id(tensor))
+        return _like(tensor, self._made_into(slot, torch.empty_like) if made is None else made)
 
-    def _made_together(self, slots: Iterable[Slot]) -> dict[int, Tensor]:
-        """θ + displacement of some parameters, by the ``id`` of each."""
-        made: dict[int, Tensor] = {}
-        groups: dict[int, list[Place]] = {}
-        for slot in slots:
-            theta = slot.exact.detach()
-            scratch = made[id(slot.tensor)] = torch.empty_like(theta)
-            groups.setdefault(slot.group, []).append(Place(theta, slot.index, scratch))
-        terms = self._displacement.groups
-        self._direction.add_(*(Change(places, terms[g]) for g, places in groups.items()))
-        return made
+    def fleeting(self, tensor: Tensor) -> Tensor:
+        """A matrix's perturbed values where those of the one before were."""
+        slot = self._slots.get(id(tensor))
+        if slot is None or tensor.ndim < 2 or torch.is_grad_enabled():
+            return self.given(tensor)
+        self.seen[id(tensor)] += 1
+        return _like(tensor, self._made_into(slot, self._room_for))
+
+    def _made_into(self, slot: Slot, room: Callable[[Tensor], Tensor]) -> Tensor:
+        into = room(slot.tensor)
+        self._make[slot.group](Place(slot.tensor, slot.index, into))
+        return into
+
+    def _room_for(self, tensor: Tensor) -> Tensor:
+        kind = tensor.dtype, tensor.device
+        room = self._room.get(kind)
+        if room is None or len(room) < tensor.numel():
+            self._room.pop(kind, None)
+            room = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+            self._room[kind] = room
+        return room[: tensor.numel()].view(tensor.shape)
 
     def _lookup(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -133,3 +174,8 @@ class _Perturb(Watching):
             return None
         self.seen[id(weight)] += 1
         return self._direction.rows(slot.tensor, ids, slot.index, self._displacement.terms(slot))
+
+
+def _like(tensor: Tensor, made: Tensor) -> Tensor:
+    """Some kernels choose their path by ``requires_grad`` (matmul folds), autograd off or not."""
+    return made.requires_grad_(tensor.requires_grad)

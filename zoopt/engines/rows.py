@@ -55,14 +55,10 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def _in_rows(rows: Tensor, vector: Tensor) -> bool:
     """Whether a kernel can take them."""
-    there = rows.device.type in _DEVICES and rows.numel() > 0
-    return (
-        there
-        and rows.ndim > 1
-        and vector.ndim == 1
-        and rows.is_contiguous()
-        and vector.is_contiguous()
-    )
+    if rows.device.type not in _DEVICES or rows.numel() == 0:
+        return False
+    straight = rows.is_contiguous() and vector.is_contiguous()
+    return straight and rows.ndim > 1 and vector.shape == rows.shape[-1:]
 
 
 def _add_bias(out: Tensor, bias: Tensor) -> None:

@@ -9,7 +9,7 @@ an activation meets it.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-from zoopt.engines.direct import done_directly
+from zoopt.engines.direct import Replacement, done_directly
 from zoopt.engines.interception import Interception
 from zoopt.engines.rows import add_bias
 from zoopt.masters import is_half
@@ -33,16 +33,8 @@ _WITH_BIAS = frozenset(
 """Called as (input, weight, bias, …), the bias being added to what the others give."""
 
 
-class Substitution(ABC):
+class Substitution(Replacement):
     """What becomes of an operation some of whose arguments are replaced by others."""
-
-    @abstractmethod
-    def watches(self, tensor: Tensor) -> bool:
-        """Whether a tensor is replaced."""
-
-    @abstractmethod
-    def given(self, tensor: Tensor) -> Tensor:
-        """What an operation gets for a tensor: itself, or another, in fp32 for a half vector."""
 
     def itself(self, tensor: Tensor) -> Tensor:
         """The tensor that a watched one is."""
@@ -60,7 +52,7 @@ class Substitution(ABC):
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """An operation that takes a watched tensor, on what replaces its arguments."""
-        done = done_directly(func, args, kwargs, self.given, self.watches)
+        done = done_directly(func, args, kwargs, self)
         if done is not None:
             return done
         leaves, form = tree_flatten((args, kwargs))
