@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -279,7 +280,7 @@ def test_uncompiled_and_other_families_take_the_first_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = launched(monkeypatch)
-    ones = Unit("ones", lambda offsets, key: torch.ones(offsets.shape))
+    ones = replace(RADEMACHER, name="ones")
     monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
     kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
     kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)

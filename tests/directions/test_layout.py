@@ -23,7 +23,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind of piece, in several batches, at sizes that a test can afford."""
     monkeypatch.setattr(layout, "DIRECT", 4)
     monkeypatch.setattr(layout, "POOL", 6)
-    monkeypatch.setattr(kernel, "_BATCH", 16)
+    monkeypatch.setattr(kernel, "_WORDS", 16 * 16)
     monkeypatch.setattr(kernel, "_WIDE_BATCH", 5)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.generator import Unit, random_word
+from zoopt.directions.generator import BLOCK, Unit, random_word, words_of
 
 CENTRE = (
     2.81022636e-08,
@@ -90,7 +90,15 @@ def _at(offsets: Tensor, key: Tensor) -> Tensor:
     return _normal(random_word(offsets, key))
 
 
-GAUSSIAN = Unit("gaussian", _at)
+def _words(blocks: Tensor, key: Tensor) -> Tensor:
+    return words_of(blocks, key, BLOCK, BLOCK)
+
+
+def _spread(words: Tensor) -> Tensor:
+    return _normal(words.view(-1, 32, 16))
+
+
+GAUSSIAN = Unit("gaussian", _at, BLOCK, _words, _spread)
 
 
 class Gaussian(DenseDirection):

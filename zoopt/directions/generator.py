@@ -38,15 +38,17 @@ class Unit:
     Attributes:
         name: part of the compiled kernel's name.
         at: z (fp32) at int32 offsets of any shape, under a key of two int32 words.
-        words: for families that get many values from one word: the 16 words, shape (m, 16), of
-            blocks with the given numbers, shape (m, 1), under keys of shape (2, m, 1).
-        spread: the same values as ``at`` of n blocks, shape (n, 32, 16), from words (n, 16).
+        per_block: W, how many words a block of 512 values is made from.
+        words: these words, shape (m, W), of blocks with the given numbers, shape (m, 1), under keys
+            of shape (2, m, 1).
+        spread: the same values as ``at`` of n blocks, shape (n, 32, 16), from words (n, W).
     """
 
     name: str
     at: Callable[[Tensor, Tensor], Tensor]
-    words: Callable[[Tensor, Tensor], Tensor] | None = None
-    spread: Callable[[Tensor], Tensor] | None = None
+    per_block: int
+    words: Callable[[Tensor, Tensor], Tensor]
+    spread: Callable[[Tensor], Tensor]
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
@@ -70,6 +72,19 @@ def random_word(counter: Tensor, key: Tensor) -> Tensor:
     neighbouring seeds would be permutations of each other.
     """
     return _mix32(_mix32(counter ^ key[0]) + key[1])
+
+
+def words_of(blocks: Tensor, key: Tensor, number: int, apart: int) -> Tensor:
+    """The first ``number`` words of blocks, shape (m, number), whose counters are ``apart``.
+
+    Args:
+        blocks: their numbers, shape (m, 1).
+        key: their keys, shape (2, m, 1).
+        number: how many.
+        apart: counters from one block to the next.
+    """
+    within = torch.arange(number, dtype=torch.int32, device=blocks.device)
+    return random_word(blocks * apart + within, key)
 
 
 def spans(length: int, first: int) -> Iterator[tuple[int, int, int, int]]:

@@ -6,8 +6,9 @@ reference and the fallback. On CPU the two agree bit for bit, because every oper
 is exact or correctly rounded and Inductor compiles C++ with contraction off. On CUDA a second
 source comes first, with one launch for a pass (``triton_kernel.py``).
 
-The source sees blocks of 512 elements, and for each block and term what its z is made from: the 16
-words of the block where a family gets 32 values from a word, and the block's address otherwise.
+The source sees blocks of 512 elements, and for each block and term the words that its z is made
+from, which another one has made just before: 16 where a family gets 32 values from a word, or one
+for each element. So the compiler has no reason to keep what it computes in memory.
 """
 
 from __future__ import annotations
@@ -20,23 +21,30 @@ import torch
 from torch import Tensor
 
 from zoopt.directions import compilation, generator, triton_kernel
-from zoopt.directions.generator import BLOCK, BLOCK_BITS, NOISE, ROUNDING, Unit, key, random_word
+from zoopt.directions.generator import BLOCK, NOISE, ROUNDING, Unit, key
 from zoopt.directions.layout import Batch, batches, pieces_of
-from zoopt.directions.rounding import HALF, accumulator, stochastic_round
+from zoopt.directions.rounding import (
+    HALF,
+    PER_BLOCK,
+    accumulator,
+    noise_of,
+    rounding_words,
+    stochastic_round,
+)
 from zoopt.directions.upload import uploaded
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_words
 
-KERNEL_VERSION = 1
+KERNEL_VERSION = 2
 """Changes whenever z(seed) or the arithmetic of the update does. Written in every log."""
 
 _EAGER_CHUNK, _GPU_EAGER_CHUNK = 1 << 16, 1 << 23
 """Elements at once without a compiler: what stays in cache on a CPU, and few launches on a GPU."""
 _UNROLL = 8
-_BATCH, _WIDE_BATCH, _GPU_BATCH = 1 << 16, 1 << 11, 1 << 18
-"""Blocks in a batch: with one term, with more than are unrolled, and on a GPU.
-
-What is held for one on a CPU (words, wide sums) is a few megabytes."""
+_WORDS, _GPU_WORDS = 1 << 20, 1 << 22
+"""Words that are held for a batch: 4 MB, which stay in cache, and on a GPU 16."""
+_WIDE_BATCH = 1 << 11
+"""Blocks in a batch of more terms than are unrolled, whose sums are held in fp32."""
 
 
 @torch.no_grad()
@@ -178,11 +186,10 @@ class _Sum:
     @property
     def blocks_at_once(self) -> int:
         """How many blocks a batch has."""
+        words = len(self.parts[0]) * self.unit.per_block + (PER_BLOCK if self.stochastic else 0)
         if self.device.type != "cpu":
-            return _GPU_BATCH // max(1, len(self.terms))
-        if len(self.terms) > _UNROLL:
-            return _WIDE_BATCH
-        return _BATCH // max(1, len(self.terms))
+            return max(1, _GPU_WORDS // words)
+        return max(1, min(_WORDS // words, _WIDE_BATCH if len(self.parts) > 1 else _WORDS))
 
     @functools.cached_property
     def parts(self) -> list[Terms]:
@@ -228,27 +235,28 @@ class _Sum:
 
     def _add_to_batch(self, batch: Batch) -> None:
         """In a launch for each part of the terms."""
-        launches = []
+        sums = []
         for number, part in enumerate(self.parts):
             numbers = [1.0 if number else self.decay, *(c for _, c in part)]
             coefficients = uploaded(numbers, accumulator(self.dtype), self.device)
-            seeds = [seed for seed, _ in part]
-            launches.append((coefficients, self._sources(batch, seeds)))
-        rounding = None
+            sums.append((coefficients, _addresses(batch, [seed for seed, _ in part], NOISE)))
+        noise = None
         if self.stochastic:
-            rounding = _addresses(batch, [self.rounding_seed], ROUNDING)[:, 0]
+            where = _addresses(batch, [self.rounding_seed], ROUNDING)
+            noise = self._made("rounding", rounding_words, PER_BLOCK, where)[:, 0]
+        if len(sums) == 1:
+            ((coefficients, where),) = sums
+            words = self._words(where)
+            for rows, blocks, into in batch.runs():
+                its = None if noise is None else noise[rows]
+                self._launch(blocks, into, coefficients, words[rows], its)
+            return
         for rows, blocks, into in batch.runs():
-            places = None if rounding is None else rounding[rows]
-            if len(launches) == 1:
-                coefficients, sources = launches[0]
-                self._launch(blocks, into, coefficients, sources[rows], places)
-                continue
             acc = blocks.to(accumulator(self.dtype), copy=into is not blocks)
-            for coefficients, sources in launches:
-                self._launch(acc, acc, coefficients, sources[rows])
-            if places is not None:
-                word = random_word(*_places(places))
-                acc = stochastic_round(acc, self.dtype, word)
+            for coefficients, where in sums:
+                self._launch(acc, acc, coefficients, self._words(where[rows]))
+            if noise is not None:
+                acc = stochastic_round(acc, self.dtype, noise_of(noise[rows]))
             if acc is not into:
                 into.copy_(acc)
 
@@ -257,40 +265,41 @@ class _Sum:
         blocks: Tensor,
         into: Tensor,
         coefficients: Tensor,
-        sources: Tensor,
-        rounding: Tensor | None = None,
+        words: Tensor,
+        noise: Tensor | None = None,
     ) -> None:
-        words = self.unit.name, len(coefficients) - 1, blocks.dtype, blocks.device.type
-        name = "_".join(str(word).removeprefix("torch.") for word in words)
-        stochastic, in_place = rounding is not None, into is blocks
-        rows = [blocks, sources] if in_place else [into, blocks, sources]
+        facts = self.unit.name, len(coefficients) - 1, blocks.dtype, blocks.device.type
+        name = "_".join(str(fact).removeprefix("torch.") for fact in facts)
+        stochastic, in_place = noise is not None, into is blocks
+        rows = [blocks, words] if in_place else [into, blocks, words]
         # 16 halves, beside 16 sums in fp32, are half of a vector of 512 bits and stored under a
         # mask, which on Zen 4 takes longer than what is to be computed for a sign.
-        cheap = self.unit.spread is not None and self.device.type == "cpu"
+        cheap = self.unit.per_block < BLOCK and self.device.type == "cpu"
         narrow = cheap and blocks.dtype in HALF
         _run(
             f"{name}{'_stochastic' if stochastic else ''}{'' if in_place else '_apart'}",
             _make_sum(self.unit, stochastic, in_place),
             self.compiled,
-            rows=rows if rounding is None else [*rows, rounding],
+            rows=rows if noise is None else [*rows, noise],
             constants=(coefficients,),
             narrow=narrow,
         )
 
-    def _sources(self, batch: Batch, seeds: Sequence[int]) -> Tensor:
-        """What z is made from by block and seed: int32 of shape (n, K, 16) or (n, K, 3)."""
-        addresses = _addresses(batch, seeds, NOISE)
-        if self.unit.words is None:
-            return addresses
-        flat = addresses.view(-1, 3)
-        words = flat.new_empty(len(flat), 16)
-        name = f"{self.unit.name}_words_{self.device.type}"
-        _run(name, _make_words(self.unit), self.compiled, rows=(words, flat))
-        return words.view(*addresses.shape[:2], 16)
+    def _words(self, addresses: Tensor) -> Tensor:
+        """What z is made from by block and seed: int32 of shape (n, K, W)."""
+        return self._made(self.unit.name, self.unit.words, self.unit.per_block, addresses)
+
+    def _made(
+        self, name: str, words_of: Callable[[Tensor, Tensor], Tensor], number: int, where: Tensor
+    ) -> Tensor:
+        words = where.new_empty(*where.shape[:2], number)
+        rows = words.view(-1, number), where.reshape(-1, 3)
+        _run(f"{name}_words_{self.device.type}", _make_words(words_of), self.compiled, rows=rows)
+        return words
 
 
 def _addresses(batch: Batch, seeds: Sequence[int], purpose: int) -> Tensor:
-    """Where each block's z of each seed is drawn: int32 of shape (n, K, 3)."""
+    """Where each block's words of each seed are drawn: int32 of shape (n, K, 3)."""
     return batch.addresses(
         lambda piece: [key_words(seed, piece.index, piece.segment, purpose) for seed in seeds]
     )
@@ -320,39 +329,28 @@ def _run(
 def _make_sum(unit: Unit, stochastic: bool, in_place: bool) -> compilation.Source:
     """The kernel for a family: what is compiled, and what eager execution runs as it stands."""
 
-    def add_to_blocks(
-        coefficients: Tensor, blocks: Tensor, sources: Tensor, *rounding: Tensor
-    ) -> None:
-        add_into(coefficients, blocks, blocks, sources, *rounding)
+    def add_to_blocks(coefficients: Tensor, blocks: Tensor, words: Tensor, *noise: Tensor) -> None:
+        add_into(coefficients, blocks, blocks, words, *noise)
 
     def add_into(
-        coefficients: Tensor, into: Tensor, blocks: Tensor, sources: Tensor, *rounding: Tensor
+        coefficients: Tensor, into: Tensor, blocks: Tensor, words: Tensor, *noise: Tensor
     ) -> None:
         acc = blocks.to(coefficients.dtype) * coefficients[0]
-        for k in range(sources.shape[1]):
-            source = sources[:, k]
-            z = unit.spread(source) if unit.spread else unit.at(*_places(source))
+        for k in range(words.shape[1]):
+            z = unit.spread(words[:, k])
             acc = acc + z.to(coefficients.dtype) * coefficients[k + 1]
         if stochastic:
-            acc = stochastic_round(acc, blocks.dtype, random_word(*_places(*rounding)))
+            acc = stochastic_round(acc, blocks.dtype, noise_of(*noise))
         into.copy_(acc)
 
     return add_to_blocks if in_place else add_into
 
 
 @functools.cache
-def _make_words(unit: Unit) -> compilation.Source:
-    """The words of blocks, written into a tensor of shape (m, 16), from addresses (m, 3)."""
+def _make_words(words_of: Callable[[Tensor, Tensor], Tensor]) -> compilation.Source:
+    """The words of blocks, written into a tensor of shape (m, W), from addresses (m, 3)."""
 
     def write_words(words: Tensor, addresses: Tensor) -> None:
-        assert unit.words is not None
-        words.copy_(unit.words(addresses[:, :1], addresses[:, 1:].T.unsqueeze(2)))
+        words.copy_(words_of(addresses[:, :1], addresses[:, 1:].T.unsqueeze(2)))
 
     return write_words
-
-
-def _places(addresses: Tensor) -> tuple[Tensor, Tensor]:
-    """The offsets of the elements of n blocks, shape (n, 32, 16), and the keys they are under."""
-    within = torch.arange(BLOCK, dtype=torch.int32, device=addresses.device).view(32, 16)
-    first, keys = addresses[:, 0, None, None], addresses[:, 1:].T[:, :, None, None]
-    return (first << BLOCK_BITS) + within, keys

@@ -137,7 +137,7 @@ def batches(pieces: Iterable[Piece], most: int) -> Iterator[Batch]:
     for piece in pieces:
         for part in _cut(piece, most):
             blocks, direct = part.blocks, part.direct
-            if used + blocks > most or (not direct and pooled + blocks > POOL):
+            if used and (used + blocks > most or (not direct and pooled + blocks > POOL)):
                 yield batch
                 batch, used, pooled = Batch(), 0, 0
             (batch.direct if direct else batch.pooled).append(part)

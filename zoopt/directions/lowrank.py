@@ -101,7 +101,8 @@ class LowRank:
         @torch.no_grad()
         @full_precision()
         def one(place: Place) -> None:
-            self._add_one(place, change, *sides[place.index], stochastic_rounding=False)
+            if place.tensor.numel():
+                self._add_one(place, change, *sides[place.index], stochastic_rounding=False)
 
         return one
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.generator import Unit, random_word
+from zoopt.directions.generator import Unit, random_word, words_of
 from zoopt.seeds import as_int32
 
 SIGN_BIT = as_int32(0x80000000)
@@ -30,7 +30,7 @@ def _at(offsets: Tensor, key: Tensor) -> Tensor:
 
 def rademacher_words(blocks: Tensor, key: Tensor) -> Tensor:
     """The 16 words of blocks, shape (m, 16), from their numbers (m, 1) and keys (2, m, 1)."""
-    return random_word(blocks * 16 + torch.arange(16, dtype=torch.int32, device=blocks.device), key)
+    return words_of(blocks, key, 16, 16)
 
 
 def signs_of(words: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def signs_of(words: Tensor) -> Tensor:
     return _sign(words.unsqueeze(-2), rows)
 
 
-RADEMACHER = Unit("rademacher", _at, rademacher_words, signs_of)
+RADEMACHER = Unit("rademacher", _at, 16, rademacher_words, signs_of)
 
 
 class Rademacher(DenseDirection):

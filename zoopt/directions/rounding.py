@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoopt.directions.generator import ROUNDING, key, random_word, segments
+from zoopt.directions.generator import BLOCK, ROUNDING, key, random_word, segments, words_of
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -19,8 +19,35 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+PER_BLOCK = BLOCK // 2
+"""Words that a block's noise is made from. Elements that are as far apart share one."""
+
+
+def rounding_words(blocks: Tensor, key: Tensor) -> Tensor:
+    """Those words, shape (m, 256), of blocks of given numbers (m, 1) under keys (2, m, 1)."""
+    return words_of(blocks, key, PER_BLOCK, BLOCK)
+
+
+def noise_of(words: Tensor) -> Tensor:
+    """Random bits for blocks, shape (n, 32, 16), from their words (n, 256): 16 for each element."""
+    half = torch.tensor([0, 16], dtype=torch.int32, device=words.device).view(2, 1, 1)
+    return (words.view(-1, 1, 16, 16) >> half).view(-1, 32, 16)
+
+
+def _noise_at(offsets: Tensor, key: Tensor) -> Tensor:
+    """The same at int32 offsets of any shape."""
+    word = random_word(offsets & ~PER_BLOCK, key)
+    return torch.where((offsets & PER_BLOCK) == 0, word, word >> 16)
+
+
 def stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:
-    """Rounds fp32 to a neighbour in ``dtype``, up with the probability that keeps the mean."""
+    """Rounds fp32 to a neighbour in ``dtype``, up with the probability that keeps the mean.
+
+    Args:
+        acc: the numbers.
+        dtype: fp16 or bf16.
+        word: int32, of which the low 13 or 16 bits are random.
+    """
     dropped = 16 if dtype == torch.bfloat16 else 13
     noise = word & ((1 << dropped) - 1)
     rounded = ((acc.view(torch.int32) + noise) & -(1 << dropped)).view(torch.float32)
@@ -51,7 +78,7 @@ def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int 
     done = 0
     for number, piece, offset in segments(flat, first):
         where = torch.arange(len(piece), dtype=torch.int32, device=piece.device) + offset
-        word = random_word(where, key(seed, index, number, ROUNDING, piece.device))
+        word = _noise_at(where, key(seed, index, number, ROUNDING, piece.device))
         rounded[done : done + len(piece)] = stochastic_round(piece, tensor.dtype, word)
         done += len(piece)
     tensor.copy_(rounded.view(tensor.shape))

@@ -86,8 +86,8 @@ def add_to_pieces(
         z = unit(first_block + block, row, column, keys + 2 * k)
         acc = acc + z * _number(numbers + 1 + k)
     if stochastic:
-        word = _random_word(first_block * _BLOCK + within, keys + 2 * terms)
-        acc = _stochastic_round(acc, dtype, word)
+        word = _rounding_word(first_block + block, column, keys + 2 * terms)
+        acc = _stochastic_round(acc, dtype, tl.reshape(word, acc.shape))
     result = acc.to(dtype)
 
     if whole:
@@ -180,6 +180,14 @@ UNITS = {"gaussian": _gaussian, "rademacher": _rademacher}
 
 
 # ---------------------------------------------------------------------------------------- rounding
+
+
+@triton.jit
+def _rounding_word(block, column, key):
+    """A word for two elements, 16 rows apart."""
+    row = tl.arange(0, 4)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
+    word = _random_word(block * _BLOCK + row * 16 + column, key)
+    return tl.permute(tl.join(word, word >> 16), (4, 0, 1, 2, 3))
 
 
 @triton.jit
