@@ -10,7 +10,7 @@ from zoopt.directions import compilation, kernel, layout, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import BLOCK, Unit
 from zoopt.directions.rademacher import RADEMACHER
-from zoopt.engines import columns
+from zoopt.engines import rows
 from zoopt.engines.memory import peak_bytes
 from zoopt.interfaces import Change, Place
 from zoopt.records import StepRecord
@@ -161,5 +161,20 @@ def test_a_bias_is_added_as_torch_adds_it(dtype: torch.dtype, shape: tuple[int, 
     out = torch.randn(shape, device="cuda").mul(30).to(dtype)
     bias = torch.randn(shape[-1], device="cuda")
     expected = out.clone().add_(bias)
-    assert torch.equal(columns.add_bias(out, bias), expected)
-    assert columns._works(dtype, out.device)
+    assert torch.equal(rows.add_bias(out, bias), expected)
+    assert rows._works(rows._check_bias, dtype, out.device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 17), (64, 33, 2048), (5, 9216)], ids=str)
+@torch.no_grad()
+def test_a_norm_is_that_of_fp32_rounded_once(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, device="cuda").mul(3).add(1).to(dtype)
+    weight, bias = 1 + 0.1 * torch.randn(2, shape[-1], device="cuda")
+    found = rows.layer_norm(x, weight, bias, 1e-5)
+    assert rows._works(rows._check_norm, dtype, x.device)
+    exact = torch.nn.functional.layer_norm(
+        x.double(), weight.shape, weight.double(), bias.double(), 1e-5
+    )
+    half_a_step = 0.51 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), exact, rtol=half_a_step, atol=1e-5)

@@ -19,6 +19,7 @@ from benchmarks.step_cost.methods import (
     CHAINED_GAUSSIAN,
     COMPARED,
     FLOOR,
+    LIMIT,
     PUBLISHED,
     THREE_PASS,
 )
@@ -67,7 +68,10 @@ def cases(sizes, device, rounds):
     With the smallest size there are cases of many probes in one forward as well.
     """
     shown = {"rounds": rounds, "peaks": (FLOOR, THREE_PASS), "restored": False}
-    made = {name_of(size): Case(partial(_step, size, device), COMPARED, **shown) for size in sizes}
+    made = {
+        name_of(size): Case(partial(_step, size, device), COMPARED | LIMIT, **shown)
+        for size in sizes
+    }
     if SMALLEST in sizes:
         methods = batched.methods(K)
         for name, build in PROBES.items():

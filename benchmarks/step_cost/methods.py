@@ -15,6 +15,7 @@ from benchmarks.step_cost.rounds import visit_of
 
 LR, EPS = 1e-9, 1e-3
 FLOOR = "two forwards"
+MOVED = "two forwards, θ read and written twice"
 CHAINED, CHAINED_GAUSSIAN = "in-place, chained, Rademacher", "in-place, chained, Gaussian"
 THREE_PASS = "in-place, Rademacher"
 PUBLISHED = "MeZO as published, Gaussian"
@@ -24,6 +25,19 @@ REPOSITORY = "MeZO with its repository's forward, Gaussian"
 def two_forwards(model, value):
     """What a two-sided step cannot do without."""
     return visit_of(lambda: (value(), value()))
+
+
+def moved_twice(model, value):
+    """What a chained step cannot do without: the same, and the traffic of two passes over θ."""
+    parameters = list(model.parameters())
+
+    @torch.no_grad()
+    def step():
+        for _ in range(2):
+            torch._foreach_mul_(parameters, 1.0)
+            value()
+
+    return visit_of(step)
 
 
 def mezo(model, value, direction, engine="inplace"):
@@ -124,6 +138,7 @@ COMPARED = {
     "overlay, Rademacher": partial(mezo, direction="rademacher", engine="overlay"),
     PUBLISHED: published_mezo,
 }
+LIMIT = {MOVED: moved_twice}
 FROM_REPOSITORY = {REPOSITORY: repository_mezo}
 THREE_PASS_GAUSSIAN = {"in-place, Gaussian": partial(mezo, direction="gaussian")}
 TORCHZERO = {"torchzero MeZO, Gaussian": torchzero_mezo}

@@ -10,6 +10,7 @@ from benchmarks.step_cost.methods import (
     COMPARED,
     FLOOR,
     FROM_REPOSITORY,
+    LIMIT,
     NEVERGRAD,
     NEVERGRAD_TOO_LARGE,
     REPOSITORY,
@@ -68,7 +69,7 @@ PREFILL = "SmolLM2-135M, 8 × 128 tokens"
 STEPS = {
     HEADLINE: Case(
         _sentences,
-        COMPARED | FROM_REPOSITORY | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD_TOO_LARGE,
+        COMPARED | LIMIT | FROM_REPOSITORY | THREE_PASS_GAUSSIAN | TORCHZERO | NEVERGRAD_TOO_LARGE,
         rounds=3,
         peaks=(FLOOR, THREE_PASS, REPOSITORY),
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoopt.directions.generator import BLOCK, ROUNDING, key, random_word, segments, words_of
+from zoopt.directions.generator import BLOCK, ROUNDING, key, random_word, spans, words_of
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -18,6 +18,9 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     """What sums over a tensor of a dtype are accumulated in: fp64 for fp64, else fp32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
+
+_CHUNK, _GPU_CHUNK = 1 << 16, 1 << 24
+"""Elements rounded at once: what stays in cache, and few launches on a GPU."""
 
 PER_BLOCK = BLOCK // 2
 """Words that a block's noise is made from. Elements that are as far apart share one."""
@@ -73,12 +76,14 @@ def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int 
     if tensor.dtype not in HALF:
         tensor.copy_(value)
         return
-    flat = value.contiguous().view(-1)
+    flat, device = value.contiguous().view(-1), value.device
     rounded = torch.empty_like(flat, dtype=tensor.dtype)
-    done = 0
-    for number, piece, offset in segments(flat, first):
-        where = torch.arange(len(piece), dtype=torch.int32, device=piece.device) + offset
-        word = _noise_at(where, key(seed, index, number, ROUNDING, piece.device))
-        rounded[done : done + len(piece)] = stochastic_round(piece, tensor.dtype, word)
-        done += len(piece)
+    step = _CHUNK if device.type == "cpu" else _GPU_CHUNK
+    for number, start, stop, offset in spans(len(flat), first):
+        under = key(seed, index, number, ROUNDING, device)
+        for begin in range(start, stop, step):
+            piece = flat[begin : min(begin + step, stop)]
+            within = torch.arange(len(piece), dtype=torch.int32, device=device)
+            word = _noise_at(within + (offset + begin - start), under)
+            rounded[begin : begin + len(piece)] = stochastic_round(piece, tensor.dtype, word)
     tensor.copy_(rounded.view(tensor.shape))
