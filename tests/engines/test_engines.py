@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoopt
 from zoopt import registry, testing
@@ -358,6 +359,42 @@ def test_infinite_steps_say_what_to_do() -> None:
     optimizer = zoopt.ZOOptimizer(model, lr=0.5)
     with pytest.raises(NonFiniteLossError, match=r"nan at step 0.*lr 0\.5"):
         optimizer.step(lambda: float("nan"))
+
+
+class Called(TorchDispatchMode):
+    """Notes the names of the operations that torch comes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_probe_multiplies_the_way_that_the_model_does(
+    engine_name: str, dtype: torch.dtype
+) -> None:
+    """Of a slice torch makes one product or many, by what the weights say of their gradient."""
+    layer = nn.Linear(6, 5, bias=False).to(dtype)
+    x = torch.randn(4, 3, 6).to(dtype)[:, -1:]
+    ways = []
+
+    def closure() -> float:
+        with Called() as called:
+            out = layer(x)
+        ways.append([name for name in called.names if "mm" in name])
+        return out.float().sum().item()
+
+    with torch.no_grad():
+        closure()
+    zoopt.ZOOptimizer(layer, engine=engine_name, estimator="spsa").step(closure)
+    assert len(ways) == 3
+    assert ways == [["aten.mm.default"]] * 3
 
 
 # ------------------------------------------------------------------------------------------- passes

@@ -131,16 +131,15 @@ def _in_rows(places: Iterable[Place]) -> tuple[list[Place], list[tuple[Tensor, T
     """Places whose elements are contiguous, and (where, what) is to be copied afterwards."""
     rows, afterwards = [], []
     for place in places:
-        straight, here = place.tensor.is_contiguous(), place.tensor
-        if not (straight and (place.into is None or place.into.is_contiguous())):
-            here = place.tensor.contiguous()
-            if place.into is None or not place.into.is_contiguous():
-                there = torch.empty_like(here) if straight else here
-                afterwards.append((place.result, there))
-                place = Place(here, place.index, there)
-            else:
-                place = Place(here, place.index, place.into)
-        rows.append(place)
+        straight, there = place.tensor.is_contiguous(), place.into
+        if straight and (there is None or there.is_contiguous()):
+            rows.append(place)
+            continue
+        here = place.tensor.contiguous()
+        if there is None or not there.is_contiguous():
+            there = torch.empty_like(here) if straight else here
+            afterwards.append((place.result, there))
+        rows.append(Place(here, place.index, there))
     return rows, afterwards
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from zoopt.directions import compilation, generator
 from zoopt.directions.generator import BLOCK, NOISE, ROUNDING, Unit, spans
 from zoopt.directions.rounding import HALF
-from zoopt.directions.upload import uploaded
+from zoopt.directions.upload import stream_of, uploaded
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_table, key_words
 from zoopt.shortage import ran_out
@@ -144,9 +144,13 @@ def prepared(
     pieces = [[(p.index, n) for n, *_ in spans(p.tensor.numel(), 0)] for p in places]
     numbers = uploaded(_numbers(variant, decay, terms, 0, pieces), torch.int32, variant.device)
     mine = {place.index: row for place, row in zip(places, numbers.unbind(), strict=True)}
+    stream = stream_of(variant.device)
 
     def make(place: Place) -> None:
-        _launch(variant, _plan_of(variant, [place], 0), mine[place.index], [place])
+        if stream_of(variant.device) == stream:
+            _launch(variant, _plan_of(variant, [place], 0), mine[place.index], [place])
+        else:
+            launch(variant, decay, terms, 0, [place])
 
     return make
 
@@ -202,7 +206,6 @@ class _Plan:
 
 def _plan_of(variant: Variant, places: Sequence[Place], first: int) -> _Plan:
     device = variant.device
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     base = places[0].result.data_ptr()
     where = tuple(
         [
@@ -211,7 +214,7 @@ def _plan_of(variant: Variant, places: Sequence[Place], first: int) -> _Plan:
         ]
     )
     size = places[0].tensor.element_size()
-    return _plan(where, first, size, _TILE[variant.unit.name], device, stream)
+    return _plan(where, first, size, _TILE[variant.unit.name], device, stream_of(device))
 
 
 @functools.lru_cache(maxsize=_PLANS)

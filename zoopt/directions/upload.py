@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 
+def stream_of(device: torch.device) -> int:
+    """What is queued now on a GPU, as a number; what goes up there is only done in that queue."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
 def uploaded(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor of numbers that the host made.
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoopt.directions.upload import stream_of
 from zoopt.engines.base import OneByOne
 from zoopt.engines.interception import require_seen
 from zoopt.engines.substitution import Watching
@@ -119,7 +120,7 @@ class _Perturb(Watching):
                 direction.add_(Change(places, terms))
                 self._vectors |= {id(slot.tensor): part for slot, part in pairs}
             self._make.append(direction.one_by_one(Change(group.matrices, terms)))
-        self._room: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._room: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
         self.seen: Counter[int] = Counter()
         """How many operations took a parameter, by its ``id``."""
 
@@ -153,7 +154,7 @@ class _Perturb(Watching):
         return into
 
     def _room_for(self, tensor: Tensor) -> Tensor:
-        kind = tensor.dtype, tensor.device
+        kind = tensor.dtype, tensor.device, stream_of(tensor.device)
         room = self._room.get(kind)
         if room is None or len(room) < tensor.numel():
             self._room.pop(kind, None)
@@ -177,5 +178,8 @@ class _Perturb(Watching):
 
 
 def _like(tensor: Tensor, made: Tensor) -> Tensor:
-    """Some kernels choose their path by ``requires_grad`` (matmul folds), autograd off or not."""
-    return made.requires_grad_(tensor.requires_grad)
+    """Some kernels choose their path by ``requires_grad`` (matmul folds), autograd off or not.
+
+    Without autograd what is made of a view has none of it, so it has to be no view.
+    """
+    return made.detach().requires_grad_(tensor.requires_grad)
