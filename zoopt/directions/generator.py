@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoopt.directions.upload import uploaded
+from zoopt.directions.device import uploaded
 from zoopt.seeds import as_int32, key_words
 
 SEGMENT = 1 << 30

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from zoopt.directions import compilation, generator, triton_kernel
+from zoopt.directions.device import uploaded
 from zoopt.directions.generator import BLOCK, NOISE, ROUNDING, Unit, key
 from zoopt.directions.layout import Batch, batches, pieces_of
 from zoopt.directions.rounding import (
@@ -31,7 +32,6 @@ from zoopt.directions.rounding import (
     rounding_words,
     stochastic_round,
 )
-from zoopt.directions.upload import uploaded
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_words
 

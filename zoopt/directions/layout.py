@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from zoopt.directions import generator
+from zoopt.directions.device import uploaded
 from zoopt.directions.generator import BLOCK
-from zoopt.directions.upload import uploaded
 from zoopt.interfaces import Place
 
 DIRECT = 256

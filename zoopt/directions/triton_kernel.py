@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoopt.directions import compilation, generator
+from zoopt.directions.device import current, stream_of, uploaded
 from zoopt.directions.generator import BLOCK, NOISE, ROUNDING, Unit, spans
 from zoopt.directions.rounding import HALF
-from zoopt.directions.upload import stream_of, uploaded
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_table, key_words
 from zoopt.shortage import ran_out
@@ -158,8 +157,7 @@ def prepared(
 def _launch(variant: Variant, plan: _Plan, numbers: Tensor, places: Sequence[Place]) -> None:
     written, device = source(), variant.device
     assert written is not None
-    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
-    with torch.cuda.device(device) if elsewhere else nullcontext():
+    with current(device):
         written.add_to_pieces[(plan.tiles,)](
             plan.table,
             plan.owners,

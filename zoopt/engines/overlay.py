@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoopt.directions.upload import stream_of
+from zoopt.directions.device import stream_of
 from zoopt.engines.base import OneByOne
 from zoopt.engines.interception import require_seen
 from zoopt.engines.substitution import Watching

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from zoopt.directions import LowRank
-from zoopt.directions.upload import uploaded
+from zoopt.directions.device import uploaded
 from zoopt.engines.substitution import unrounded
 from zoopt.interfaces import Change, Slot, Terms
 

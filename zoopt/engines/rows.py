@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoopt.directions.device import current
 from zoopt.directions.triton_kernel import passes
 
 _DEVICES = ("cuda",)
@@ -65,7 +65,7 @@ def _add_bias(out: Tensor, bias: Tensor) -> None:
     source, width = _source(), bias.shape[0]
     assert source is not None
     rows = out.numel() // width
-    with _on(out.device):
+    with current(out.device):
         source.add_to_rows[-(-rows // _ROWS), -(-width // _COLUMNS)](
             out, bias, rows, width, _ROWS, _COLUMNS
         )
@@ -77,7 +77,7 @@ def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     assert source is not None
     out = torch.empty_like(x)
     columns = 1 << (width - 1).bit_length()
-    with _on(x.device):
+    with current(x.device):
         source.normalize_rows[x.numel() // width,](
             x,
             weight,
@@ -89,12 +89,6 @@ def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
             num_warps=min(max(columns // _A_WARPS_ELEMENTS, 1), 16),
         )
     return out
-
-
-def _on(device: torch.device) -> AbstractContextManager[object]:
-    """Where a kernel is launched."""
-    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
-    return torch.cuda.device(device) if elsewhere else nullcontext()
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Small tables go to a device without waiting for it.
+"""A GPU as the host sees it. Small tables go there without waiting for it.
 
 ``torch.tensor(values, device="cuda")`` returns when the GPU has done all that it was given before.
 From pinned memory the copy takes its place in the queue, and the host goes on.
@@ -6,10 +6,17 @@ From pinned memory the copy takes its place in the queue, and the host goes on.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the one that kernels are launched on."""
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    return torch.cuda.device(device) if elsewhere else nullcontext()
 
 
 def stream_of(device: torch.device) -> int:
