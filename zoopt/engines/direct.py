@@ -30,13 +30,6 @@ class Replacement(ABC):
     def given(self, tensor: Tensor) -> Tensor:
         """What an operation gets for a tensor: itself, or another, in fp32 for a half vector."""
 
-    def fleeting(self, tensor: Tensor) -> Tensor:
-        """The same, for an operation whose result shares no memory with it: the next may write it.
-
-        A result that is to be differentiated keeps what it was made of.
-        """
-        return self.given(tensor)
-
 
 def done_directly(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement
@@ -58,13 +51,13 @@ def _linear(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> T
         return None
     x, weight, bias = args if len(args) == 3 else (*args, None)
     if bias is None:
-        return F.linear(x, by.fleeting(weight))
+        return F.linear(x, by.given(weight))
     bias = by.given(bias)
     if bias.dtype == weight.dtype:
-        return F.linear(x, by.fleeting(weight), bias)
+        return F.linear(x, by.given(weight), bias)
     if x.dtype != weight.dtype or not _plain(x):
         return None
-    return add_bias(F.linear(x, by.fleeting(weight)), bias)
+    return add_bias(F.linear(x, by.given(weight)), bias)
 
 
 def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
@@ -73,10 +66,10 @@ def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Te
     bias, x, weight = args
     bias = by.given(bias)
     if bias.dtype == weight.dtype:
-        return torch.addmm(bias, x, by.fleeting(weight))
+        return torch.addmm(bias, x, by.given(weight))
     if x.dtype != weight.dtype or not _plain(x):
         return None
-    return add_bias(torch.mm(x, by.fleeting(weight)), bias)
+    return add_bias(torch.mm(x, by.given(weight)), bias)
 
 
 def _layer_norm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoopt.directions.device import stream_of
 from zoopt.engines.base import OneByOne
 from zoopt.engines.interception import require_seen
 from zoopt.engines.substitution import Watching
@@ -120,7 +119,6 @@ class _Perturb(Watching):
                 direction.add_(Change(places, terms))
                 self._vectors |= {id(slot.tensor): part for slot, part in pairs}
             self._make.append(direction.one_by_one(Change(group.matrices, terms)))
-        self._room: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
         self.seen: Counter[int] = Counter()
         """How many operations took a parameter, by its ``id``."""
 
@@ -138,29 +136,12 @@ class _Perturb(Watching):
             return tensor
         self.seen[id(tensor)] += 1
         made = self._vectors.get(id(tensor))
-        return _like(tensor, self._made_into(slot, torch.empty_like) if made is None else made)
-
-    def fleeting(self, tensor: Tensor) -> Tensor:
-        """A matrix's perturbed values where those of the one before were."""
-        slot = self._slots.get(id(tensor))
-        if slot is None or tensor.ndim < 2 or torch.is_grad_enabled():
-            return self.given(tensor)
-        self.seen[id(tensor)] += 1
-        return _like(tensor, self._made_into(slot, self._room_for))
-
-    def _made_into(self, slot: Slot, room: Callable[[Tensor], Tensor]) -> Tensor:
-        into = room(slot.tensor)
-        self._make[slot.group](Place(slot.tensor, slot.index, into))
-        return into
-
-    def _room_for(self, tensor: Tensor) -> Tensor:
-        kind = tensor.dtype, tensor.device, stream_of(tensor.device)
-        room = self._room.get(kind)
-        if room is None or len(room) < tensor.numel():
-            self._room.pop(kind, None)
-            room = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
-            self._room[kind] = room
-        return room[: tensor.numel()].view(tensor.shape)
+        if made is None:
+            made = torch.empty_like(slot.tensor)
+            self._make[slot.group](Place(slot.tensor, slot.index, made))
+        # Some kernels choose their path by it (matmul folds), even where autograd is off, and then
+        # only where it is no view.
+        return made.detach().requires_grad_(tensor.requires_grad)
 
     def _lookup(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -175,11 +156,3 @@ class _Perturb(Watching):
             return None
         self.seen[id(weight)] += 1
         return self._direction.rows(slot.tensor, ids, slot.index, self._displacement.terms(slot))
-
-
-def _like(tensor: Tensor, made: Tensor) -> Tensor:
-    """Some kernels choose their path by ``requires_grad`` (matmul folds), autograd off or not.
-
-    Without autograd what is made of a view has none of it, so it has to be no view.
-    """
-    return made.detach().requires_grad_(tensor.requires_grad)
