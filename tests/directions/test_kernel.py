@@ -18,6 +18,7 @@ from zoopt.directions.generator import Unit
 from zoopt.directions.kernel import add_to_rows
 from zoopt.directions.rademacher import RADEMACHER, rademacher_words, signs_of
 from zoopt.directions.rounding import round_into
+from zoopt.engines.memory import peak_bytes
 from zoopt.interfaces import Change, Place, Terms
 
 UNITS = [GAUSSIAN, RADEMACHER]
@@ -369,6 +370,16 @@ def assert_modes_agree(
 @each_unit
 def test_compiled_equals_eager_bit_for_bit(unit: Unit) -> None:
     assert_modes_agree(unit, torch.float32, 1)
+
+
+@each_unit
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_pass_holds_little_beside_the_tensor(unit: Unit, compiled: bool) -> None:
+    """Words and what a compiler keeps are of one batch, however long the tensor is."""
+    theta = torch.zeros(1 << 23)
+    add_(theta, 0, terms_of(1), unit, compiled=compiled)  # compiles
+    _, held = peak_bytes(lambda: add_(theta, 0, terms_of(1), unit, compiled=compiled), theta.device)
+    assert 0 < held <= theta.nbytes / 2
 
 
 def test_compiled_pieces_and_segments_equal_eager_ones(small_segments: int) -> None:
