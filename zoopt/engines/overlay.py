@@ -111,7 +111,7 @@ class _Perturb(Watching):
         self._slots, self._direction, self._displacement = slots, direction, displacement
         self._vectors: dict[int, Tensor] = {}
         self._make: list[Callable[[Place], None]] = []
-        for group, terms in zip(groups, displacement.groups, strict=True):
+        for group, terms in zip(groups, displacement.groups, strict=False):  # the last may be empty
             for alike in group.vectors.values():
                 room = Room([slot.exact for slot in alike])
                 pairs = list(zip(alike, room.parts, strict=True))
