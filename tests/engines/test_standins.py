@@ -167,3 +167,28 @@ def test_writing_to_what_was_made_of_a_parameter_leaves_the_parameter() -> None:
         assert again.dtype is normalized.dtype is torch.bfloat16
     torch.testing.assert_close(found[0][0], ((before + 1) * 2 * X), rtol=0.02, atol=0.02)
     torch.testing.assert_close(weight, before, rtol=0.02, atol=0.02)
+
+
+def test_a_use_that_comes_late_is_watched_for() -> None:
+    """A parameter that no operation took by its name may yet be taken otherwise."""
+    model = Held().bfloat16()
+    x = torch.linspace(-1, 1, 30).view(5, 6)
+    optimizer = optimizer_of(model)
+    optimizer.step(lambda: 0.0)
+    optimizer.step(lambda: (x + model.held[0].float()).sum().item())
+    assert optimizer.estimated is not None
+    assert len(set(optimizer.estimated.losses)) == 2
+
+
+@torch.no_grad()
+def test_vectors_as_matrices_and_under_vmap() -> None:
+    model = layers()
+    outputs = during_a_probe(
+        model,
+        lambda: (
+            torch.addmm(model[0].bias[:1], X, model[0].weight.view(-1, 1)),
+            F.linear(X, model[0].weight.view(1, -1)),
+            torch.vmap(lambda row: row * model[0].weight)(X),
+        ),
+    )
+    assert all(output.dtype is torch.bfloat16 for found in outputs for output in found)

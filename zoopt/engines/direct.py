@@ -2,7 +2,8 @@
 
 What :mod:`zoopt.engines.substitution` does for any operation, for any form of arguments, takes a
 processor longer than many an operation takes a GPU. Here are the usual ones in their usual form.
-Their results are the same, but for the last bit of a norm on a GPU.
+Their results are the same, but for the last bit of a norm on a GPU, and for ``addmm``, whose
+product is rounded before its bias is added, as that of a linear layer is.
 """
 
 from __future__ import annotations
@@ -50,26 +51,31 @@ def _linear(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> T
     if kwargs or len(args) < 2 or by.watches(args[0]):
         return None
     x, weight, bias = args if len(args) == 3 else (*args, None)
+    matrix = by.given(weight)
+    if matrix.dtype != weight.dtype:
+        return None  # it was made of a vector
     if bias is None:
-        return F.linear(x, by.given(weight))
+        return F.linear(x, matrix)
     bias = by.given(bias)
-    if bias.dtype == weight.dtype:
-        return F.linear(x, by.given(weight), bias)
-    if x.dtype != weight.dtype or not _plain(x):
+    if bias.dtype == matrix.dtype:
+        return F.linear(x, matrix, bias)
+    if x.dtype != matrix.dtype or not _plain(x):
         return None
-    return add_bias(F.linear(x, by.given(weight)), bias)
+    return add_bias(F.linear(x, matrix), bias)
 
 
 def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
     if kwargs or len(args) != 3 or args[0].ndim != 1 or by.watches(args[1]):
         return None
     bias, x, weight = args
-    bias = by.given(bias)
-    if bias.dtype == weight.dtype:
-        return torch.addmm(bias, x, by.given(weight))
-    if x.dtype != weight.dtype or not _plain(x):
+    matrix, bias = by.given(weight), by.given(bias)
+    if matrix.dtype != weight.dtype:
+        return None  # it was made of a vector
+    if bias.dtype == matrix.dtype:
+        return torch.addmm(bias, x, matrix)
+    if x.dtype != matrix.dtype or not _plain(x):
         return None
-    return add_bias(torch.mm(x, by.given(weight)), bias)
+    return add_bias(torch.mm(x, matrix), bias)
 
 
 def _layer_norm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
@@ -93,7 +99,8 @@ def _product(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> 
         return None
     x, factor = (b, by.given(a)) if by.watches(a) else (a, by.given(b))
     alike = factor.ndim <= 1 <= x.ndim and factor.numel() in (1, x.shape[-1])
-    if alike and not torch.is_grad_enabled():
+    functional = torch._C._functorch.maybe_current_level() is not None  # as in torch.vmap
+    if alike and not functional and not torch.is_grad_enabled():
         return torch.mul(x, factor, out=torch.empty_like(x))
     product: Tensor = torch.mul(x, factor)
     return product.to(x.dtype)

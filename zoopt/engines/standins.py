@@ -5,8 +5,9 @@ torch asks about each operation that takes one (``__torch_function__``). Other o
 way, where a ``TorchFunctionMode`` would be asked about every one of them.
 
 What has a parameter in its hands otherwise than by its module's name for it (a list that was made
-before, say, as of an ``nn.LSTM``) does not meet the stand-in. The first probe is evaluated under a
-mode as well, and where that sees such a use, so are all.
+before, say) does not meet the stand-in. So probes are watched by a mode as well until operations
+have met every stand-in, and for good where the mode saw such a use. One that comes only after that
+is not seen, and gets the rounded parameter.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Masters:
                 return
             with _Watch(self._masters) as watch:
                 yield
-            self._watched = watch.used or not self._places
+            met = {id(stand_in.plain) for *_, stand_in in self._places if stand_in.met}
+            self._watched = watch.used or len(met) < len(self._masters)
         finally:
             with deferred_signals():
                 for parameters, name, parameter, stand_in in self._places:
@@ -97,10 +99,12 @@ class StandIn(Tensor):
     Attributes:
         plain: the same as any other tensor.
         exact: in fp32; None after something has been written to it.
+        met: whether an operation has taken it.
     """
 
     plain: Tensor
     exact: Tensor | None
+    met = False
 
     @staticmethod
     def of(plain: Tensor, exact: Tensor) -> StandIn:
@@ -140,6 +144,7 @@ class _ByType(Substitution):
         """What it is in fp32."""
         if type(tensor) is not StandIn:
             return tensor
+        tensor.met = True
         return tensor.plain if tensor.exact is None else tensor.exact
 
     def remembered(self, out: Tensor, exact: Tensor) -> Tensor:
