@@ -51,31 +51,36 @@ def _linear(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> T
     if kwargs or len(args) < 2 or by.watches(args[0]):
         return None
     x, weight, bias = args if len(args) == 3 else (*args, None)
-    matrix = by.given(weight)
-    if matrix.dtype != weight.dtype:
-        return None  # it was made of a vector
-    if bias is None:
-        return F.linear(x, matrix)
-    bias = by.given(bias)
-    if bias.dtype == matrix.dtype:
-        return F.linear(x, matrix, bias)
-    if x.dtype != matrix.dtype or not _plain(x):
-        return None
-    return add_bias(F.linear(x, matrix), bias)
+    return _affine(x, weight, bias, by, F.linear, F.linear)
 
 
 def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
     if kwargs or len(args) != 3 or args[0].ndim != 1 or by.watches(args[1]):
         return None
     bias, x, weight = args
-    matrix, bias = by.given(weight), by.given(bias)
+    return _affine(x, weight, bias, by, torch.mm, lambda x, w, b: torch.addmm(b, x, w))
+
+
+def _affine(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    by: Replacement,
+    product: Callable[[Tensor, Tensor], Tensor],
+    biased: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor | None:
+    """The product of x with what replaces the weight, plus what replaces the bias."""
+    matrix = by.given(weight)
     if matrix.dtype != weight.dtype:
         return None  # it was made of a vector
+    if bias is None:
+        return product(x, matrix)
+    bias = by.given(bias)
     if bias.dtype == matrix.dtype:
-        return torch.addmm(bias, x, matrix)
+        return biased(x, matrix, bias)
     if x.dtype != matrix.dtype or not _plain(x):
         return None
-    return add_bias(torch.mm(x, matrix), bias)
+    return add_bias(product(x, matrix), bias)
 
 
 def _layer_norm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
