@@ -92,6 +92,19 @@ def test_objects_are_handed_through() -> None:
     assert registry.make_update(update) is update
 
 
+def test_a_direction_without_a_method_is_told_which() -> None:
+    class Half:
+        name = "half"
+
+        def bind(self, slots: Any) -> None:
+            raise AssertionError("not asked for")
+
+        add_ = bind
+
+    with pytest.raises(TypeError, match="direction 'half' has no one_by_one and no rows"):
+        zoopt.ZOOptimizer([torch.nn.Parameter(torch.ones(1))], direction=Half())
+
+
 def test_options_reach_what_is_made() -> None:
     assert registry.make_estimator("nspsa", n=7, eps=0.5).n == 7
     assert registry.make_update("momentum", beta=0.5).beta == 0.5

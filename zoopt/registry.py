@@ -217,12 +217,24 @@ def make_direction(direction: str | Direction) -> Direction:
     A number may follow the name, as in ``"lowrank:4"``: the one that the family is made with.
     """
     if not isinstance(direction, str):
-        return direction
+        return _complete(direction, repr(getattr(direction, "name", type(direction).__name__)))
     family, colon, number = direction.partition(":")
     factory = _lookup("direction", family, DIRECTIONS)
     if colon and not (number.isdecimal() and inspect.signature(factory).parameters):
         raise ValueError(f"direction {direction!r}: {family} takes no {number!r} after its name")
-    made: Direction = factory(int(number)) if colon else factory()
+    return _complete(factory(int(number)) if colon else factory(), repr(direction))
+
+
+def _complete(direction: Any, name: str) -> Direction:
+    """The direction family, if it has the methods of one."""
+    methods = ("bind", "add_", "one_by_one", "rows")
+    missing = [method for method in methods if not callable(getattr(direction, method, None))]
+    if missing:
+        raise TypeError(
+            f"direction {name} has no {' and no '.join(missing)}. zoopt.interfaces.Direction says "
+            "what each of its methods does, and zoopt.testing.check_direction tests them"
+        )
+    made: Direction = direction
     return made
 
 

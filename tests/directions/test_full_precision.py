@@ -59,3 +59,15 @@ def test_a_low_rank_pass_is_made_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = direction.rows(torch.zeros(4, 3), torch.tensor([1, 2]), 0, ((7, 1.0),))
     assert found == [("highest", "ieee", "ieee")] * 2
     assert torch.equal(rows, theta[1:3])
+
+
+def test_rows_under_autocast_are_those_of_the_whole() -> None:
+    """What is added is a thousandth of what it is added to: bf16 products would lose it."""
+    direction, terms = LowRank(), ((7, 1e-3),)
+    theta = torch.linspace(1, 2, 12).view(4, 3)
+    whole = theta.clone()
+    direction.add_(Change.of(whole, 0, terms))
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = direction.rows(theta, torch.tensor([3, 0]), 0, terms)
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(rows, whole[[3, 0]])

@@ -49,6 +49,13 @@ def written(w: Tensor, x: Tensor) -> Tensor:
     return y.mul_(w).add_(x)
 
 
+def in_its_room(w: Tensor, x: Tensor) -> Tensor:
+    """What is made like a weight holds what is written to a part of it."""
+    y = w.new_zeros(x.shape)
+    y[:, 1:].copy_(x[:, 1:] * w[1:])
+    return y * torch.ones_like(input=w)
+
+
 ROUNDED_ONCE: dict[str, Callable[[], nn.Module]] = {
     "layer norm": lambda: nn.LayerNorm(6),
     "rms norm": lambda: nn.RMSNorm(6),
@@ -63,12 +70,17 @@ ROUNDED_ONCE: dict[str, Callable[[], nn.Module]] = {
     "data": lambda: Scale(lambda w, x: w.data * x),
     "cast": lambda: Scale(lambda w, x: (w.float() * x.float()).to(x.dtype)),
     "in place": lambda: Scale(lambda w, x: x.clone().mul_(w)),
+    "put": lambda: Scale(lambda w, x: torch.mul(x, w, out=torch.empty_like(x))),
+    "put first": lambda: Scale(lambda w, x: torch.add(w, x, out=torch.empty_like(x))),
+    "room": lambda: Scale(in_its_room),
+    "dtype": lambda: Scale(lambda w, x: (w.float() * x.float()).to(torch.result_type(w, x))),
 }
 """What takes vectors alone, and rounds once: the fp32 module is a reference to the last bit."""
 
 ROUNDED_MORE: dict[str, Callable[[], nn.Module]] = {
     "llama norm": LlamaNorm,
     "written": lambda: Scale(written),
+    "put of vectors": lambda: Scale(lambda w, x: x + torch.mul(w, w, out=torch.empty_like(w))),
     "linear": lambda: nn.Linear(6, 4),
     "addmm": lambda: Scale(lambda w, x: torch.addmm(w, x, torch.eye(6, dtype=x.dtype))),
     "attention": lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True),

@@ -1,13 +1,13 @@
 """Products of fp32 matrices in fp32, whatever is set for those of the model.
 
-With TF32, or bf16 on a CPU, torch rounds what it multiplies to 8 or 11 bits: right for a forward,
-but an update is often a thousandth of the perturbation that it is added to.
+With TF32, with bf16 on a CPU, and under autocast, torch rounds what it multiplies to 8 or 11 bits:
+right for a forward, but an update is often a thousandth of the perturbation that it is added to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -33,9 +33,19 @@ def full_precision() -> Iterator[None]:
     for products in _PRODUCTS:
         products.fp32_precision = "ieee"
     try:
-        yield
+        with _without_autocast():
+            yield
     finally:
         if everywhere is not None:
             torch.set_float32_matmul_precision(everywhere)
         for products, precision in zip(_PRODUCTS, held, strict=True):
             products.fp32_precision = precision
+
+
+@contextmanager
+def _without_autocast() -> Iterator[None]:
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield

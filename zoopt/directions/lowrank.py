@@ -70,20 +70,19 @@ class LowRank:
         it in chunks of rows.
         """
         for change in changes:
-            seeds = [seed for seed, _ in change.terms]
             if not change:
                 for place in change.places:
                     if place.into is not None:
                         place.into.detach().copy_(place.tensor.detach())
                 continue
-            for part in self._parts(change.places, len(seeds)):
-                where = [(place.tensor.detach(), place.index) for place in part]
-                for place, (left, right) in zip(part, self.factors(where, seeds), strict=True):
-                    weighted = left * _coefficients(left, change.terms)
-                    self._add_one(place, change, weighted, right, stochastic_rounding)
+            for part in self._parts(change.places, len(change.terms)):
+                for place, sides in zip(part, self._sides(part, change.terms), strict=True):
+                    self._add_one(place, change, *sides, stochastic_rounding)
 
     def one_by_one(self, change: Change) -> Callable[[Place], None]:
-        """Makes a change a place at a time, in any order, of factors that are made together.
+        """Makes a change a place at a time, of factors that are made for a few places together.
+
+        In order each of them is made once. Those of one part at most are held.
 
         Args:
             change: what is to become of its places. They do not say where.
@@ -91,18 +90,24 @@ class LowRank:
         Returns:
             Makes the change of one of the places, given with where its result is written.
         """
-        seeds = [seed for seed, _ in change.terms]
-        sides: dict[int, tuple[Tensor, Tensor]] = {}
-        for part in self._parts(change.places, len(seeds)):
-            where = [(place.tensor.detach(), place.index) for place in part]
-            for place, (left, right) in zip(part, self.factors(where, seeds), strict=True):
-                sides[place.index] = left * _coefficients(left, change.terms), right
+        parts = {
+            place.index: part
+            for part in self._parts(change.places, len(change.terms))
+            for place in part
+        }
+        held: dict[int, tuple[Tensor, Tensor]] = {}
 
         @torch.no_grad()
         @full_precision()
         def one(place: Place) -> None:
-            if place.tensor.numel():
-                self._add_one(place, change, *sides[place.index], stochastic_rounding=False)
+            if not place.tensor.numel():
+                return
+            if place.index not in held:
+                held.clear()
+                part = parts[place.index]
+                sides = self._sides(part, change.terms)
+                held.update(zip((each.index for each in part), sides, strict=True))
+            self._add_one(place, change, *held[place.index], stochastic_rounding=False)
 
         return one
 
@@ -120,6 +125,12 @@ class LowRank:
                 used += numbers
         if part:
             yield part
+
+    def _sides(self, part: Sequence[Place], terms: Terms) -> list[tuple[Tensor, Tensor]]:
+        """For each place the factors whose product is its Σ_k c_k z(s_k)."""
+        where = [(place.tensor.detach(), place.index) for place in part]
+        factors = self.factors(where, [seed for seed, _ in terms])
+        return [(left * _coefficients(left, terms), right) for left, right in factors]
 
     def _add_one(
         self, place: Place, change: Change, left: Tensor, right: Tensor, stochastic_rounding: bool
@@ -147,8 +158,7 @@ class LowRank:
     @full_precision()
     def rows(self, matrix: Tensor, ids: Tensor, index: int, terms: Terms) -> Tensor:
         """Rows ``ids`` of a matrix as :meth:`add_` would leave them, shape (*ids.shape, width)."""
-        ((left, right),) = self.factors([(matrix, index)], [seed for seed, _ in terms])
-        left = left * _coefficients(left, terms)
+        ((left, right),) = self._sides([Place(matrix, index)], terms)
         rows = matrix.detach()[ids.flatten()].to(left.dtype)
         rows = torch.addmm(rows, left[ids.flatten()], right.T)
         return rows.to(matrix.dtype).view(*ids.shape, -1)

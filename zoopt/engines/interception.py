@@ -30,6 +30,7 @@ _ABOUT = frozenset(
         "is_complex",
         "element_size",
         "get_device",
+        "result_type",
         "type",
         "data_ptr",
         "untyped_storage",
@@ -41,6 +42,11 @@ _ABOUT = frozenset(
         "__format__",
         "__reduce_ex__",
         "register_hook",
+        *(
+            f"{made}_like"
+            for made in ("empty", "zeros", "ones", "full", "rand", "randn", "randint")
+        ),
+        *(f"new_{made}" for made in ("empty", "empty_strided", "zeros", "ones", "full", "tensor")),
     }
 )
 _OTHERWISE = "engine='copy' (exact, twice the memory) or engine='inplace' sees through it"

@@ -47,7 +47,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         bias: as the weight.
         eps: what keeps the denominator from zero.
     """
-    fits = x.shape[-1] <= _WIDEST and bias.is_contiguous() and not torch.is_grad_enabled()
+    fits = x.shape[-1] <= _WIDEST and bias.is_contiguous()
     if fits and _in_rows(x, weight) and _works(_check_norm, x.dtype, x.device):
         return _layer_norm(x, weight, bias, eps)
     return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
@@ -55,7 +55,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def _in_rows(rows: Tensor, vector: Tensor) -> bool:
     """Whether a kernel can take them."""
-    if rows.device.type not in _DEVICES or rows.numel() == 0:
+    if rows.device.type not in _DEVICES or rows.numel() == 0 or torch.is_grad_enabled():
         return False
     straight = rows.is_contiguous() and vector.is_contiguous()
     return straight and rows.ndim > 1 and vector.shape == rows.shape[-1:]

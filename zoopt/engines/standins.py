@@ -122,9 +122,11 @@ class StandIn(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        kwargs = kwargs or {}
         if asks_about(func):
-            return func(*map(_BY_TYPE.itself, args), **(kwargs or {}))
-        return _BY_TYPE.substituted(func, args, kwargs or {})
+            named = {name: _BY_TYPE.itself(value) for name, value in kwargs.items()}
+            return func(*map(_BY_TYPE.itself, args), **named)
+        return _BY_TYPE.substituted(func, args, kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.plain.__reduce_ex__(protocol)  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ an activation meets it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,8 @@ class Substitution(Replacement):
         done = done_directly(func, args, kwargs, self)
         if done is not None:
             return done
+        if kwargs.get("out") is not None:
+            return self._put(func, args, kwargs)
         leaves, form = tree_flatten((args, kwargs))
         asked = leaves
         moved = [self.given(leaf) if isinstance(leaf, Tensor) else leaf for leaf in asked]
@@ -63,7 +65,7 @@ class Substitution(Replacement):
         if not any(wider):
             args, kwargs = tree_unflatten(moved, form)
             return func(*args, **kwargs)
-        if _writes(func, kwargs):
+        if _writes(func):
             if isinstance(asked[0], Tensor):
                 moved[0] = self.written(asked[0])
             args, kwargs = tree_unflatten(moved, form)
@@ -74,6 +76,16 @@ class Substitution(Replacement):
         out = _rounded(exact, _usual_dtype(func, leaves, form))
         if isinstance(exact, Tensor) and out is not exact:
             return self.remembered(out, exact)
+        return out
+
+    def _put(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation whose results are put into tensors that it is given for them."""
+        kwargs = dict(kwargs)
+        out = kwargs.pop("out")
+        into = [self.written(tensor) for tensor in tree_leaves(out)]
+        results = tree_leaves(self.substituted(func, args, kwargs))
+        for there, result in zip(into, results, strict=True):
+            there.resize_(result.shape).copy_(result)
         return out
 
 
@@ -239,9 +251,9 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if is_half([tensor]) else tensor
 
 
-def _writes(func: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether an operation writes to an argument."""
+def _writes(func: Callable[..., Any]) -> bool:
+    """Whether an operation writes to its first argument."""
     name = getattr(func, "__name__", "")
     in_place = name.startswith("__i") and name not in ("__invert__", "__int__", "__index__")
     trailing = name.endswith("_") and not name.endswith("__")
-    return in_place or trailing or name == "__setitem__" or kwargs.get("out") is not None
+    return in_place or trailing or name == "__setitem__"
