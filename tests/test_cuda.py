@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zoopt
-from zoopt.directions import compilation, kernel, layout, triton_kernel
+from zoopt.directions import compilation, generator, kernel, layout, rounding, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import BLOCK, Unit
 from zoopt.directions.rademacher import RADEMACHER
@@ -156,13 +156,25 @@ def test_a_step_in_place_takes_the_memory_of_inference() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("first", [0, 700, generator.SEGMENT - 3000])
+def test_rounding_at_random_has_the_bits_of_the_cpu(dtype: torch.dtype, first: int) -> None:
+    values = torch.linspace(-12, 12, 100_003).sinh()
+    here, there = (torch.empty(100_003, dtype=dtype, device=device) for device in ("cpu", "cuda"))
+    for into in (here, there):
+        rounding.round_into(into, values.to(into.device), index=3, seed=9, first=first)
+    assert rounding._works(there)
+    assert torch.equal(there.cpu().view(torch.int16), here.view(torch.int16))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", [(3, 5, 2048), (37, 1000), (1, 7), (4096, 130)], ids=str)
+@torch.no_grad()
 def test_a_bias_is_added_as_torch_adds_it(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     out = torch.randn(shape, device="cuda").mul(30).to(dtype)
     bias = torch.randn(shape[-1], device="cuda")
     expected = out.clone().add_(bias)
     assert torch.equal(rows.add_bias(out, bias), expected)
-    assert rows._works(rows._check_bias, dtype, out.device)
+    assert rows._works(rows._check_bias, out)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -172,7 +184,7 @@ def test_a_norm_is_that_of_fp32_rounded_once(dtype: torch.dtype, shape: tuple[in
     x = torch.randn(shape, device="cuda").mul(3).add(1).to(dtype)
     weight, bias = 1 + 0.1 * torch.randn(2, shape[-1], device="cuda")
     found = rows.layer_norm(x, weight, bias, 1e-5)
-    assert rows._works(rows._check_norm, dtype, x.device)
+    assert rows._works(rows._check_norm, x)
     exact = torch.nn.functional.layer_norm(
         x.double(), weight.shape, weight.double(), bias.double(), 1e-5
     )

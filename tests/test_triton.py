@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoopt.directions import generator, kernel, triton_kernel
+from zoopt.directions import checked, generator, kernel, rounding, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.generator import Unit
 from zoopt.directions.rademacher import RADEMACHER
@@ -56,9 +56,8 @@ def test_in_the_interpreter() -> None:
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (triton_kernel, rows):
-        monkeypatch.setattr(module, "_DEVICES", ("cpu",))
-    rows._works.cache_clear()
+    monkeypatch.setattr(checked, "DEVICES", ("cpu",))
+    checked.works.cache_clear()
     monkeypatch.setattr(triton_kernel, "_state", triton_kernel._State())
     if INTERPRETED:
         round_as_a_gpu_does(monkeypatch)
@@ -287,6 +286,28 @@ def test_uncompiled_and_other_families_take_the_first_source(
     assert counts == []
 
 
+# ----------------------------------------------------------------------------- rounding at random
+
+
+@inside
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("first", [0, 7, 1000])
+def test_rounding_in_one_launch_gives_the_same_bits(
+    dtype: torch.dtype, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "SEGMENT", 1024)
+    values = torch.linspace(-12, 12, 2500).sinh().mul(1e-3)
+    values[::100] = float("nan")
+    found, expected = torch.zeros(2, 2500, dtype=dtype)
+    version = found._version
+    rounding.round_into(found, values, index=3, seed=9, first=first)
+    assert found._version > version
+    assert checked.works.cache_info().currsize == 1
+    monkeypatch.setattr(rounding, "_works", lambda _: False)
+    rounding.round_into(expected, values, index=3, seed=9, first=first)
+    assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
+
+
 # ----------------------------------------------------------------------------- vectors and the rows
 
 each_half = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -301,6 +322,7 @@ def activations(dtype: torch.dtype, width: int) -> tuple[Tensor, Tensor, Tensor]
 @inside
 @each_half
 @pytest.mark.parametrize("width", [1, 17, 512, 1000])
+@torch.no_grad()
 def test_a_bias_is_added_as_torch_adds_it(dtype: torch.dtype, width: int) -> None:
     out, _, bias = activations(dtype, width)
     expected = out + bias
@@ -329,7 +351,7 @@ def test_what_does_not_lie_in_rows_is_torchs(monkeypatch: pytest.MonkeyPatch) ->
     x, weight, bias = activations(torch.bfloat16, 12)
     turned = x.transpose(0, 1)
     expected = rows.layer_norm(turned.contiguous(), weight, bias, 1e-5), turned + bias
-    monkeypatch.setattr(rows, "_source", lambda: pytest.fail("a kernel was asked for"))
+    monkeypatch.setattr(checked, "kernels", lambda _: pytest.fail("a kernel was asked for"))
     found = rows.layer_norm(turned, weight, bias, 1e-5), rows.add_bias(turned, bias)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine.float(), theirs.float(), rtol=0.01, atol=0.01)

@@ -17,14 +17,14 @@ def test_one_by_one_is_the_whole_and_holds_few_factors(
     direction.add_(Change([Place(t, k) for k, t in enumerate(expected)], terms))
 
     made: list[int] = []
-    factors = LowRank.factors
+    factors = LowRank._factors
 
-    def counted(self, places, seeds):
-        made.append(len(places))
-        return factors(self, places, seeds)
+    def counted(self, part, seeds):
+        made.append(len(part))
+        return factors(self, part, seeds)
 
     monkeypatch.setattr(lowrank, "_TOGETHER", 2 * (10 + 6) * 3 * len(terms))
-    monkeypatch.setattr(LowRank, "factors", counted)
+    monkeypatch.setattr(LowRank, "_factors", counted)
     one = direction.one_by_one(Change([Place(t, k) for k, t in enumerate(thetas)], terms))
     assert made == []
     for k in sorted(range(5), reverse=backwards):

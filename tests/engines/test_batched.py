@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import zoopt
 from zoopt.engines import Batched
-from zoopt.interfaces import Change
+from zoopt.interfaces import Change, Place
 from zoopt.seeds import key_table, key_words
 
 TEXT = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -408,7 +408,7 @@ def test_a_linear_probe_of_rank_one_is_an_outer_product():
     assert set(z.unique().tolist()) == {-1.0, 1.0}
     assert int(torch.linalg.matrix_rank(z)) == 1
     x = torch.randn(2, 30)
-    ((a, b),) = direction.factors([(z, 0)], [5])
+    ((a, b),) = direction.factors([Place(z, 0)], [5])
     torch.testing.assert_close(F.linear(x, z), x @ b @ a.T)
 
 
@@ -416,14 +416,14 @@ def test_a_linear_probe_of_rank_one_is_an_outer_product():
 def test_factors_of_many_tensors_are_those_of_each_under_each_seed(rank):
     direction, seeds = zoopt.LowRank(rank), [3, 2**64 - 1, 0]
     shapes = [(40, 30), (600,), (2, 700), (5, 3, 4), (3,)]
-    places = [(torch.empty(*shape), 7 * i) for i, shape in enumerate(shapes)]
+    places = [Place(torch.empty(*shape), 7 * i) for i, shape in enumerate(shapes)]
     together = direction.factors(places, seeds)
-    for (tensor, index), (left, right) in zip(places, together, strict=True):
-        m, n = len(tensor), tensor.numel() // len(tensor)
+    for place, (left, right) in zip(places, together, strict=True):
+        m, n = len(place.tensor), place.tensor.numel() // len(place.tensor)
         assert left.shape[0] == m
         assert right.shape[0] == n
         for s, (a, b) in enumerate(zip(left.chunk(3, dim=1), right.chunk(3, dim=1), strict=True)):
-            ((alone_a, alone_b),) = direction.factors([(tensor, index)], [seeds[s]])
+            ((alone_a, alone_b),) = direction.factors([place], [seeds[s]])
             assert torch.equal(a, alone_a)
             assert torch.equal(b, alone_b)
 

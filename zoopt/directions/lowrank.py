@@ -112,13 +112,14 @@ class LowRank:
         return one
 
     def _parts(self, places: Iterable[Place], seeds: int) -> Iterator[list[Place]]:
-        """Places whose factors are few enough numbers to be made together."""
+        """Places on a device whose factors are few enough numbers to be made together."""
         part: list[Place] = []
         used = 0
         for place in places:
             if place.tensor.numel():
                 numbers = sum(_as_matrix(place.tensor).shape) * self.rank * seeds
-                if part and used + numbers > _TOGETHER:
+                elsewhere = part and part[0].tensor.device != place.tensor.device
+                if part and (elsewhere or used + numbers > _TOGETHER):
                     yield part
                     part, used = [], 0
                 part.append(place)
@@ -128,9 +129,15 @@ class LowRank:
 
     def _sides(self, part: Sequence[Place], terms: Terms) -> list[tuple[Tensor, Tensor]]:
         """For each place the factors whose product is its Σ_k c_k z(s_k)."""
-        where = [(place.tensor.detach(), place.index) for place in part]
-        factors = self.factors(where, [seed for seed, _ in terms])
-        return [(left * _coefficients(left, terms), right) for left, right in factors]
+        factors = self._factors(part, [seed for seed, _ in terms])
+        numbers, device = [[c] for _, c in terms], part[0].tensor.device
+        dtypes = {left.dtype for left, _ in factors}
+        c = {dtype: uploaded(numbers, dtype, device).view(-1, 1) for dtype in dtypes}
+        found = []
+        for left, right in factors:
+            by_seed = left.view(len(left), len(terms), left.shape[1] // max(1, len(terms)))
+            found.append(((by_seed * c[left.dtype]).flatten(1), right))
+        return found
 
     def _add_one(
         self, place: Place, change: Change, left: Tensor, right: Tensor, stochastic_rounding: bool
@@ -145,7 +152,7 @@ class LowRank:
             for start in range(0, matrix.shape[0], rows):
                 where = slice(start, start + rows)
                 part, its = out[where], left[where]
-                total = torch.addmm(matrix[where].float(), its, right.T, beta=change.decay)
+                total = matrix[where].float().addmm_(its, right.T, beta=change.decay)
                 if stochastic_rounding:
                     round_into(part, total, place.index, seed, first=start * matrix.shape[1])
                 else:
@@ -163,32 +170,34 @@ class LowRank:
         rows = torch.addmm(rows, left[ids.flatten()], right.T)
         return rows.to(matrix.dtype).view(*ids.shape, -1)
 
-    def factors(
-        self, places: Sequence[tuple[Tensor, int]], seeds: Sequence[int]
-    ) -> list[tuple[Tensor, Tensor]]:
+    def factors(self, places: Sequence[Place], seeds: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """The factors of z(s)[index] for several seeds side by side, in fp32 (fp64 for fp64).
 
         Those of many tensors are made in a few operations.
 
         Args:
-            places: tensors with their positions in θ: matrices of shape (m, n), or what is taken
-                for one; their values do not matter. A vector is a single column, of which B is 1.
+            places: tensors, none of them empty: matrices of shape (m, n), or what is taken for
+                one; their values do not matter. A vector is a single column, of which B is 1.
             seeds: S of them.
 
         Returns:
             For each A of shape (m, S r), in which 1/√r is included, and B of shape (n, S r);
             columns k r to (k + 1) r − 1 belong to seed k. For a vector r is 1.
         """
+        parts = self._parts(places, len(seeds))
+        return [each for part in parts for each in self._factors(part, seeds)]
+
+    def _factors(self, part: Sequence[Place], seeds: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         wanted = []
-        for tensor, index in places:
+        for tensor, index in ((place.tensor, place.index) for place in part):
             m, n = _as_matrix(tensor).shape
             wanted.append((index, LEFT, m * self._rank_of(tensor)))
             if tensor.ndim > 1:
                 wanted.append((index, RIGHT, n * self.rank))
-        device = places[0][0].device
+        device = part[0].tensor.device
         signs = _signs(seeds, wanted, device)
         found = []
-        for tensor, _ in places:
+        for tensor in (place.tensor for place in part):
             rank, dtype = self._rank_of(tensor), accumulator(tensor.dtype)
             a = _columns(next(signs), rank).to(dtype)
             if tensor.ndim > 1:
@@ -200,12 +209,6 @@ class LowRank:
 
     def _rank_of(self, tensor: Tensor) -> int:
         return self.rank if tensor.ndim > 1 else 1
-
-
-def _coefficients(left: Tensor, terms: Terms) -> Tensor:
-    """What the columns of A are multiplied with: a coefficient for each seed's r of them."""
-    c = uploaded([c for _, c in terms], left.dtype, left.device)
-    return c.repeat_interleave(left.shape[1] // max(1, len(terms)))
 
 
 def _as_matrix(tensor: Tensor) -> Tensor:
@@ -237,8 +240,6 @@ def _signs(
         uploaded(numbers, torch.int32, device)[:, None],
         uploaded(rows.T.copy(), torch.int32, device)[:, :, None],
     )
-    start = 0
-    for (_, _, number), count in zip(wanted, blocks, strict=True):
-        stop = start + count * len(seeds)
-        yield signs_of(words[start:stop]).view(len(seeds), -1)[:, :number]
-        start = stop
+    runs = torch.split(signs_of(words), [count * len(seeds) for count in blocks])
+    for (_, _, number), run in zip(wanted, runs, strict=True):
+        yield run.view(len(seeds), -1)[:, :number]

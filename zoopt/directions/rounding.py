@@ -6,10 +6,15 @@ rounding to nearest would lose them all.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from zoopt.directions.generator import BLOCK, ROUNDING, key, random_word, spans, words_of
+from zoopt.directions import checked
+from zoopt.directions.device import current, uploaded
+from zoopt.directions.generator import BLOCK, ROUNDING, SEGMENT, random_word, spans, words_of
+from zoopt.seeds import key_words
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -21,6 +26,8 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 _CHUNK, _GPU_CHUNK = 1 << 16, 1 << 24
 """Elements rounded at once: what stays in cache, and few launches on a GPU."""
+_TILE = 1 << 10
+_SOURCE = "zoopt.directions.triton_source"
 
 PER_BLOCK = BLOCK // 2
 """Words that a block's noise is made from. Elements that are as far apart share one."""
@@ -76,14 +83,56 @@ def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int 
     if tensor.dtype not in HALF:
         tensor.copy_(value)
         return
-    flat, device = value.contiguous().view(-1), value.device
-    rounded = torch.empty_like(flat, dtype=tensor.dtype)
-    step = _CHUNK if device.type == "cpu" else _GPU_CHUNK
+    flat = value.contiguous().view(-1)
+    straight = tensor.is_contiguous()
+    rounded = tensor.view(-1) if straight else torch.empty_like(flat, dtype=tensor.dtype)
+    round_run = _round_in_one_launch if _works(tensor) else _round_in_pieces
     for number, start, stop, offset in spans(len(flat), first):
-        under = key(seed, index, number, ROUNDING, device)
-        for begin in range(start, stop, step):
-            piece = flat[begin : min(begin + step, stop)]
-            within = torch.arange(len(piece), dtype=torch.int32, device=device)
-            word = _noise_at(within + (offset + begin - start), under)
-            rounded[begin : begin + len(piece)] = stochastic_round(piece, tensor.dtype, word)
-    tensor.copy_(rounded.view(tensor.shape))
+        under = key_words(seed, index, number, ROUNDING)
+        round_run(rounded[start:stop], flat[start:stop], under, offset)
+    if not straight:
+        tensor.copy_(rounded.view(tensor.shape))
+
+
+def _round_in_pieces(into: Tensor, flat: Tensor, under: tuple[int, int], offset: int) -> None:
+    """A run within a segment, whose key's words are ``under``."""
+    words = uploaded(under, torch.int32, flat.device)
+    step = _CHUNK if flat.device.type == "cpu" else _GPU_CHUNK
+    for begin in range(0, len(flat), step):
+        piece = flat[begin : begin + step]
+        within = torch.arange(len(piece), dtype=torch.int32, device=flat.device)
+        word = _noise_at(within + (offset + begin), words)
+        into[begin : begin + len(piece)] = stochastic_round(piece, into.dtype, word)
+
+
+def _round_in_one_launch(into: Tensor, flat: Tensor, under: tuple[int, int], offset: int) -> None:
+    written: Any = checked.kernels(_SOURCE)
+    dtype = getattr(written.tl, str(into.dtype).removeprefix("torch."))
+    with current(flat.device):
+        written.round_at_random[-(-len(flat) // _TILE),](
+            flat,
+            into,
+            *under,
+            offset,
+            len(flat),
+            dtype=dtype,
+            size=_TILE,
+            enable_fp_fusion=False,  # a product and a sum have two roundings
+            sanitize_overflow=False,  # integers wrap
+        )
+    torch.autograd.graph.increment_version(into)
+
+
+def _works(tensor: Tensor) -> bool:
+    instead = "rounds what it computed for an update in many launches, slowly"
+    return checked.works(_SOURCE, _check, tensor.dtype, tensor.device, instead)
+
+
+def _check(dtype: torch.dtype, device: torch.device) -> None:
+    values = torch.linspace(-12, 12, 5000, device=device).sinh()
+    for offset, scale in ((0, 1.0), (700, 1e-6), (SEGMENT - 5000, 3e4)):
+        found, expected = torch.empty(2, 5000, dtype=dtype, device=device)
+        for into, round_run in ((found, _round_in_one_launch), (expected, _round_in_pieces)):
+            round_run(into, values * scale, (-7, 8), offset)
+        if not torch.equal(found.view(torch.int16), expected.view(torch.int16)):
+            raise RuntimeError("it does not give the numbers of eager execution")

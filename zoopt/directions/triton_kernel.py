@@ -8,25 +8,23 @@ Before it is first used it is compared, bit for bit, with eager execution of the
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoopt.directions import compilation, generator
+from zoopt.directions import checked, generator
 from zoopt.directions.device import current, stream_of, uploaded
 from zoopt.directions.generator import BLOCK, NOISE, ROUNDING, Unit, spans
 from zoopt.directions.rounding import HALF
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_table, key_words
-from zoopt.shortage import ran_out
 
-_DEVICES = ("cuda",)
+_SOURCE = "zoopt.directions.triton_source"
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _WARPS = 4
 _TILE = {"gaussian": 4, "rademacher": 8}
@@ -36,8 +34,6 @@ _ALIGNED = 4
 """Numbers of 4 bytes in what a GPU reads at once: rows of a table begin at multiples of it."""
 _FEW = 16
 """Keys that are not worth an array."""
-
-log = logging.getLogger("zoopt")
 
 
 @dataclass(frozen=True)
@@ -76,37 +72,16 @@ def usable(variant: Variant, eager: Callable[..., None]) -> bool:
         eager: :func:`kernel.add_`, which the first answer about a variant is found with.
     """
     known = variant.unit.name in _TILE and variant.dtype in _DTYPES
-    if not known or _state.broken or variant.device.type not in _DEVICES or source() is None:
+    there = variant.device.type in checked.DEVICES and _kernels() is not None
+    if not known or _state.broken or not there:
         return False
     if variant not in _state.checked:
-        _state.broken = not passes(
+        _state.broken = not checked.passes(
             lambda: _check(variant, eager), "runs a pass in many launches, slowly"
         )
         if _state.broken:
             return False
         _state.checked.add(variant)
-    return True
-
-
-def passes(check: Callable[[], None], instead: str) -> bool:
-    """Whether a Triton kernel passes its check, whose time counts as compiling.
-
-    Args:
-        check: raises if it does not.
-        instead: what zoopt does then, for the one warning that says so.
-    """
-    try:
-        with compilation.counted():
-            check()
-    except Exception as error:
-        if ran_out(error):
-            raise
-        log.warning(
-            "zoopt %s, which gives the same numbers, because its Triton kernel failed: %s",
-            instead,
-            compilation.reason(error),
-        )
-        return False
     return True
 
 
@@ -155,9 +130,8 @@ def prepared(
 
 
 def _launch(variant: Variant, plan: _Plan, numbers: Tensor, places: Sequence[Place]) -> None:
-    written, device = source(), variant.device
-    assert written is not None
-    with current(device):
+    written: Any = _kernels()
+    with current(variant.device):
         written.add_to_pieces[(plan.tiles,)](
             plan.table,
             plan.owners,
@@ -175,14 +149,8 @@ def _launch(variant: Variant, plan: _Plan, numbers: Tensor, places: Sequence[Pla
     torch.autograd.graph.increment_version([place.result for place in places])
 
 
-@functools.cache
-def source() -> ModuleType | None:
-    """The kernel's source; None without Triton."""
-    try:
-        from zoopt.directions import triton_source
-    except ImportError:
-        return None
-    return triton_source
+def _kernels() -> Any:
+    return checked.kernels(_SOURCE)
 
 
 @dataclass(frozen=True)
@@ -262,8 +230,7 @@ def _numbers(
         rounding_seed: as for :func:`launch`.
         launches: (index, segment) of the pieces of each.
     """
-    written = source()
-    assert written is not None
+    written = _kernels()
     head = np.zeros(written.HEAD, np.float32)
     head[: len(terms) + 1] = [decay, *(c for _, c in terms)]
     places = [place for pieces in launches for place in pieces]

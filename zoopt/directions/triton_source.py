@@ -11,7 +11,7 @@ import math
 import triton
 import triton.language as tl
 
-from zoopt.directions import gaussian, generator, rademacher
+from zoopt.directions import gaussian, generator, rademacher, rounding
 
 HEAD = 16
 """Numbers before the keys: decay and up to 8 coefficients, as bits."""
@@ -22,6 +22,7 @@ _BLOCK = tl.constexpr(generator.BLOCK)
 _HEAD, _COLUMNS = tl.constexpr(HEAD), tl.constexpr(COLUMNS)
 _SHIFTS = tl.constexpr(generator.SHIFTS)
 _FACTORS = tl.constexpr(generator.FACTORS)
+_PER_BLOCK = tl.constexpr(rounding.PER_BLOCK)
 _SIGN_BIT, _ONE = tl.constexpr(rademacher.SIGN_BIT), tl.constexpr(rademacher.ONE)
 _CENTRE, _TAIL, _LOG = (
     tl.constexpr(part) for part in (gaussian.CENTRE, gaussian.TAIL, gaussian.LOG)
@@ -134,7 +135,12 @@ def _mix32(x):
 
 @triton.jit
 def _random_word(counter, key):
-    return _mix32(_mix32(counter ^ tl.load(key)) + tl.load(key + 1))
+    return _random_word_under(counter, tl.load(key), tl.load(key + 1))
+
+
+@triton.jit
+def _random_word_under(counter, first, second):
+    return _mix32(_mix32(counter ^ first) + second)
 
 
 # ------------------------------------------------------------------------------------------- units
@@ -180,6 +186,31 @@ UNITS = {"gaussian": _gaussian, "rademacher": _rademacher}
 
 
 # ---------------------------------------------------------------------------------------- rounding
+
+
+@triton.jit(do_not_specialize=["first", "second", "offset", "length"])
+def round_at_random(
+    values, into, first, second, offset, length, dtype: tl.constexpr, size: tl.constexpr
+):
+    """A run of fp32 numbers, rounded to a tensor in half precision.
+
+    Args:
+        values: the numbers.
+        into: where they go.
+        first: a word of the key.
+        second: the other.
+        offset: of the first number within its segment.
+        length: how many there are.
+        dtype: of what they are rounded to.
+        size: of a tile.
+    """
+    at = tl.program_id(0) * size + tl.arange(0, size)
+    inside = at < length
+    counter = offset + at
+    word = _random_word_under(counter & ~_PER_BLOCK, first, second)
+    word = tl.where((counter & _PER_BLOCK) == 0, word, word >> 16)
+    rounded = _stochastic_round(tl.load(values + at, mask=inside), dtype, word)
+    tl.store(into + at, rounded.to(dtype), mask=inside)
 
 
 @triton.jit

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 from zoopt.directions import LowRank
 from zoopt.directions.device import uploaded
 from zoopt.engines.substitution import unrounded
-from zoopt.interfaces import Change, Slot, Terms
+from zoopt.interfaces import Change, Place, Slot, Terms
 
 
 class ProbeTerms:
@@ -61,9 +61,9 @@ class ProbeTerms:
     @cached_property
     def sides(self) -> dict[int, tuple[Tensor, Tensor]]:
         """The factors of z under all seeds of every matrix and vector, by its position in θ."""
-        places = [(slot.exact.detach(), slot.index) for slot in self._slots]
+        places = [Place(slot.exact.detach(), slot.index) for slot in self._slots]
         factors = self.direction.factors(places, self.seeds)
-        return {index: each for (_, index), each in zip(places, factors, strict=True)}
+        return {place.index: each for place, each in zip(places, factors, strict=True)}
 
 
 class Factors(NamedTuple):

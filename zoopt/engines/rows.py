@@ -6,18 +6,17 @@ kernel takes one; what torch gives is the reference, and what runs elsewhere.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoopt.directions import checked
 from zoopt.directions.device import current
-from zoopt.directions.triton_kernel import passes
 
-_DEVICES = ("cuda",)
+_SOURCE = "zoopt.engines.rows_source"
+_INSTEAD = "adds biases or takes norms of half-precision models slower"
 _ROWS, _COLUMNS = 16, 512
 """Of a tile that a bias is added to."""
 _WIDEST = 1 << 14
@@ -32,7 +31,7 @@ def add_bias(out: Tensor, bias: Tensor) -> Tensor:
         out: shape (..., width), in half precision; written.
         bias: shape (width,), or another that out's has room for; in fp32.
     """
-    if _in_rows(out, bias) and _works(_check_bias, out.dtype, out.device):
+    if _in_rows(out, bias) and _works(_check_bias, out):
         _add_bias(out, bias)
         return out
     return out.add_(bias)
@@ -48,37 +47,44 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         eps: what keeps the denominator from zero.
     """
     fits = x.shape[-1] <= _WIDEST and bias.is_contiguous()
-    if fits and _in_rows(x, weight) and _works(_check_norm, x.dtype, x.device):
+    if fits and _in_rows(x, weight) and _works(_check_norm, x):
         return _layer_norm(x, weight, bias, eps)
     return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
 
 
 def _in_rows(rows: Tensor, vector: Tensor) -> bool:
     """Whether a kernel can take them."""
-    if rows.device.type not in _DEVICES or rows.numel() == 0 or torch.is_grad_enabled():
+    if rows.device.type not in checked.DEVICES or not rows.numel() or torch.is_grad_enabled():
         return False
     straight = rows.is_contiguous() and vector.is_contiguous()
     return straight and rows.ndim > 1 and vector.shape == rows.shape[-1:]
 
 
+def _works(check: checked.Check, rows: Tensor) -> bool:
+    """Whether there is a kernel for such rows."""
+    return checked.works(_SOURCE, check, rows.dtype, rows.device, _INSTEAD)
+
+
+def _kernels() -> Any:
+    return checked.kernels(_SOURCE)
+
+
 def _add_bias(out: Tensor, bias: Tensor) -> None:
-    source, width = _source(), bias.shape[0]
-    assert source is not None
+    width = bias.shape[0]
     rows = out.numel() // width
     with current(out.device):
-        source.add_to_rows[-(-rows // _ROWS), -(-width // _COLUMNS)](
+        _kernels().add_to_rows[-(-rows // _ROWS), -(-width // _COLUMNS)](
             out, bias, rows, width, _ROWS, _COLUMNS
         )
     torch.autograd.graph.increment_version(out)
 
 
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    source, width = _source(), weight.shape[0]
-    assert source is not None
+    width = weight.shape[0]
     out = torch.empty_like(x)
     columns = 1 << (width - 1).bit_length()
     with current(x.device):
-        source.normalize_rows[x.numel() // width,](
+        _kernels().normalize_rows[x.numel() // width,](
             x,
             weight,
             bias,
@@ -89,27 +95,6 @@ def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
             num_warps=min(max(columns // _A_WARPS_ELEMENTS, 1), 16),
         )
     return out
-
-
-@functools.cache
-def _source() -> ModuleType | None:
-    """The kernels; None without Triton."""
-    try:
-        from zoopt.engines import rows_source
-    except ImportError:
-        return None
-    return rows_source
-
-
-Check = Callable[[torch.dtype, torch.device], None]
-
-
-@functools.cache
-def _works(check: Check, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether there is a kernel that gives what torch does, as a sample shows."""
-    return _source() is not None and passes(
-        lambda: check(dtype, device), "adds biases or takes norms of half-precision models slower"
-    )
 
 
 def _check_bias(dtype: torch.dtype, device: torch.device) -> None:
