@@ -187,14 +187,6 @@ class Direction(Protocol):
         precision at random so that the mean is exact.
         """
 
-    def one_by_one(self, change: Change) -> Callable[[Place], None]:
-        """As :meth:`add_` for a place at a time, in any order, with what that needs prepared.
-
-        What is returned makes the change of one of the places, given with where its result is
-        written. A family that has nothing to prepare returns
-        ``lambda place: self.add_(Change([place], change.terms, change.decay))``.
-        """
-
     def rows(
         self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms
     ) -> torch.Tensor:

@@ -227,7 +227,7 @@ def make_direction(direction: str | Direction) -> Direction:
 
 def _complete(direction: Any, name: str) -> Direction:
     """The direction family, if it has the methods of one."""
-    methods = ("bind", "add_", "one_by_one", "rows")
+    methods = ("bind", "add_", "rows")
     missing = [method for method in methods if not callable(getattr(direction, method, None))]
     if missing:
         raise TypeError(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from zoopt.directions import compilation, kernel
 from zoopt.directions.generator import Unit
-from zoopt.interfaces import Change, Place, Slot, Terms
+from zoopt.interfaces import Change, Slot, Terms
 
 
 class DenseDirection:
@@ -37,10 +37,6 @@ class DenseDirection:
             stochastic_rounding=stochastic_rounding,
             compiled=self._compiled,
         )
-
-    def one_by_one(self, change: Change) -> Callable[[Place], None]:
-        """Makes a change a place at a time; see :func:`kernel.one_by_one`."""
-        return kernel.one_by_one(self._of_unit(change), self.unit, compiled=self._compiled)
 
     def _of_unit(self, change: Change) -> Change:
         terms = self.scaled(change.terms)

@@ -82,36 +82,6 @@ def add_(
                 wanted.copy_(result)
 
 
-@torch.no_grad()
-def one_by_one(change: Change, unit: Unit, *, compiled: bool = False) -> Callable[[Place], None]:
-    """:func:`add_` for a place at a time, in any order, with what it needs prepared.
-
-    Args:
-        change: what is to become of its places. They do not say where.
-        unit: the family that z is drawn from.
-        compiled: as for :func:`add_`.
-
-    Returns:
-        Makes the change of one of the places, given with where its result is written.
-    """
-    terms, decay = change.terms, change.decay
-    ready: dict[int, Callable[[Place], None]] = {}
-    for (dtype, device), places in _alike(change.places).items():
-        total = _Sum(unit, terms, decay, dtype, device, False, compiled)
-        if change and total.in_one_launch():
-            make = triton_kernel.prepared(total.variant, decay, total.parts[0], places)
-            ready |= dict.fromkeys((place.index for place in places), make)
-
-    def one(place: Place) -> None:
-        straight = place.tensor.is_contiguous() and place.result.is_contiguous()
-        if straight and place.index in ready:
-            ready[place.index](place)
-        else:
-            add_([Change([place], terms, decay)], unit, compiled=compiled)
-
-    return one
-
-
 def _alike(places: Sequence[Place]) -> dict[tuple[torch.dtype, torch.device], list[Place]]:
     """Those that have elements, by their dtype and device."""
     kinds: dict[tuple[torch.dtype, torch.device], list[Place]] = {}

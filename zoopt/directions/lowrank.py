@@ -12,7 +12,7 @@ forward: EGGROLL (arXiv 2511.16652).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -78,38 +78,6 @@ class LowRank:
             for part in self._parts(change.places, len(change.terms)):
                 for place, sides in zip(part, self._sides(part, change.terms), strict=True):
                     self._add_one(place, change, *sides, stochastic_rounding)
-
-    def one_by_one(self, change: Change) -> Callable[[Place], None]:
-        """Makes a change a place at a time, of factors that are made for a few places together.
-
-        In order each of them is made once. Those of one part at most are held.
-
-        Args:
-            change: what is to become of its places. They do not say where.
-
-        Returns:
-            Makes the change of one of the places, given with where its result is written.
-        """
-        parts = {
-            place.index: part
-            for part in self._parts(change.places, len(change.terms))
-            for place in part
-        }
-        held: dict[int, tuple[Tensor, Tensor]] = {}
-
-        @torch.no_grad()
-        @full_precision()
-        def one(place: Place) -> None:
-            if not place.tensor.numel():
-                return
-            if place.index not in held:
-                held.clear()
-                part = parts[place.index]
-                sides = self._sides(part, change.terms)
-                held.update(zip((each.index for each in part), sides, strict=True))
-            self._add_one(place, change, *held[place.index], stochastic_rounding=False)
-
-        return one
 
     def _parts(self, places: Iterable[Place], seeds: int) -> Iterator[list[Place]]:
         """Places on a device whose factors are few enough numbers to be made together."""

@@ -30,8 +30,6 @@ _WARPS = 4
 _TILE = {"gaussian": 4, "rademacher": 8}
 """Blocks in a tile: two and four vectors of 16 bytes a thread, in half precision."""
 _PLANS = 1 << 12
-_ALIGNED = 4
-"""Numbers of 4 bytes in what a GPU reads at once: rows of a table begin at multiples of it."""
 _FEW = 16
 """Keys that are not worth an array."""
 
@@ -104,38 +102,13 @@ def launch(
         first: offset of each place's first element within its tensor.
     """
     plan = _plan_of(variant, places, first)
-    numbers = _numbers(variant, decay, terms, rounding_seed, [plan.places])
-    _launch(variant, plan, uploaded(numbers[0], torch.int32, variant.device), places)
-
-
-def prepared(
-    variant: Variant, decay: float, terms: Terms, places: Sequence[Place]
-) -> Callable[[Place], None]:
-    """:func:`launch` for a place at a time, of those given here; what it needs is uploaded once.
-
-    Where results go is still to be said: what is returned takes a place that says it.
-    """
-    pieces = [[(p.index, n) for n, *_ in spans(p.tensor.numel(), 0)] for p in places]
-    numbers = uploaded(_numbers(variant, decay, terms, 0, pieces), torch.int32, variant.device)
-    mine = {place.index: row for place, row in zip(places, numbers.unbind(), strict=True)}
-    stream = stream_of(variant.device)
-
-    def make(place: Place) -> None:
-        if stream_of(variant.device) == stream:
-            _launch(variant, _plan_of(variant, [place], 0), mine[place.index], [place])
-        else:
-            launch(variant, decay, terms, 0, [place])
-
-    return make
-
-
-def _launch(variant: Variant, plan: _Plan, numbers: Tensor, places: Sequence[Place]) -> None:
+    numbers = _numbers(variant, decay, terms, rounding_seed, plan.places)
     written: Any = _kernels()
     with current(variant.device):
         written.add_to_pieces[(plan.tiles,)](
             plan.table,
             plan.owners,
-            numbers,
+            uploaded(numbers, torch.int32, variant.device),
             places[0].result,
             unit=written.UNITS[variant.unit.name],
             dtype=getattr(written.tl, _DTYPES[variant.dtype]),
@@ -219,34 +192,23 @@ def _numbers(
     decay: float,
     terms: Terms,
     rounding_seed: int,
-    launches: Sequence[Sequence[tuple[int, int]]],
+    places: Sequence[tuple[int, int]],
 ) -> NDArray[np.int32]:
-    """What changes from pass to pass: a row for each launch, of coefficients, and keys by piece.
+    """What changes from pass to pass: coefficients, and keys by piece.
 
     Args:
         variant: which kernel.
         decay: the first coefficient.
         terms: the others, and what the keys are of.
         rounding_seed: as for :func:`launch`.
-        launches: (index, segment) of the pieces of each.
+        places: (index, segment) of the pieces.
     """
-    written = _kernels()
-    head = np.zeros(written.HEAD, np.float32)
+    head = np.zeros(_kernels().HEAD, np.float32)
     head[: len(terms) + 1] = [decay, *(c for _, c in terms)]
-    places = [place for pieces in launches for place in pieces]
     keys = [_keys([seed for seed, _ in terms], places, NOISE)]
     if variant.stochastic:
         keys.append(_keys([rounding_seed], places, ROUNDING))
-    both = np.concatenate(keys, 1).reshape(len(places), -1)
-    counts = [len(pieces) for pieces in launches]
-    wide = -(-max(counts) * both.shape[1] // _ALIGNED) * _ALIGNED
-    table = np.zeros((len(launches), written.HEAD + wide), np.int32)
-    table[:, : written.HEAD] = head.view(np.int32)
-    start = 0
-    for row, count in zip(table[:, written.HEAD :], counts, strict=True):
-        row[: count * both.shape[1]] = both[start : start + count].reshape(-1)
-        start += count
-    return table
+    return np.concatenate([head.view(np.int32), np.concatenate(keys, 1).reshape(-1)])
 
 
 def _keys(

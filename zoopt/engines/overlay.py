@@ -5,6 +5,9 @@ made in scratch memory for that operation (for a lookup, only the rows looked up
 there are many and small ones, are made together for a probe). An interrupted run cannot leave a
 perturbed model, and half-precision weights do not drift.
 
+A GPU does the work of a small matrix sooner than it is told to. So there a matrix is made together
+with those that have followed it so far, as many as the largest one takes.
+
 The result equals explicit perturbation on the same dispatch path. What the mode cannot see would be
 silently unperturbed, so it is refused: scripted and compiled modules when the engine is made, and
 any parameter that no operation took during a probe when the probe ends.
@@ -14,7 +17,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -28,6 +32,12 @@ from zoopt.room import Room
 
 _OFTEN = 32
 """Times that a parameter is perturbed in one probe, from which on another engine is cheaper."""
+_ALIGNED = 256
+"""Elements, of which matrices that are made together begin at a multiple."""
+_DEVICES = ("cuda",)
+"""Where matrices are made together."""
+_TOGETHER = 1 << 26
+"""Bytes that they may take, also where the largest takes less."""
 
 log = logging.getLogger("zoopt")
 
@@ -50,8 +60,12 @@ class Overlay(OneByOne):
         super().__init__(slots, direction, model)
         self._by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
         self.remade = sum(slot.tensor.numel() for slot in self._by_id.values())
-        every = range(1 + max((slot.group for slot in self.slots), default=0))
-        self._groups = [_Group(s for s in self._by_id.values() if s.group == g) for g in every]
+        alike: dict[tuple[torch.dtype, torch.device], list[Slot]] = {}
+        for slot in self._by_id.values():
+            if slot.tensor.ndim < 2:
+                alike.setdefault((slot.exact.dtype, slot.exact.device), []).append(slot)
+        self._vectors = list(alike.values())
+        self._order = _Order()
         self._warned = False
 
     def probe(self, displacement: Displacement, loss: Losses) -> float:
@@ -60,7 +74,8 @@ class Overlay(OneByOne):
         Raises:
             UnseenParameterError: a parameter of θ took part in no operation.
         """
-        mode = _Perturb(self._by_id, self._groups, self.direction, displacement)
+        self._order.begin()
+        mode = _Perturb(self._by_id, self._vectors, self._order, self.direction, displacement)
         with mode:
             value = loss()
         require_seen(self._by_id, mode.seen, self.name)
@@ -80,18 +95,34 @@ class Overlay(OneByOne):
             )
 
 
-class _Group:
-    """A parameter group's vectors, those of one kind together, and its matrices."""
+class _Order:
+    """Which matrix is asked for after which, as far as that has always been the same."""
 
-    def __init__(self, slots: Iterable[Slot]) -> None:
-        self.vectors: dict[tuple[torch.dtype, torch.device], list[Slot]] = {}
-        self.matrices: list[Place] = []
-        for slot in slots:
-            if slot.tensor.ndim < 2:
-                kind = slot.exact.dtype, slot.exact.device
-                self.vectors.setdefault(kind, []).append(slot)
-            else:
-                self.matrices.append(Place(slot.tensor, slot.index))
+    def __init__(self) -> None:
+        self._next: dict[int, int | None] = {}
+        self._last: int | None = None
+        self.largest = _TOGETHER
+        """Bytes of the largest of them, if that is more."""
+
+    def begin(self) -> None:
+        """A probe begins."""
+        self._last = None
+
+    def asked_for(self, key: int, matrix: Tensor) -> None:
+        """Notes it."""
+        if self._last is not None:
+            self._next[self._last] = key if self._next.setdefault(self._last, key) == key else None
+        self._last = key
+        self.largest = max(self.largest, matrix.nbytes)
+
+    def after(self, key: int) -> Iterator[int]:
+        """What is to be expected after it, each once."""
+        passed = {key}
+        following = self._next.get(key)
+        while following is not None and following not in passed:
+            yield following
+            passed.add(following)
+            following = self._next.get(following)
 
 
 class _Perturb(Watching):
@@ -103,24 +134,30 @@ class _Perturb(Watching):
     def __init__(
         self,
         slots: Mapping[int, Slot],
-        groups: Sequence[_Group],
+        vectors: Sequence[Sequence[Slot]],
+        order: _Order,
         direction: Direction,
         displacement: Displacement,
     ) -> None:
         super().__init__(slots)
-        self._slots, self._direction, self._displacement = slots, direction, displacement
+        self._slots, self._order = slots, order
+        self._direction, self._displacement = direction, displacement
         self._vectors: dict[int, Tensor] = {}
-        self._make: list[Callable[[Place], None]] = []
-        for group, terms in zip(groups, displacement.groups, strict=False):  # the last may be empty
-            for alike in group.vectors.values():
-                room = Room([slot.exact for slot in alike])
-                pairs = list(zip(alike, room.parts, strict=True))
-                places = [Place(slot.exact, slot.index, part) for slot, part in pairs]
-                direction.add_(Change(places, terms))
-                self._vectors |= {id(slot.tensor): part for slot, part in pairs}
-            self._make.append(direction.one_by_one(Change(group.matrices, terms)))
+        self._matrices: dict[int, Tensor] = {}
+        for alike in vectors:
+            self._vectors |= self._displaced(alike, Room([slot.exact for slot in alike]).parts)
         self.seen: Counter[int] = Counter()
         """How many operations took a parameter, by its ``id``."""
+
+    def _displaced(self, slots: Sequence[Slot], rooms: Sequence[Tensor]) -> dict[int, Tensor]:
+        """The perturbed values of parameters, by their ``id``, in the room given for each."""
+        pairs = list(zip(slots, rooms, strict=True))
+        changes: dict[int, list[Place]] = {}
+        for slot, room in pairs:
+            changes.setdefault(slot.group, []).append(Place(slot.exact, slot.index, room))
+        groups = self._displacement.groups
+        self._direction.add_(*(Change(places, groups[g]) for g, places in changes.items()))
+        return {id(slot.tensor): room for slot, room in pairs}
 
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -137,11 +174,33 @@ class _Perturb(Watching):
         self.seen[id(tensor)] += 1
         made = self._vectors.get(id(tensor))
         if made is None:
-            made = torch.empty_like(slot.tensor)
-            self._make[slot.group](Place(slot.tensor, slot.index, made))
+            made = self._matrix(slot)
         # Some kernels choose their path by it (matmul folds), even where autograd is off, and then
         # only where it is no view.
         return made.detach().requires_grad_(tensor.requires_grad)
+
+    def _matrix(self, slot: Slot) -> Tensor:
+        """A matrix's perturbed values, which nothing else keeps."""
+        key = id(slot.tensor)
+        self._order.asked_for(key, slot.tensor)
+        if key not in self._matrices:
+            self._matrices = {}
+            together = list(self._together(slot))
+            self._matrices = self._displaced(together, _rooms([each.tensor for each in together]))
+        return self._matrices.pop(key)
+
+    def _together(self, slot: Slot) -> Iterator[Slot]:
+        """A matrix, and those to come that are made with it."""
+        yield slot
+        kind, used = _kind(slot.tensor), slot.tensor.nbytes
+        if slot.tensor.device.type not in _DEVICES:
+            return
+        for key in self._order.after(id(slot.tensor)):
+            following = self._slots[key]
+            used += following.tensor.nbytes
+            if used > self._order.largest or _kind(following.tensor) != kind:
+                return
+            yield following
 
     def _lookup(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -156,3 +215,21 @@ class _Perturb(Watching):
             return None
         self.seen[id(weight)] += 1
         return self._direction.rows(slot.tensor, ids, slot.index, self._displacement.terms(slot))
+
+
+def _kind(matrix: Tensor) -> tuple[torch.dtype, torch.device, bool]:
+    return matrix.dtype, matrix.device, matrix.is_contiguous()
+
+
+def _rooms(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Uninitialized ones like them, in one piece of memory. None is a view of it."""
+    first, *more = matrices
+    if not more or not first.is_contiguous():
+        return [torch.empty_like(matrix) for matrix in matrices]
+    sizes = [-(-matrix.numel() // _ALIGNED) * _ALIGNED for matrix in matrices]
+    memory = first.new_empty(sum(sizes)).untyped_storage()
+    starts = accumulate(sizes, initial=0)
+    return [
+        first.new_empty(0).set_(memory, start, matrix.shape, matrix.stride())
+        for matrix, start in zip(matrices, starts, strict=False)
+    ]

@@ -10,7 +10,6 @@ import torch
 from zoopt.interfaces import (
     Change,
     Direction,
-    Place,
     Slot,
     Terms,
 )
@@ -106,10 +105,6 @@ def _check_apart(direction: Direction, slot: Slot, terms: Terms, expected: torch
     direction.add_(Change.of(theta, slot.index, terms, decay, into))
     require(torch.equal(theta, slot.tensor), "a change with its result elsewhere wrote the tensor")
     require(torch.equal(into, expected), "a result written elsewhere is not the one in place")
-    one = direction.one_by_one(Change.of(theta, slot.index, terms, decay))
-    for _ in range(2):
-        one(Place(theta, slot.index, into.fill_(float("nan"))))
-        require(torch.equal(into, expected), "one_by_one() gives something else than add_()")
 
 
 def _check_layouts(direction: Direction) -> None:
