@@ -181,12 +181,15 @@ def test_overlay_equals_explicit_perturbation(
     with torch.no_grad():
         Copy(slots, family).probe(displacement, loss)
         assert unchanged(model, before)
-        Overlay(slots, family, model).probe(displacement, loss)
-        assert unchanged(model, before)
+        overlay = Overlay(slots, family, model)
+        for _ in range(2):  # the second is not watched
+            overlay.probe(displacement, loss)
+            assert unchanged(model, before)
         loss()
-    explicit, overlaid, plain = outputs
-    assert torch.equal(overlaid, explicit)
-    assert not torch.equal(overlaid, plain)
+    explicit, first, second, plain = outputs
+    assert torch.equal(first, explicit)
+    assert torch.equal(second, explicit)
+    assert not torch.equal(first, plain)
 
 
 def test_overlay_refuses_indices_that_the_embedding_would_refuse() -> None:
@@ -253,11 +256,26 @@ def test_asking_for_shape_and_dtype_is_not_using() -> None:
         optimizer.step(lambda: float(weight.shape[0] + weight.numel() + weight.dtype.itemsize))
 
 
-def test_work_in_other_threads_is_an_error_not_silence() -> None:
+def test_work_in_other_threads_is_seen_where_modules_do_it() -> None:
+    losses = []
+    with ThreadPoolExecutor(1) as pool:
+        for work in (lambda f: f(), lambda f: pool.submit(f).result()):
+            torch.manual_seed(0)
+            model = nn.Linear(3, 1)
+            optimizer = zoopt.ZOOptimizer(model, engine="overlay", eps=0.1)
+            optimizer.estimate(lambda work=work, model=model: work(objective(model)))
+            assert optimizer.estimated is not None
+            losses.append(optimizer.estimated.losses)
+    assert losses[0] == losses[1]
+    assert len(set(losses[0])) == 2
+
+
+def test_other_work_in_other_threads_is_an_error_not_silence() -> None:
     model = nn.Linear(3, 1)
+    weight, bias = model.weight, model.bias
     optimizer = zoopt.ZOOptimizer(model, engine="overlay")
     with ThreadPoolExecutor(1) as pool, pytest.raises(UnseenParameterError, match="another thread"):
-        optimizer.step(lambda: pool.submit(objective(model)).result())
+        optimizer.step(lambda: pool.submit(lambda: (weight.sum() + bias).sum()).result())
 
 
 def test_auto_is_overlay_in_half_precision_and_in_place_otherwise() -> None:

@@ -192,3 +192,24 @@ def test_vectors_as_matrices_and_under_vmap() -> None:
         ),
     )
     assert all(output.dtype is torch.bfloat16 for found in outputs for output in found)
+
+
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+def test_a_parameter_of_a_subclass_is_watched_for(engine: str) -> None:
+    """It has a ``__torch_function__`` of its own."""
+
+    class Weight(nn.Parameter):
+        pass
+
+    model = layers()
+    model[0].weight = Weight(model[0].weight.detach())
+    found: list[Any] = []
+
+    def closure() -> float:
+        found.append((model(X), len(modes()), type(model[0].weight)))
+        return 0.0
+
+    zoopt.ZOOptimizer(model, 1e-3, "spsa", engine=engine, eps=1e-2).step(closure)
+    (first, *there), (second, *afterwards) = found
+    assert there == afterwards == [1, Weight]
+    assert not torch.equal(first, second)

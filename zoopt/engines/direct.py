@@ -31,6 +31,10 @@ class Replacement(ABC):
     def given(self, tensor: Tensor) -> Tensor:
         """What an operation gets for a tensor: itself, or another, in fp32 for a half vector."""
 
+    @abstractmethod
+    def rows(self, matrix: Tensor, ids: Tensor) -> Tensor | None:
+        """Rows of what an operation gets for a matrix; None where it is to have the whole."""
+
 
 def done_directly(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement
@@ -96,6 +100,15 @@ def _layer_norm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) 
     return layer_norm(x, weight, bias.to(weight.dtype), kwargs["eps"])
 
 
+def _embedding(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
+    if len(args) != 2 or kwargs.get("max_norm") is not None:
+        return None
+    ids, matrix = args
+    if not isinstance(ids, Tensor) or not by.watches(matrix) or not matrix.is_contiguous():
+        return None
+    return by.rows(matrix, ids)
+
+
 def _product(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
     if kwargs or len(args) != 2 or not all(isinstance(each, Tensor) for each in args):
         return None
@@ -115,6 +128,7 @@ _WAYS = {
     F.linear: _linear,
     torch.addmm: _addmm,
     F.layer_norm: _layer_norm,
+    F.embedding: _embedding,
     torch.mul: _product,
     Tensor.mul: _product,
     Tensor.__mul__: _product,

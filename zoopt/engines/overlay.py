@@ -1,14 +1,14 @@
 """The overlay engine: θ is never written while probing.
 
-A ``TorchFunctionMode`` sees every operation that takes a parameter and hands it θ + displacement,
-made in scratch memory for that operation (for a lookup, only the rows looked up; vectors, of which
-there are many and small ones, are made together for a probe). An interrupted run cannot leave a
-perturbed model, and half-precision weights do not drift.
+Operations that take a parameter get θ + displacement (:mod:`zoopt.engines.standins`), made in
+scratch memory for that operation (for a lookup, only the rows looked up; vectors, of which there
+are many and small ones, are made together for a probe). An interrupted run cannot leave a perturbed
+model, and half-precision weights do not drift.
 
 A GPU does the work of a small matrix sooner than it is told to. So there a matrix is made together
 with those that have followed it so far, as many as the largest one takes.
 
-The result equals explicit perturbation on the same dispatch path. What the mode cannot see would be
+The result equals explicit perturbation on the same dispatch path. What cannot be seen would be
 silently unperturbed, so it is refused: scripted and compiled modules when the engine is made, and
 any parameter that no operation took during a probe when the probe ends.
 """
@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoopt.engines.base import OneByOne
 from zoopt.engines.interception import require_seen
+from zoopt.engines.standins import StandIns
 from zoopt.engines.substitution import Watching
 from zoopt.interfaces import Change, Direction, Displacement, Losses, Place, Slot
 from zoopt.room import Room
@@ -65,6 +65,7 @@ class Overlay(OneByOne):
             if slot.tensor.ndim < 2:
                 alike.setdefault((slot.exact.dtype, slot.exact.device), []).append(slot)
         self._vectors = list(alike.values())
+        self._stand_ins = StandIns((slot.tensor for slot in self._by_id.values()), model)
         self._order = _Order()
         self._warned = False
 
@@ -76,7 +77,7 @@ class Overlay(OneByOne):
         """
         self._order.begin()
         mode = _Perturb(self._by_id, self._vectors, self._order, self.direction, displacement)
-        with mode:
+        with self._stand_ins.there(mode):
             value = loss()
         require_seen(self._by_id, mode.seen, self.name)
         self._warn_of_repetition(mode.seen)
@@ -159,22 +160,12 @@ class _Perturb(Watching):
         self._direction.add_(*(Change(places, groups[g]) for g, places in changes.items()))
         return {id(slot.tensor): room for slot, room in pairs}
 
-    def operation(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """The operation on perturbed parameters."""
-        lookup = self._lookup(func, args, kwargs)
-        return super().operation(func, args, kwargs) if lookup is None else lookup
-
     def replaced(self, tensor: Tensor) -> Tensor:
-        """A parameter's perturbed values, or the tensor."""
-        slot = self._slots.get(id(tensor))
-        if slot is None:
-            return tensor
+        """A parameter's perturbed values."""
         self.seen[id(tensor)] += 1
         made = self._vectors.get(id(tensor))
         if made is None:
-            made = self._matrix(slot)
+            made = self._matrix(self._slots[id(tensor)])
         # Some kernels choose their path by it (matmul folds), even where autograd is off, and then
         # only where it is no view.
         return made.detach().requires_grad_(tensor.requires_grad)
@@ -202,18 +193,10 @@ class _Perturb(Watching):
                 return
             yield following
 
-    def _lookup(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Tensor | None:
-        """F.embedding of a parameter, making only the rows that are looked up."""
-        if func is not torch.nn.functional.embedding or kwargs.get("max_norm") is not None:
-            return None
-        weight = args[1] if len(args) > 1 else kwargs.get("weight")
-        ids = args[0] if args else kwargs.get("input")
-        slot = self._slots.get(id(weight))
-        if slot is None or not isinstance(ids, Tensor) or not slot.tensor.is_contiguous():
-            return None
-        self.seen[id(weight)] += 1
+    def looked_up(self, matrix: Tensor, ids: Tensor) -> Tensor:
+        """Rows of a matrix's perturbed values, the only ones that are made."""
+        self.seen[id(matrix)] += 1
+        slot = self._slots[id(matrix)]
         return self._direction.rows(slot.tensor, ids, slot.index, self._displacement.terms(slot))
 
 

@@ -1,20 +1,21 @@
-"""Masters in the place of half-precision vectors, where models look for their parameters.
+"""Other tensors in the place of parameters, where models look for them.
 
-While a probe is evaluated, modules hold stand-ins: tensors that know themselves in fp32, and that
-torch asks about each operation that takes one (``__torch_function__``). Other operations go their
-way, where a ``TorchFunctionMode`` would be asked about every one of them.
+While a probe is evaluated, modules hold stand-ins: tensors that torch asks about each operation
+that takes one (``__torch_function__``), which then gets θ + displacement, or the fp32 numbers of
+a half-precision vector. Other operations go their way, where a ``TorchFunctionMode`` would be asked
+about every one of them.
 
 What has a parameter in its hands otherwise than by its module's name for it (a list that was made
 before, say) does not meet the stand-in. So probes are watched by a mode as well until operations
 have met every stand-in, and for good where the mode saw such a use. One that comes only after that
-is not seen, and gets the rounded parameter.
+is not seen.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +25,57 @@ from zoopt.engines.interception import asks_about
 from zoopt.engines.substitution import Substitution, Watching
 from zoopt.interfaces import Slot
 from zoopt.signals import deferred_signals
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+class StandIns:
+    """Stand-ins for tensors, which modules hold while a probe is evaluated.
+
+    Args:
+        tensors: parameters. Those of a subclass, which knows better, have none.
+        model: whose modules hold them, if that is known.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor], model: torch.nn.Module | None) -> None:
+        each = {id(tensor): tensor for tensor in tensors}
+        self._number = len(each)
+        stand_ins = {key: StandIn.of(t) for key, t in each.items() if type(t) in _PLAIN}
+        modules = () if model is None else model.modules()
+        self._places: list[tuple[dict[str, Any], str, Any, StandIn]] = [
+            (module._parameters, name, parameter, stand_ins[id(parameter)])
+            for module in modules
+            for name, parameter in module._parameters.items()
+            if id(parameter) in stand_ins
+        ]
+        self._watched = True
+        """Whether operations are to be seen that take a parameter itself."""
+
+    @contextmanager
+    def there(self, watch: Watching) -> Iterator[None]:
+        """Around the evaluation of a probe.
+
+        Args:
+            watch: says what operations get for a parameter.
+        """
+        try:
+            for parameters, name, parameter, stand_in in self._places:
+                if parameters.get(name) is parameter:
+                    stand_in.source = watch
+                    parameters[name] = stand_in
+            if not self._watched:
+                yield
+                return
+            with watch:
+                yield
+            met = {id(stand_in.plain) for *_, stand_in in self._places if stand_in.met}
+            self._watched = watch.used or len(met) < self._number
+        finally:
+            with deferred_signals():
+                for parameters, name, parameter, stand_in in self._places:
+                    stand_in.source = None
+                    if parameters.get(name) is stand_in:
+                        parameters[name] = parameter
 
 
 class Masters:
@@ -37,80 +89,49 @@ class Masters:
     def __init__(self, slots: Sequence[Slot], model: torch.nn.Module | None) -> None:
         held = [(slot.tensor, slot.master) for slot in slots if slot.master is not None]
         self._masters = {id(tensor): master for tensor, master in held}
-        stand_ins = {id(tensor): StandIn.of(tensor, master) for tensor, master in held}
-        modules = () if model is None else model.modules()
-        self._places: list[tuple[dict[str, Any], str, Any, StandIn]] = [
-            (module._parameters, name, parameter, stand_ins[id(parameter)])
-            for module in modules
-            for name, parameter in module._parameters.items()
-            if id(parameter) in stand_ins
-        ]
-        self._watched = True
-        """Whether operations are to be seen that take a parameter itself."""
+        self._stand_ins = StandIns([tensor for tensor, _ in held], model)
 
-    @contextmanager
-    def seen(self) -> Iterator[None]:
+    def seen(self) -> AbstractContextManager[None]:
         """Around the evaluation of a probe."""
-        if not self._masters:
-            yield
-            return
-        try:
-            for parameters, name, parameter, stand_in in self._places:
-                if parameters.get(name) is parameter:
-                    parameters[name] = stand_in
-            if not self._watched:
-                yield
-                return
-            with _Watch(self._masters) as watch:
-                yield
-            met = {id(stand_in.plain) for *_, stand_in in self._places if stand_in.met}
-            self._watched = watch.used or len(met) < len(self._masters)
-        finally:
-            with deferred_signals():
-                for parameters, name, parameter, stand_in in self._places:
-                    if parameters.get(name) is stand_in:
-                        parameters[name] = parameter
+        return self._stand_ins.there(_Given(self._masters)) if self._masters else nullcontext()
 
 
-class _Watch(Watching):
-    """Replaces parameters themselves.
+class _Given(Watching):
+    """Replaces parameters by what there is for each.
 
     Args:
-        masters: by the ``id`` of the parameter.
+        given: that, by the ``id`` of the parameter.
     """
 
-    def __init__(self, masters: Mapping[int, Tensor]) -> None:
-        super().__init__(masters)
-        self._masters = masters
-        self.used = False
+    def __init__(self, given: Mapping[int, Tensor]) -> None:
+        super().__init__(given)
+        self._given = given
 
     def replaced(self, tensor: Tensor) -> Tensor:
-        """A parameter's master, or the tensor."""
-        master = self._masters.get(id(tensor))
-        if master is None:
-            return tensor
-        self.used = True
-        return master
+        """A parameter's."""
+        return self._given[id(tensor)]
 
 
 class StandIn(Tensor):
-    """A half-precision tensor that operations take in fp32.
+    """A tensor for which operations take another.
 
     Attributes:
         plain: the same as any other tensor.
-        exact: in fp32; None after something has been written to it.
+        exact: what was made of vectors alone, in fp32; None after something was written to it.
+        source: says what operations get for a parameter, during a probe.
         met: whether an operation has taken it.
     """
 
     plain: Tensor
     exact: Tensor | None
+    source: Watching | None
     met = False
 
     @staticmethod
-    def of(plain: Tensor, exact: Tensor) -> StandIn:
+    def of(plain: Tensor, exact: Tensor | None = None) -> StandIn:
         """One that shares the memory of ``plain``."""
         made = plain.detach().as_subclass(StandIn)
-        made.plain, made.exact = plain, exact
+        made.plain, made.exact, made.source = plain, exact, None
         made._is_param = isinstance(plain, torch.nn.Parameter)  # what isinstance looks at
         return made
 
@@ -143,11 +164,20 @@ class _ByType(Substitution):
         return type(tensor) is StandIn
 
     def given(self, tensor: Tensor) -> Tensor:
-        """What it is in fp32."""
+        """What it stands for."""
         if type(tensor) is not StandIn:
             return tensor
         tensor.met = True
+        if tensor.source is not None:
+            return tensor.source.replaced(tensor.plain)
         return tensor.plain if tensor.exact is None else tensor.exact
+
+    def rows(self, matrix: Tensor, ids: Tensor) -> Tensor | None:
+        """Rows of what it stands for."""
+        if type(matrix) is not StandIn or matrix.source is None:
+            return None
+        matrix.met = True
+        return matrix.source.looked_up(matrix.plain, ids)
 
     def remembered(self, out: Tensor, exact: Tensor) -> Tensor:
         """A stand-in."""
@@ -157,7 +187,7 @@ class _ByType(Substitution):
         """What was made is itself again from now on; of a parameter a rounded copy."""
         if type(tensor) is not StandIn:
             return tensor
-        if isinstance(tensor.plain, torch.nn.Parameter):
+        if tensor.source is not None:
             return self.given(tensor).to(tensor.plain.dtype)
         tensor.exact = None
         return tensor.plain

@@ -94,17 +94,26 @@ class Watching(Substitution, Interception):
 
     Args:
         watched: ``id`` of the tensors that are replaced.
+
+    Attributes:
+        used: whether an operation took one of them itself, and not what stands in for it.
     """
 
     def __init__(self, watched: Iterable[int]) -> None:
         super().__init__()
-        self._watched = set(watched)
+        self._replaced = frozenset(watched)
+        self._watched = set(self._replaced)
         self._made: dict[int, Tensor] = {}
         self._kept: list[Tensor] = []
+        self.used = False
 
     @abstractmethod
     def replaced(self, tensor: Tensor) -> Tensor:
-        """What stands in for a watched tensor; another tensor as it is."""
+        """What stands in for a watched tensor."""
+
+    def looked_up(self, matrix: Tensor, ids: Tensor) -> Tensor | None:
+        """Rows of what stands in for a watched matrix; None where that is there as a whole."""
+        return None
 
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -121,7 +130,19 @@ class Watching(Substitution, Interception):
     def given(self, tensor: Tensor) -> Tensor:
         """What stands in for it."""
         made = self._made.get(id(tensor))
-        return self.replaced(tensor) if made is None else made
+        if made is not None:
+            return made
+        if id(tensor) not in self._replaced:
+            return tensor
+        self.used = True
+        return self.replaced(tensor)
+
+    def rows(self, matrix: Tensor, ids: Tensor) -> Tensor | None:
+        """Rows of what stands in for a matrix."""
+        if id(matrix) not in self._replaced:
+            return None
+        self.used = True
+        return self.looked_up(matrix, ids)
 
     def remembered(self, out: Tensor, exact: Tensor) -> Tensor:
         """The same tensor, which is watched from now on."""
@@ -132,8 +153,8 @@ class Watching(Substitution, Interception):
 
     def written(self, tensor: Tensor) -> Tensor:
         """What was made is itself again from now on; of a parameter a rounded copy."""
-        made = self._made.pop(id(tensor), None)
-        return tensor if made is not None else self.replaced(tensor).to(tensor.dtype)
+        self._made.pop(id(tensor), None)
+        return self.given(tensor).to(tensor.dtype)
 
 
 def substituted(

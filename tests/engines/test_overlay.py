@@ -1,0 +1,146 @@
+"""Overlay over several steps: what it learns of a model makes it faster, and nothing else."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack as modes
+
+import zoopt
+from zoopt.directions.dense import DenseDirection
+from zoopt.engines import overlay
+from zoopt.interfaces import Change
+
+IDS = torch.arange(12).view(3, 4)
+
+
+class Layers(nn.Module):
+    """A layer that comes twice, others, and a head that takes the embedding's matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(20, 8)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.turned = nn.Parameter(torch.randn(8, 6).T)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        for layer in (self.layers[0], *self.layers):
+            x = layer(x).tanh()
+        return F.linear(x + F.linear(x, self.turned) @ self.turned, self.embedding.weight)
+
+
+def outputs(engine: str, steps: int = 4, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """What the probes of some steps give, on θ that stays as it is."""
+    model, found = Layers().to(dtype), []
+
+    def closure() -> float:
+        found.append(model(IDS))
+        return 0.0
+
+    optimizer = zoopt.ZOOptimizer(model, 0.0, "spsa", engine=engine, eps=0.1)
+    for _ in range(steps):
+        optimizer.step(closure)
+    return found
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Indices of the tensors in each pass that writes elsewhere."""
+    seen: list[list[int]] = []
+    add = DenseDirection.add_
+
+    def counting(self: DenseDirection, *changes: Change, **how: Any) -> None:
+        places = [place for change in changes for place in change.places]
+        if any(place.into is not None for place in places):
+            seen.append([place.index for place in places])
+        add(self, *changes, **how)
+
+    monkeypatch.setattr(DenseDirection, "add_", counting)
+    return seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("room", [0, 600, 1 << 20], ids="{} bytes".format)
+def test_probes_are_the_same_however_matrices_are_made(
+    room: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = outputs("overlay", dtype=dtype)
+    monkeypatch.setattr(overlay, "_DEVICES", ("cpu",))
+    monkeypatch.setattr(overlay, "_TOGETHER", room)
+    assert all(map(torch.equal, outputs("overlay", dtype=dtype), alone))
+    assert not torch.equal(alone[0], alone[1])
+    for mine, exact in zip(alone, outputs("copy", dtype=dtype), strict=True):
+        torch.testing.assert_close(mine, exact)
+
+
+def test_matrices_are_made_with_those_that_follow(
+    monkeypatch: pytest.MonkeyPatch, passes: list[list[int]]
+) -> None:
+    """Layers 1 to 3 (tensors 4, 6, 8) always follow each other; layer 0 (tensor 2) does not."""
+    monkeypatch.setattr(overlay, "_DEVICES", ("cpu",))
+    outputs("overlay", steps=2)
+    of_matrices = [made for made in passes if made != [3, 5, 7, 9]]
+    alone = [[2], [2], [4], [6], [8], [0], [0], [1]]
+    together = [[2], [2], [4, 6, 8], [0], [0], [1]]
+    assert of_matrices == alone + 3 * together
+
+
+def test_room_is_that_of_the_largest(
+    monkeypatch: pytest.MonkeyPatch, passes: list[list[int]]
+) -> None:
+    """Of the head, which has the size of two and a half layers."""
+    monkeypatch.setattr(overlay, "_DEVICES", ("cpu",))
+    monkeypatch.setattr(overlay, "_TOGETHER", 0)
+    outputs("overlay", steps=1)
+    assert [4, 6] in passes
+    assert [4, 6, 8] not in passes
+
+
+def test_on_a_cpu_a_matrix_is_made_alone(passes: list[list[int]]) -> None:
+    outputs("overlay")
+    assert all(len(made) == 1 for made in passes if made != [3, 5, 7, 9])
+
+
+@pytest.mark.parametrize("shapes", [[(3, 5), (2, 7), (1, 1)], [(4, 4)]], ids=str)
+def test_rooms_are_apart_and_no_views(shapes: Sequence[tuple[int, int]]) -> None:
+    matrices = [torch.randn(shape).bfloat16() for shape in shapes]
+    rooms = overlay._rooms(matrices)
+    with torch.no_grad():
+        for room, matrix in zip(rooms, matrices, strict=True):
+            room.copy_(matrix)
+    for room, matrix in zip(rooms, matrices, strict=True):
+        assert torch.equal(room, matrix)
+        assert not room._is_view()
+        assert room.data_ptr() % 16 == 0
+
+
+def test_operations_on_other_tensors_go_their_way_after_the_first_probe() -> None:
+    model, depths = nn.Linear(8, 3), []
+
+    def closure() -> Tensor:
+        depths.append(len(modes()))
+        return model(torch.ones(2, 8)).sum()
+
+    optimizer = zoopt.ZOOptimizer(model, 0.0, "spsa", engine="overlay")
+    optimizer.step(closure)
+    optimizer.step(closure)
+    assert depths == [1, 0, 0, 0]
+
+
+def test_a_parameter_that_is_left_out_later_is_missed() -> None:
+    model, steps = Layers(), []
+
+    def closure() -> Tensor:
+        steps.append(None)
+        return model(IDS).sum() if len(steps) < 3 else model.embedding(IDS).sum()
+
+    optimizer = zoopt.ZOOptimizer(model, 0.0, "spsa", engine="overlay")
+    optimizer.step(closure)
+    with pytest.raises(RuntimeError, match=r"layers\.0\.weight"):
+        optimizer.step(closure)
+    assert type(model.embedding.weight) is nn.Parameter
