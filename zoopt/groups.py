@@ -51,13 +51,12 @@ def estimated(groups: Groups, terms: Terms) -> Displacement:
 
 def decays(groups: Groups, slots: Sequence[Slot]) -> dict[int, float]:
     """What each tensor is multiplied with at an update, by the slot's index: 1 − ηλ, or 1."""
-    factors = {}
-    for slot in slots:
-        group = groups[slot.group]
-        spared = slot.tensor.ndim < 2 and not group["decay_1d"]
-        decay = float(group["lr"]) * float(group["weight_decay"])
-        factors[slot.index] = 1.0 if spared else 1.0 - decay
-    return factors
+    factors = [1.0 - float(group["lr"]) * float(group["weight_decay"]) for group in groups]
+    every = [bool(group["decay_1d"]) for group in groups]
+    return {
+        slot.index: factors[slot.group] if slot.tensor.ndim > 1 or every[slot.group] else 1.0
+        for slot in slots
+    }
 
 
 def _scales(groups: Groups) -> tuple[float, ...]:

@@ -21,8 +21,10 @@ def evaluation_mode(model: torch.nn.Module | None) -> Iterator[None]:
     if model is None:
         yield
         return
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    modules = list(model.modules())
+    modes = [(module, module.training) for module in modules]
+    named = (buffer for module in modules for buffer in module._buffers.values())
+    buffers = [(buffer, buffer.clone()) for buffer in dict.fromkeys(named) if buffer is not None]
     if any(training for _, training in modes):  # each module's attribute takes its time
         model.eval()
     try:

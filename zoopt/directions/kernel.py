@@ -77,35 +77,39 @@ def add_(
             stochastic = stochastic_rounding and dtype in HALF
             total = _Sum(unit, change.terms, change.decay, dtype, device, stochastic, compiled)
             runs, afterwards = _in_rows(places)
-            total.add_to(runs, first)
+            if runs:
+                total.add_to(runs, first)
             for wanted, result in afterwards:
                 wanted.copy_(result)
 
 
 def _alike(places: Sequence[Place]) -> dict[tuple[torch.dtype, torch.device], list[Place]]:
-    """Those that have elements, by their dtype and device."""
+    """Those of one dtype on one device."""
     kinds: dict[tuple[torch.dtype, torch.device], list[Place]] = {}
     for place in places:
         tensor = place.tensor
-        if not tensor.is_floating_point():
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(place)
+    for dtype, _ in kinds:
+        if not dtype.is_floating_point:
             raise TypeError(
-                f"cannot add noise to a tensor of dtype {tensor.dtype}: zoopt tunes floating-point "
+                f"cannot add noise to a tensor of dtype {dtype}: zoopt tunes floating-point "
                 "parameters; leave quantized or integer ones out with params=..."
             )
-        if tensor.numel():
-            kinds.setdefault((tensor.dtype, tensor.device), []).append(place)
     return kinds
 
 
 def _in_rows(places: Iterable[Place]) -> tuple[list[Place], list[tuple[Tensor, Tensor]]]:
-    """Places whose elements are contiguous, and (where, what) is to be copied afterwards."""
+    """Those that have elements, contiguous, and (where, what) is to be copied afterwards."""
     rows, afterwards = [], []
     for place in places:
-        straight, there = place.tensor.is_contiguous(), place.into
+        tensor, there = place.tensor, place.into
+        straight = tensor.is_contiguous()
+        if not tensor.numel():
+            continue
         if straight and (there is None or there.is_contiguous()):
             rows.append(place)
             continue
-        here = place.tensor.contiguous()
+        here = tensor.contiguous()
         if there is None or not there.is_contiguous():
             there = torch.empty_like(here) if straight else here
             afterwards.append((place.result, there))

@@ -145,13 +145,13 @@ class _Plan:
 
 def _plan_of(variant: Variant, places: Sequence[Place], first: int) -> _Plan:
     device = variant.device
-    base = places[0].result.data_ptr()
-    where = tuple(
-        [
-            (p.tensor.data_ptr(), p.result.data_ptr() - base, p.tensor.numel(), p.index)
-            for p in places
-        ]
-    )
+    base, rows = places[0].result.data_ptr(), []
+    for place in places:
+        tensor, into = place.tensor, place.into
+        address = tensor.data_ptr()
+        there = (address if into is None else into.data_ptr()) - base
+        rows.append((address, there, tensor.numel(), place.index))
+    where = tuple(rows)
     size = places[0].tensor.element_size()
     return _plan(where, first, size, _TILE[variant.unit.name], device, stream_of(device))
 

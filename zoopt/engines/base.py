@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 
 import torch
 
@@ -78,13 +79,22 @@ class BaseEngine(ABC):
             terms: what the tensors of a parameter group get that are multiplied with a factor.
             decay: that factor by a slot's index, where it is not 1.
         """
-        alike: dict[tuple[int, float], list[Place]] = {}
-        for slot, place in zip(self.slots, self._places, strict=True):
-            alike.setdefault((slot.group, decay.get(slot.index, 1.0)), []).append(place)
+        alike = self._alike(decay) if decay else self._undecayed
         return [
             Change(places, terms(group, factor), factor)
             for (group, factor), places in alike.items()
         ]
+
+    @cached_property
+    def _undecayed(self) -> dict[tuple[int, float], list[Place]]:
+        return self._alike({})
+
+    def _alike(self, decay: Mapping[int, float]) -> dict[tuple[int, float], list[Place]]:
+        """θ's tensors by their parameter group, and by what they are multiplied with."""
+        alike: dict[tuple[int, float], list[Place]] = {}
+        for slot, place in zip(self.slots, self._places, strict=True):
+            alike.setdefault((slot.group, decay.get(slot.index, 1.0)), []).append(place)
+        return alike
 
     def write(self, changes: Sequence[Change], *, stochastic_rounding: bool = False) -> None:
         """Makes changes to θ, undisturbed."""

@@ -44,6 +44,5 @@ class Copy(Writing):
     @torch.no_grad()
     def _restore(self) -> None:
         with deferred_signals():
-            for slot, kept in zip(self.slots, self._kept, strict=True):
-                slot.exact.copy_(kept)
+            torch._foreach_copy_([slot.exact for slot in self.slots], self._kept)
             self.vectors.publish()
