@@ -190,3 +190,85 @@ def test_a_norm_is_that_of_fp32_rounded_once(dtype: torch.dtype, shape: tuple[in
     )
     half_a_step = 0.51 * torch.finfo(dtype).eps
     torch.testing.assert_close(found.double(), exact, rtol=half_a_step, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------- CUDA graphs
+
+
+def graphed(dtype: torch.dtype, engine: str, as_graph: bool) -> tuple[list[float], torch.nn.Module]:
+    """Losses of steps on minibatches of two sizes, drawn anew, with dropout."""
+    torch.manual_seed(0)
+    model = network("cuda").to(dtype)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        dropped = torch.nn.functional.dropout(model(x).float(), 0.5)
+        return dropped.square().mean()
+
+    function = zoopt.CudaGraph(loss) if as_graph else loss
+    optimizer = zoopt.ZOOptimizer(model, 1e-2, "spsa", engine=engine, seed=3)
+    losses: list[float] = []
+    generator = torch.Generator().manual_seed(1)
+    for step in range(8):
+        x = torch.randn(8 + step % 2, 16, generator=generator).to("cuda", dtype)
+        optimizer.step(lambda x=x: function(x))
+        assert optimizer.estimated is not None
+        losses += optimizer.estimated.losses
+    if as_graph:
+        recordings = function._recordings.values()  # type: ignore[attr-defined]
+        assert len([each for each in recordings if each is not None]) == 2
+    return losses, model
+
+
+@pytest.mark.parametrize("engine", ["inplace", "copy"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_steps_of_a_recorded_forward_are_those_of_the_forward(
+    dtype: torch.dtype, engine: str
+) -> None:
+    (mine, tuned_mine), (theirs, tuned_theirs) = (
+        graphed(dtype, engine, as_graph) for as_graph in (True, False)
+    )
+    steps = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(mine, theirs, rtol=steps, atol=steps)
+    for here, there in zip(tuned_mine.parameters(), tuned_theirs.parameters(), strict=True):
+        torch.testing.assert_close(here, there, rtol=steps, atol=steps)
+
+
+def test_a_forward_under_autocast_is_recorded_with_its_casts() -> None:
+    model, x = network("cuda"), torch.linspace(-1, 1, 8 * 16, device="cuda").view(8, 16)
+    loss = zoopt.CudaGraph(lambda x: model(x).float().square().mean())
+    optimizer = zoopt.ZOOptimizer(model, 0.0, "spsa", engine="inplace", eps=1e-2)
+    values = []
+    for _ in range(4):
+        with torch.autocast("cuda", torch.bfloat16):
+            optimizer.step(lambda: loss(x))
+        assert optimizer.estimated is not None
+        values += optimizer.estimated.losses
+    assert len(set(values)) == len(values)
+
+
+def test_what_waits_for_the_gpu_cannot_be_recorded() -> None:
+    model, x = network("cuda"), torch.ones(8, 16, device="cuda")
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    loss = zoopt.CudaGraph(lambda x: model(x) * model(x).sum().item())
+    optimizer = zoopt.ZOOptimizer(model, 0.0, "spsa", engine="copy")
+    with pytest.raises(RuntimeError, match=r"Nothing in it may wait for the GPU \(\.item\(\)"):
+        optimizer.step(lambda: loss(x).mean())
+    for parameter, kept in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, kept)
+
+
+# ------------------------------------------------------------------------------------------ overlay
+
+
+@torch.no_grad()
+def test_overlay_takes_room_for_its_largest_matrix() -> None:
+    layers = [torch.nn.Linear(512, 512, device="cuda") for _ in range(64)]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(512, 65536, device="cuda"))
+    x = torch.ones(4, 512, device="cuda")
+    optimizer = zoopt.ZOOptimizer(model, 0.0, "spsa", engine="overlay", direction="rademacher")
+    for _ in range(2):  # compiles, and learns what follows what
+        optimizer.step(lambda: model(x).mean())
+    device = torch.device("cuda")
+    _, forward = peak_bytes(lambda: model(x).mean(), device)
+    _, step = peak_bytes(lambda: optimizer.step(lambda: model(x).mean()), device)
+    assert step <= forward + 1.1 * 512 * 65536 * 4

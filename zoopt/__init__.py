@@ -18,6 +18,7 @@ from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
+from zoopt.graphs import CudaGraph
 from zoopt.heap import keep_freed_memory
 from zoopt.integrations.reward_model import reward_model
 from zoopt.interfaces import Displacement, GradientEstimate, Probe
@@ -68,6 +69,7 @@ __all__ = [
     "SPSA",
     "Adam",
     "Callback",
+    "CudaGraph",
     "Displacement",
     "Dueling",
     "Gaussian",

@@ -21,10 +21,12 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from zoopt.engines.interception import Interception, opaque_modules
 from zoopt.engines.standins import StandIn
+from zoopt.graphs import in_passing
 from zoopt.interfaces import Slot
 
 Forward = Callable[..., Any]
 
+_SHARED = "what the probes of a step share is computed once. Use share_prefix=False"
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 
@@ -82,7 +84,7 @@ class SharedPrefix:
             return
         self._calls, self._first = [], True
         try:
-            with ExitStack() as replaced:
+            with in_passing(_SHARED), ExitStack() as replaced:
                 replaced.enter_context(_replaced_forward(self._model, self._beginning))
                 for module in self._modules:
                     replaced.enter_context(_replaced_forward(module, self._remembering))

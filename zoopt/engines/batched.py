@@ -23,6 +23,7 @@ from zoopt.engines.interception import Interception, require_seen
 from zoopt.engines.memory import available_bytes, peak_bytes
 from zoopt.engines.operations import Noise, perturbed_operation, shared_choice
 from zoopt.engines.perturbations import Derived, OfParameter, Perturbation, ProbeTerms
+from zoopt.graphs import in_passing
 from zoopt.interfaces import Direction, Displacement, Slot, Values
 from zoopt.population import Population
 
@@ -94,7 +95,7 @@ class Batched(BaseEngine):
     ) -> list[float]:
         population = Population(len(displacements))
         mode = _Populate(self, displacements, population, trace)
-        with mode:
+        with mode, in_passing("engine='batched' makes other factors for each population"):
             losses = values(population)
         if not population.rows:
             raise RuntimeError(

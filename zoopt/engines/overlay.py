@@ -27,6 +27,7 @@ from zoopt.engines.base import OneByOne
 from zoopt.engines.interception import require_seen
 from zoopt.engines.standins import StandIns
 from zoopt.engines.substitution import Watching
+from zoopt.graphs import in_passing
 from zoopt.interfaces import Change, Direction, Displacement, Losses, Place, Slot
 from zoopt.room import Room
 
@@ -38,6 +39,10 @@ _DEVICES = ("cuda",)
 """Where matrices are made together."""
 _TOGETHER = 1 << 26
 """Bytes that they may take, also where the largest takes less."""
+
+_MADE_ANEW = (
+    "engine='overlay' makes parameters anew for each probe. Use engine='copy', or in fp32 'inplace'"
+)
 
 log = logging.getLogger("zoopt")
 
@@ -77,7 +82,7 @@ class Overlay(OneByOne):
         """
         self._order.begin()
         mode = _Perturb(self._by_id, self._vectors, self._order, self.direction, displacement)
-        with self._stand_ins.there(mode):
+        with in_passing(_MADE_ANEW), self._stand_ins.there(mode):
             value = loss()
         require_seen(self._by_id, mode.seen, self.name)
         self._warn_of_repetition(mode.seen)

@@ -23,10 +23,12 @@ from torch import Tensor
 
 from zoopt.engines.interception import asks_about
 from zoopt.engines.substitution import Substitution, Watching
+from zoopt.graphs import in_memory_of, in_passing
 from zoopt.interfaces import Slot
 from zoopt.signals import deferred_signals
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_HELD = "something takes parameters otherwise than from the module that has them"
 
 
 class StandIns:
@@ -50,6 +52,7 @@ class StandIns:
         ]
         self._watched = True
         """Whether operations are to be seen that take a parameter itself."""
+        self._why = ""
 
     @contextmanager
     def there(self, watch: Watching) -> Iterator[None]:
@@ -66,8 +69,9 @@ class StandIns:
             if not self._watched:
                 yield
                 return
-            with watch:
+            with watch, in_passing(self._why):
                 yield
+            self._why = _HELD
             met = {id(stand_in.plain) for *_, stand_in in self._places if stand_in.met}
             self._watched = watch.used or len(met) < self._number
         finally:
@@ -93,7 +97,12 @@ class Masters:
 
     def seen(self) -> AbstractContextManager[None]:
         """Around the evaluation of a probe."""
-        return self._stand_ins.there(_Given(self._masters)) if self._masters else nullcontext()
+        return self._there() if self._masters else nullcontext()
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        with in_memory_of(self), self._stand_ins.there(_Given(self._masters)):
+            yield
 
 
 class _Given(Watching):
