@@ -1,7 +1,7 @@
 """The models and sentences that benchmarks run on. They lie in the cache, never in git.
 
 `examples/fetch.py` brings SmolLM2-135M and the reviews, `examples/stories.py` stories15M. OPT
-models have their published shapes and random weights.
+and Llama models have their published shapes and random weights.
 """
 
 import os
@@ -22,6 +22,9 @@ OPT_SHAPES = {  # hidden size, layers, heads
     "13b": (5120, 40, 40),
     "30b": (7168, 48, 56),
     "66b": (9216, 64, 72),
+}
+LLAMA_SHAPES = {  # hidden size, of the feed-forward, layers, heads, vocabulary
+    "1b": (2048, 8192, 16, 32, 128256),
 }
 
 
@@ -62,6 +65,21 @@ def opt(size, dtype=torch.float32):
         ffn_dim=4 * width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
+    )
+    return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def llama(size, dtype=torch.float32):
+    """A model of Llama 3.2's shape, weights random: no biases, and keys shared by four queries."""
+    width, hidden, layers, heads, vocabulary = LLAMA_SHAPES[size]
+    config = transformers.LlamaConfig(
+        hidden_size=width,
+        intermediate_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 4,
+        vocab_size=vocabulary,
+        tie_word_embeddings=True,
     )
     return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 

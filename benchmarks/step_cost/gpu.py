@@ -11,14 +11,17 @@ from pathlib import Path
 
 import torch
 
+import zoopt
 from benchmarks import batches, machine, models, pages
-from benchmarks.step_cost import batched, report, steps, targets
+from benchmarks.step_cost import batched, report, targets
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.methods import (
     CHAINED,
     CHAINED_GAUSSIAN,
     COMPARED,
+    COPY,
     FLOOR,
+    GRAPHS,
     LIMIT,
     PUBLISHED,
     THREE_PASS,
@@ -29,21 +32,42 @@ HERE = Path(__file__).parent
 FILE = HERE / "results" / "gpu.json"
 PAGE = HERE.parents[1] / "docs" / "performance.md"
 ROWS, TOKENS = 16, 256
+SMALLEST, K = "1.3b", 32
 
 
-def name_of(size):
+def name_of(size, rows=ROWS, tokens=TOKENS):
     """The name of a size's case."""
-    return f"OPT-{size.upper()}'s shape in bf16, {ROWS} × {TOKENS} tokens"
+    return f"OPT-{size.upper()}'s shape in bf16, {rows} × {tokens} tokens"
 
 
-def _model(size, device):
+SHORT = name_of(SMALLEST, 1, 32)
+LLAMA = f"Llama-3.2-1B's shape in bf16, {ROWS} × {TOKENS} tokens"
+
+
+def _made(make, size, device):
     gc.collect()  # what is left of the model before
     with torch.device(device):
-        return models.opt(size, torch.bfloat16)
+        return make(size, torch.bfloat16)
 
 
-def _step(size, device):
-    return steps.random(_model(size, device), ROWS, TOKENS)
+_model = partial(_made, models.opt)
+
+
+def _step(make, size, device, rows=ROWS, tokens=TOKENS):
+    """A model and its loss, which is recorded as a CUDA graph if it is asked to be."""
+    model = _made(make, size, device)
+    inputs, targets = batches.random_tokens(model, rows, tokens)
+
+    def loss(ids, targets):
+        return batches.last_token_loss(model, batches.Batch({"input_ids": ids}, targets))
+
+    recorded = zoopt.CudaGraph(loss)
+
+    @torch.no_grad()
+    def value(as_graph=False):
+        return (recorded if as_graph else loss)(inputs["input_ids"], targets).item()
+
+    return model, value
 
 
 def _prefill(size, device):
@@ -55,7 +79,6 @@ def _generation(size, device):
     return batched.generation_of(model, batches.random_tokens(model, 1, 32).inputs)
 
 
-SMALLEST, K = "1.3b", 32
 PROBES = {
     f"OPT-{SMALLEST.upper()}'s shape in bf16, {name(K)}": build
     for name, build in ((batched.prefill, _prefill), (batched.generation, _generation))
@@ -65,14 +88,22 @@ PROBES = {
 def cases(sizes, device, rounds):
     """A case for each size. θ is not copied, so that what fits is as large as it can be.
 
-    With the smallest size there are cases of many probes in one forward as well.
+    With the smallest size there are one without biases, one of few tokens, CUDA graphs, and cases
+    of many probes in one forward as well.
     """
     shown = {"rounds": rounds, "peaks": (FLOOR, THREE_PASS), "restored": False}
+    more = COMPARED | LIMIT | COPY | GRAPHS
     made = {
-        name_of(size): Case(partial(_step, size, device), COMPARED | LIMIT, **shown)
+        name_of(size): Case(
+            partial(_step, models.opt, size, device),
+            more if size == SMALLEST else COMPARED | LIMIT,
+            **shown,
+        )
         for size in sizes
     }
     if SMALLEST in sizes:
+        made[SHORT] = Case(partial(_step, models.opt, SMALLEST, device, 1, 32), more, **shown)
+        made[LLAMA] = Case(partial(_step, models.llama, "1b", device), more, **shown)
         methods = batched.methods(K)
         for name, build in PROBES.items():
             made[name] = Case(partial(build, SMALLEST, device), methods, rounds, restored=False)

@@ -73,6 +73,23 @@ def repository_mezo(model, value):
     return visit_of(lambda: reference.step(lambda: value(True)))
 
 
+def as_graph(make):
+    """The same around a forward that is replayed; what records it is not timed."""
+
+    def recorded(model, value):
+        visit = make(model, lambda: value(True))
+
+        @contextmanager
+        def replayed():
+            with visit() as step:
+                step()
+                yield step
+
+        return replayed
+
+    return recorded
+
+
 def torchzero_mezo(model, value):
     """torchzero's MeZO, told to do without a third forward that only reports the loss."""
     import torchzero
@@ -137,6 +154,12 @@ COMPARED = {
     THREE_PASS: partial(mezo, direction="rademacher"),
     "overlay, Rademacher": partial(mezo, direction="rademacher", engine="overlay"),
     PUBLISHED: published_mezo,
+}
+COPY = {"copy, Rademacher": partial(mezo, direction="rademacher", engine="copy")}
+GRAPHS = {
+    f"{FLOOR}, CUDA graph": as_graph(two_forwards),
+    f"{CHAINED}, CUDA graph": as_graph(partial(chained_mezo, direction="rademacher")),
+    "copy, Rademacher, CUDA graph": as_graph(partial(mezo, direction="rademacher", engine="copy")),
 }
 LIMIT = {MOVED: moved_twice}
 FROM_REPOSITORY = {REPOSITORY: repository_mezo}

@@ -143,6 +143,7 @@ def test_steps_with_and_without_kept_memory_are_in_processes_of_their_own(monkey
 
 def test_the_benchmark_of_a_gpu_at_toy_size_on_the_cpu(monkeypatch):
     monkeypatch.setitem(gpu.models.OPT_SHAPES, "1.3b", (16, 1, 2))
+    monkeypatch.setitem(gpu.models.LLAMA_SHAPES, "1b", (32, 16, 1, 4, 100))
     found = Results.measured(gpu.cases(["1.3b"], "cpu", rounds=1))
     shown = gpu.tables(found)
     assert "not measured" not in shown
