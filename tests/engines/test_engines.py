@@ -179,7 +179,7 @@ def test_overlay_equals_explicit_perturbation(
 
     before = snapshot(model)
     with torch.no_grad():
-        Copy(slots, family).probe(displacement, loss)
+        Copy(slots, family).evaluate([displacement], lambda population: [loss()])
         assert unchanged(model, before)
         overlay = Overlay(slots, family, model)
         for _ in range(2):  # the second is not watched

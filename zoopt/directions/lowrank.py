@@ -164,14 +164,12 @@ class LowRank:
                 wanted.append((index, RIGHT, n * self.rank))
         device = part[0].tensor.device
         signs = _signs(seeds, wanted, device)
+        ones = torch.ones(1, len(seeds), device=device)
         found = []
         for tensor in (place.tensor for place in part):
             rank, dtype = self._rank_of(tensor), accumulator(tensor.dtype)
             a = _columns(next(signs), rank).to(dtype)
-            if tensor.ndim > 1:
-                b = _columns(next(signs), rank).to(dtype)
-            else:
-                b = torch.ones(1, len(seeds), dtype=dtype, device=device)
+            b = (_columns(next(signs), rank) if tensor.ndim > 1 else ones).to(dtype)
             found.append((a if rank == 1 else a / math.sqrt(rank), b))
         return found
 

@@ -71,15 +71,20 @@ class BaseEngine(ABC):
         self.write(changes, stochastic_rounding=True)
 
     def changes(
-        self, terms: Callable[[int, float], Terms], decay: Mapping[int, float] = {}
+        self,
+        terms: Callable[[int, float], Terms],
+        decay: Mapping[int, float] = {},
+        places: Sequence[Place] | None = None,
     ) -> list[Change]:
         """What is to become of θ.
 
         Args:
             terms: what the tensors of a parameter group get that are multiplied with a factor.
             decay: that factor by a slot's index, where it is not 1.
+            places: what it is to become of, and where, for each slot; None for θ itself.
         """
-        alike = self._alike(decay) if decay else self._undecayed
+        own = places is None and not decay
+        alike = self._undecayed if own else self._alike(decay, places or self._places)
         return [
             Change(places, terms(group, factor), factor)
             for (group, factor), places in alike.items()
@@ -87,12 +92,14 @@ class BaseEngine(ABC):
 
     @cached_property
     def _undecayed(self) -> dict[tuple[int, float], list[Place]]:
-        return self._alike({})
+        return self._alike({}, self._places)
 
-    def _alike(self, decay: Mapping[int, float]) -> dict[tuple[int, float], list[Place]]:
+    def _alike(
+        self, decay: Mapping[int, float], places: Sequence[Place]
+    ) -> dict[tuple[int, float], list[Place]]:
         """θ's tensors by their parameter group, and by what they are multiplied with."""
         alike: dict[tuple[int, float], list[Place]] = {}
-        for slot, place in zip(self.slots, self._places, strict=True):
+        for slot, place in zip(self.slots, places, strict=True):
             alike.setdefault((slot.group, decay.get(slot.index, 1.0)), []).append(place)
         return alike
 

@@ -1,4 +1,4 @@
-"""The copy engine: a probe writes θ + displacement over θ and puts a kept copy back afterwards.
+"""The copy engine: probes write θ + displacement over θ, and a kept copy is put back afterwards.
 
 Twice the memory of the weights; exact; the reference that the other engines are tested against.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from zoopt.engines.base import Writing
-from zoopt.interfaces import Direction, Displacement, Losses, Slot
+from zoopt.interfaces import Direction, Displacement, Losses, Place, Slot, Values
 from zoopt.signals import deferred_signals
 
 
@@ -24,25 +23,42 @@ class Copy(Writing):
         self, slots: Sequence[Slot], direction: Direction, model: torch.nn.Module | None = None
     ) -> None:
         super().__init__(slots, direction, model)
-        self._kept: list[Tensor] = []
+        self._kept: list[Place] = []
+        """θ's tensors as they were, and where they belong."""
 
-    def probe(self, displacement: Displacement, loss: Losses) -> float:
-        """The loss at θ + displacement; θ is itself again when this returns or raises."""
-        if not self._kept:
-            self._kept = [slot.exact.detach().clone() for slot in self.slots]
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
+        """The losses, in order; θ is itself again when this returns or raises."""
         try:
-            self.write(self.changes(lambda group, factor: displacement.groups[group]))
-            with self.masters.seen():
-                return loss()
+            return super().evaluate(displacements, values)
         finally:
             self._restore()
+
+    def probe(self, displacement: Displacement, loss: Losses) -> float:
+        """The loss with θ moved to θ + displacement, where it stays."""
+        if not self._kept:
+            self._kept = self._copied()
+        self.write(self.changes(lambda group, _: displacement.groups[group], places=self._kept))
+        with self.masters.seen():
+            return loss()
 
     def settle(self) -> None:
         """Lets go of the copy."""
         self._kept = []
 
     @torch.no_grad()
+    def _copied(self) -> list[Place]:
+        theta = [slot.exact for slot in self.slots]
+        copies = [torch.empty_like(tensor) for tensor in theta]
+        torch._foreach_copy_(copies, theta)
+        return [
+            Place(copy, slot.index, slot.exact)
+            for copy, slot in zip(copies, self.slots, strict=True)
+        ]
+
+    @torch.no_grad()
     def _restore(self) -> None:
-        with deferred_signals():
-            torch._foreach_copy_([slot.exact for slot in self.slots], self._kept)
-            self.vectors.publish()
+        if self._kept:
+            with deferred_signals():
+                theta = [place.result for place in self._kept]
+                torch._foreach_copy_(theta, [place.tensor for place in self._kept])
+                self.vectors.publish()

@@ -29,12 +29,11 @@ from zoopt.engines.standins import StandIns
 from zoopt.engines.substitution import Watching
 from zoopt.graphs import in_passing
 from zoopt.interfaces import Change, Direction, Displacement, Losses, Place, Slot
-from zoopt.room import Room
 
 _OFTEN = 32
 """Times that a parameter is perturbed in one probe, from which on another engine is cheaper."""
 _ALIGNED = 256
-"""Elements, of which matrices that are made together begin at a multiple."""
+"""Elements, of which tensors that are made together begin at a multiple."""
 _DEVICES = ("cuda",)
 """Where matrices are made together."""
 _TOGETHER = 1 << 26
@@ -69,7 +68,9 @@ class Overlay(OneByOne):
         for slot in self._by_id.values():
             if slot.tensor.ndim < 2:
                 alike.setdefault((slot.exact.dtype, slot.exact.device), []).append(slot)
-        self._vectors = list(alike.values())
+        self._vectors = [
+            (slots, _rooms([slot.exact for slot in slots])) for slots in alike.values()
+        ]
         self._stand_ins = StandIns((slot.tensor for slot in self._by_id.values()), model)
         self._order = _Order()
         self._warned = False
@@ -140,7 +141,7 @@ class _Perturb(Watching):
     def __init__(
         self,
         slots: Mapping[int, Slot],
-        vectors: Sequence[Sequence[Slot]],
+        vectors: Sequence[tuple[Sequence[Slot], Sequence[Tensor]]],
         order: _Order,
         direction: Direction,
         displacement: Displacement,
@@ -150,8 +151,8 @@ class _Perturb(Watching):
         self._direction, self._displacement = direction, displacement
         self._vectors: dict[int, Tensor] = {}
         self._matrices: dict[int, Tensor] = {}
-        for alike in vectors:
-            self._vectors |= self._displaced(alike, Room([slot.exact for slot in alike]).parts)
+        for alike, rooms in vectors:
+            self._vectors |= self._displaced(alike, rooms)
         self.seen: Counter[int] = Counter()
         """How many operations took a parameter, by its ``id``."""
 
@@ -169,11 +170,7 @@ class _Perturb(Watching):
         """A parameter's perturbed values."""
         self.seen[id(tensor)] += 1
         made = self._vectors.get(id(tensor))
-        if made is None:
-            made = self._matrix(self._slots[id(tensor)])
-        # Some kernels choose their path by it (matmul folds), even where autograd is off, and then
-        # only where it is no view.
-        return made.detach().requires_grad_(tensor.requires_grad)
+        return self._matrix(self._slots[id(tensor)]) if made is None else made
 
     def _matrix(self, slot: Slot) -> Tensor:
         """A matrix's perturbed values, which nothing else keeps."""
@@ -209,15 +206,25 @@ def _kind(matrix: Tensor) -> tuple[torch.dtype, torch.device, bool]:
     return matrix.dtype, matrix.device, matrix.is_contiguous()
 
 
-def _rooms(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Uninitialized ones like them, in one piece of memory. None is a view of it."""
-    first, *more = matrices
+def _rooms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Uninitialized ones like them, several in one piece of memory.
+
+    Some kernels choose their path (matmul folds) by whether a tensor requires a gradient, even
+    where autograd is off, and then only where it is no view. So these require what their models
+    require, and are none.
+    """
+    first, *more = tensors
     if not more or not first.is_contiguous():
-        return [torch.empty_like(matrix) for matrix in matrices]
-    sizes = [-(-matrix.numel() // _ALIGNED) * _ALIGNED for matrix in matrices]
-    memory = first.new_empty(sum(sizes)).untyped_storage()
-    starts = accumulate(sizes, initial=0)
+        rooms = [torch.empty_like(tensor) for tensor in tensors]
+    else:
+        sizes = [-(-tensor.numel() // _ALIGNED) * _ALIGNED for tensor in tensors]
+        memory = first.new_empty(sum(sizes)).untyped_storage()
+        starts = accumulate(sizes, initial=0)
+        rooms = [
+            first.new_empty(0).set_(memory, start, tensor.shape, tensor.stride())
+            for tensor, start in zip(tensors, starts, strict=False)
+        ]
     return [
-        first.new_empty(0).set_(memory, start, matrix.shape, matrix.stride())
-        for matrix, start in zip(matrices, starts, strict=False)
+        room.requires_grad_(tensor.requires_grad)
+        for room, tensor in zip(rooms, tensors, strict=True)
     ]

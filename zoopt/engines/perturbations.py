@@ -65,6 +65,27 @@ class ProbeTerms:
         factors = self.direction.factors(places, self.seeds)
         return {place.index: each for place, each in zip(places, factors, strict=True)}
 
+    @cached_property
+    def vectors(self) -> dict[int, Tensor]:
+        """θ + Σ c z(s) of every vector as all probes have it, shape (K, *shape), by its position.
+
+        Those of one kind are made in one product.
+        """
+        alike: dict[tuple[torch.dtype, torch.device], list[Slot]] = {}
+        for slot in self._slots:
+            if slot.tensor.ndim < 2:
+                alike.setdefault((slot.exact.dtype, slot.exact.device), []).append(slot)
+        made = {}
+        for slots in alike.values():
+            theta = torch.cat([slot.exact.detach().view(-1) for slot in slots])
+            z = torch.cat([self.sides[slot.index][0] for slot in slots])
+            c, _ = self.weights(z)
+            moved = torch.addmm(theta, c, z.T).to(theta.dtype)
+            parts = torch.split(moved, [slot.tensor.numel() for slot in slots], 1)
+            for slot, part in zip(slots, parts, strict=True):
+                made[slot.index] = part.view(-1, *slot.tensor.shape)
+        return made
+
 
 class Factors(NamedTuple):
     """Probe k adds (left · coefficients[k]) rightᵀ to a matrix of shape (m, n)."""
@@ -125,13 +146,9 @@ class OfParameter(Perturbation):
         return tensor
 
     def stacked(self) -> Tensor:
-        """θ + Σ c z(s) for all probes; those of a vector in a few operations."""
-        if self._stacked is None and self._slot.tensor.ndim < 2:
-            theta = self._slot.exact.detach()
-            z, _ = self._probes.sides[self._slot.index]
-            c, _ = self._probes.weights(z)
-            moved = c @ z.T
-            self._stacked = (theta + moved.view(self.size, *theta.shape)).to(theta.dtype)
+        """θ + Σ c z(s) for all probes; those of all vectors together."""
+        if self._slot.tensor.ndim < 2:
+            return self._probes.vectors[self._slot.index]
         return super().stacked()
 
     def factors(self) -> Factors | None:
