@@ -57,6 +57,7 @@ def test_in_the_interpreter() -> None:
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checked, "DEVICES", ("cpu",))
+    monkeypatch.setattr(rows, "_FEW", 0)
     checked.works.cache_clear()
     monkeypatch.setattr(triton_kernel, "_state", triton_kernel._State())
     if INTERPRETED:

@@ -19,6 +19,8 @@ _SOURCE = "zoopt.engines.rows_source"
 _INSTEAD = "adds biases or takes norms of half-precision models slower"
 _ROWS, _COLUMNS = 16, 512
 """Of a tile that a bias is added to."""
+_FEW = 1 << 18
+"""Elements that torch has added to before a kernel of ours is launched."""
 _WIDEST = 1 << 14
 """A row that one program normalizes."""
 _A_WARPS_ELEMENTS = 512
@@ -31,7 +33,7 @@ def add_bias(out: Tensor, bias: Tensor) -> Tensor:
         out: shape (..., width), in half precision; written.
         bias: shape (width,), or another that out's has room for; in fp32.
     """
-    if _in_rows(out, bias) and _works(_check_bias, out):
+    if out.numel() > _FEW and _in_rows(out, bias) and _works(_check_bias, out):
         _add_bias(out, bias)
         return out
     return out.add_(bias)
