@@ -52,7 +52,8 @@ class CudaGraph:
 
     The first call of a shape is not recorded; neither are those where an engine makes parameters
     anew for each probe (``overlay``, ``batched``), of which a warning says so. Without a GPU it
-    calls the function.
+    calls the function. Where recording failed, torch 2.11 draws no more random numbers on that GPU:
+    start the process anew.
 
     Args:
         function: takes tensors, returns tensors, without autograd.

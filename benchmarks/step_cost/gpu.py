@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 import zoopt
@@ -26,10 +27,12 @@ from benchmarks.step_cost.methods import (
     PUBLISHED,
     THREE_PASS,
 )
-from benchmarks.step_cost.results import Results, kept
+from benchmarks.step_cost.results import Results, kept, machine_of
 
 HERE = Path(__file__).parent
 FILE = HERE / "results" / "gpu.json"
+SLOWER = HERE / "results" / "gpu_slower_host.json"
+"""Some of the cases on such a GPU whose host was slower when it was lent."""
 PAGE = HERE.parents[1] / "docs" / "performance.md"
 ROWS, TOKENS = 16, 256
 SMALLEST, K = "1.3b", 32
@@ -130,9 +133,29 @@ def tables(found):
     return "\n".join(asked)
 
 
+def hosts(found, slower):
+    """Markdown of the steps of both, beside each other."""
+    rows, theirs = (each.rows.set_index(["case", "method"]) for each in (found, slower))
+    common = theirs.index.intersection(rows.index)
+    rows, theirs = rows.loc[common], theirs.loc[common]
+    table = pd.DataFrame(
+        {
+            "case": common.get_level_values(0),
+            "step": common.get_level_values(1),
+            "s": rows["seconds"].array,
+            "÷ first": rows["ratio"].array,
+            "slower host, s": theirs["seconds"].array,
+            "slower host, ÷ first": theirs["ratio"].array,
+        }
+    )
+    formats = {"s": ".3f", "slower host, s": ".3f"}
+    return pages.markdown(table, formats | {"÷ first": ".2f", "slower host, ÷ first": ".2f"})
+
+
 def text_of(found, facts):
     """What the page has."""
-    return f"{facts['gpu']}, torch {facts['torch']}.\n\n{tables(found)}"
+    beside = hosts(found, Results.read(SLOWER))
+    return f"{facts['gpu']}, torch {facts['torch']}.\n\n{tables(found)}\n{beside}"
 
 
 def main():
@@ -145,7 +168,13 @@ def main():
         metavar="PATTERN",
         help="cases to measure anew; results keep the rest",
     )
+    parser.add_argument(
+        "--show", action="store_true", help="only write the page from the results, without a GPU"
+    )
     chosen = parser.parse_args()
+    if chosen.show:
+        pages.replace(PAGE, "gpu", text_of(Results.read(FILE), machine_of(FILE)))
+        return
     if not torch.cuda.is_available():
         parser.error("torch sees no GPU here; python -m benchmarks.step_cost.run needs none")
     facts = machine.facts() | {"gpu": torch.cuda.get_device_name()}

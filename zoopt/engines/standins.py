@@ -29,6 +29,10 @@ from zoopt.signals import deferred_signals
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _HELD = "something takes parameters otherwise than from the module that has them"
+_UNMET = (
+    "no operation has taken some of the tuned parameters yet. Leave out with params=... those that "
+    "the objective does not use"
+)
 
 
 class StandIns:
@@ -71,7 +75,7 @@ class StandIns:
                 return
             with watch, in_passing(self._why):
                 yield
-            self._why = _HELD
+            self._why = _HELD if watch.used else _UNMET
             met = {id(stand_in.plain) for *_, stand_in in self._places if stand_in.met}
             self._watched = watch.used or len(met) < self._number
         finally:
