@@ -144,3 +144,19 @@ def test_a_parameter_that_is_left_out_later_is_missed() -> None:
     with pytest.raises(RuntimeError, match=r"layers\.0\.weight"):
         optimizer.step(closure)
     assert type(model.embedding.weight) is nn.Parameter
+
+
+def test_vectors_that_are_not_contiguous_have_room() -> None:
+    weights = nn.Parameter(torch.randn(600)), nn.Parameter(torch.randn(1200)[::2])
+    found = []
+
+    def closure() -> float:
+        found.append(weights[0] * weights[1])
+        return 0.0
+
+    for engine in ("overlay", "copy"):
+        optimizer = zoopt.ZOOptimizer(weights, 0.0, "spsa", engine=engine, eps=0.1)
+        optimizer.step(closure)
+    overlaid, explicit = found[:2], found[2:]
+    assert all(map(torch.equal, overlaid, explicit))
+    assert not torch.equal(*overlaid)

@@ -213,8 +213,8 @@ def _rooms(tensors: Sequence[Tensor]) -> list[Tensor]:
     where autograd is off, and then only where it is no view. So these require what their models
     require, and are none.
     """
-    first, *more = tensors
-    if not more or not first.is_contiguous():
+    first = tensors[0]
+    if len(tensors) == 1 or not all(tensor.is_contiguous() for tensor in tensors):
         rooms = [torch.empty_like(tensor) for tensor in tensors]
     else:
         sizes = [-(-tensor.numel() // _ALIGNED) * _ALIGNED for tensor in tensors]
