@@ -147,11 +147,11 @@ def test_a_parameter_that_is_left_out_later_is_missed() -> None:
 
 
 def test_vectors_that_are_not_contiguous_have_room() -> None:
-    weights = nn.Parameter(torch.randn(600)), nn.Parameter(torch.randn(1200)[::2])
+    weights = [nn.Parameter(torch.randn(1200)[:: 1 + k % 2][:600]) for k in range(3)]
     found = []
 
     def closure() -> float:
-        found.append(weights[0] * weights[1])
+        found.append(weights[0] * weights[1] + weights[2])
         return 0.0
 
     for engine in ("overlay", "copy"):
