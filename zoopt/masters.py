@@ -31,6 +31,18 @@ def is_half(tensors: Iterable[Tensor]) -> bool:
     return any(t.is_floating_point() and t.element_size() < 4 for t in tensors)
 
 
+def vectors_alike(slots: Iterable[Slot]) -> list[list[Slot]]:
+    """The vectors among some tensors of θ, those of one dtype on one device together.
+
+    What counts is the dtype that they are perturbed in: a master's.
+    """
+    alike: dict[tuple[torch.dtype, torch.device], list[Slot]] = {}
+    for slot in slots:
+        if slot.tensor.ndim < 2:
+            alike.setdefault((slot.exact.dtype, slot.exact.device), []).append(slot)
+    return list(alike.values())
+
+
 class Vectors:
     """θ's half-precision vectors and their masters, in few launches however many there are.
 

@@ -16,6 +16,9 @@ from zoopt.shortage import ran_out
 DEVICES = ("cuda",)
 """Where they run."""
 
+PASSES = "zoopt.directions.triton_source"
+"""The module of those that pass over θ."""
+
 Check = Callable[[torch.dtype, torch.device], None]
 """Raises where a kernel, on a sample of its own, does not give what torch gives."""
 

@@ -27,7 +27,6 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 _CHUNK, _GPU_CHUNK = 1 << 16, 1 << 24
 """Elements rounded at once: what stays in cache, and few launches on a GPU."""
 _TILE = 1 << 10
-_SOURCE = "zoopt.directions.triton_source"
 
 PER_BLOCK = BLOCK // 2
 """Words that a block's noise is made from. Elements that are as far apart share one."""
@@ -106,7 +105,7 @@ def _round_in_pieces(into: Tensor, flat: Tensor, under: tuple[int, int], offset:
 
 
 def _round_in_one_launch(into: Tensor, flat: Tensor, under: tuple[int, int], offset: int) -> None:
-    written: Any = checked.kernels(_SOURCE)
+    written: Any = checked.kernels(checked.PASSES)
     dtype = getattr(written.tl, str(into.dtype).removeprefix("torch."))
     with current(flat.device):
         written.round_at_random[-(-len(flat) // _TILE),](
@@ -125,7 +124,7 @@ def _round_in_one_launch(into: Tensor, flat: Tensor, under: tuple[int, int], off
 
 def _works(tensor: Tensor) -> bool:
     instead = "rounds what it computed for an update in many launches, slowly"
-    return checked.works(_SOURCE, _check, tensor.dtype, tensor.device, instead)
+    return checked.works(checked.PASSES, _check, tensor.dtype, tensor.device, instead)
 
 
 def _check(dtype: torch.dtype, device: torch.device) -> None:

@@ -24,7 +24,6 @@ from zoopt.directions.rounding import HALF
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_table, key_words
 
-_SOURCE = "zoopt.directions.triton_source"
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _WARPS = 4
 _TILE = {"gaussian": 4, "rademacher": 8}
@@ -123,7 +122,7 @@ def launch(
 
 
 def _kernels() -> Any:
-    return checked.kernels(_SOURCE)
+    return checked.kernels(checked.PASSES)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from zoopt.engines.standins import StandIns
 from zoopt.engines.substitution import Watching
 from zoopt.graphs import in_passing
 from zoopt.interfaces import Change, Direction, Displacement, Losses, Place, Slot
+from zoopt.masters import vectors_alike
 
 _OFTEN = 32
 """Times that a parameter is perturbed in one probe, from which on another engine is cheaper."""
@@ -64,12 +65,9 @@ class Overlay(OneByOne):
         super().__init__(slots, direction, model)
         self._by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
         self.remade = sum(slot.tensor.numel() for slot in self._by_id.values())
-        alike: dict[tuple[torch.dtype, torch.device], list[Slot]] = {}
-        for slot in self._by_id.values():
-            if slot.tensor.ndim < 2:
-                alike.setdefault((slot.exact.dtype, slot.exact.device), []).append(slot)
         self._vectors = [
-            (slots, _rooms([slot.exact for slot in slots])) for slots in alike.values()
+            (alike, _rooms([slot.exact for slot in alike]))
+            for alike in vectors_alike(self._by_id.values())
         ]
         self._stand_ins = StandIns((slot.tensor for slot in self._by_id.values()), model)
         self._order = _Order()

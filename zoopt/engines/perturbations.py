@@ -15,6 +15,7 @@ from zoopt.directions import LowRank
 from zoopt.directions.device import uploaded
 from zoopt.engines.substitution import unrounded
 from zoopt.interfaces import Change, Place, Slot, Terms
+from zoopt.masters import vectors_alike
 
 
 class ProbeTerms:
@@ -71,12 +72,8 @@ class ProbeTerms:
 
         Those of one kind are made in one product.
         """
-        alike: dict[tuple[torch.dtype, torch.device], list[Slot]] = {}
-        for slot in self._slots:
-            if slot.tensor.ndim < 2:
-                alike.setdefault((slot.exact.dtype, slot.exact.device), []).append(slot)
         made = {}
-        for slots in alike.values():
+        for slots in vectors_alike(self._slots):
             theta = torch.cat([slot.exact.detach().view(-1) for slot in slots])
             z = torch.cat([self.sides[slot.index][0] for slot in slots])
             c, _ = self.weights(z)
