@@ -74,17 +74,16 @@ def _affine(
     biased: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor | None:
     """The product of x with what replaces the weight, plus what replaces the bias."""
+    bias = None if bias is None else by.given(bias)
+    wider = bias is not None and bias.dtype != weight.dtype
+    if wider and (x.dtype != weight.dtype or not _plain(x)):
+        return None  # before a matrix is made
     matrix = by.given(weight)
     if matrix.dtype != weight.dtype:
         return None  # it was made of a vector
     if bias is None:
         return product(x, matrix)
-    bias = by.given(bias)
-    if bias.dtype == matrix.dtype:
-        return biased(x, matrix, bias)
-    if x.dtype != matrix.dtype or not _plain(x):
-        return None
-    return add_bias(product(x, matrix), bias)
+    return add_bias(product(x, matrix), bias) if wider else biased(x, matrix, bias)
 
 
 def _layer_norm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
