@@ -129,6 +129,25 @@ def test_steps_are_those_of_the_cpu(engine: str) -> None:
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("engine", ["inplace", "overlay", "copy"])
+def test_between_the_probes_of_a_step_nothing_waits_for_the_gpu(engine: str) -> None:
+    model = torch.nn.Linear(64, 64, device="cuda")
+    x = torch.ones(8, 64, device="cuda")
+    optimizer = zoopt.ZOOptimizer(model, 1e-3, engine=engine)
+    optimizer.step(lambda: model(x).square().mean())  # compiles, and compares with the reference
+    forbid = iter(["error", "default"])
+
+    def closure() -> torch.Tensor:
+        loss = model(x).square().mean()
+        torch.cuda.set_sync_debug_mode(next(forbid))
+        return loss
+
+    try:
+        optimizer.step(closure)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_steps_can_be_repeated_bit_for_bit() -> None:
     once, records = tuned("cuda", "inplace")
     again = network("cuda")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import zoopt
-from zoopt import registry
+from zoopt import closures, registry
 from zoopt.groups import each
 from zoopt.optimizer import ZOOptimizer
 from zoopt.probing import NonFiniteLossError
@@ -329,6 +329,57 @@ def test_what_is_not_one_number_is_refused(value: Any, given: str) -> None:
 def test_what_is_not_finite_is_refused(value: Any) -> None:
     with pytest.raises(NonFiniteLossError, match="θ is as it was before the step"):
         ZOOptimizer([vector(1.0)]).step(lambda: value)
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of closures are taken for ones that a GPU has still to compute."""
+    monkeypatch.setattr(closures, "_DEVICES", ("cpu",))
+
+
+def test_the_next_probe_does_not_wait_for_a_number_on_a_gpu(
+    engine_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_gpu(monkeypatch)
+    told: list[str] = []
+    read = closures.finite_number
+
+    def watched(value: Any, where: str) -> float:
+        told.append("read")
+        return read(value, where)
+
+    monkeypatch.setattr(closures, "finite_number", watched)
+    model = mlp()
+
+    def closure() -> Tensor:
+        told.append("asked")
+        return objective(model)()
+
+    ZOOptimizer(model, 0.1, engine=engine_name).step(closure)
+    assert told == ["asked", "asked", "read", "read"]
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_number_on_a_gpu_may_lie_where_the_next_one_will(
+    maximize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_gpu(monkeypatch)
+    here, there = mlp(), mlp()
+    room = torch.empty(())
+    ZOOptimizer(here, 0.1, maximize=maximize).step(lambda: objective(here)().item())
+    ZOOptimizer(there, 0.1, maximize=maximize).step(lambda: room.copy_(objective(there)()))
+    assert not torch.equal(flat(here), flat(mlp()))
+    assert torch.equal(flat(here), flat(there))
+
+
+def test_what_is_not_finite_on_a_gpu_undoes_the_step(
+    engine_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_gpu(monkeypatch)
+    model = mlp()
+    optimizer = ZOOptimizer(model, 0.1, engine=engine_name)
+    with pytest.raises(NonFiniteLossError, match="θ is as it was before the step"):
+        optimizer.step(lambda: objective(model)() * float("nan"))
+    torch.testing.assert_close(flat(model), flat(mlp()), rtol=0, atol=1e-6)
 
 
 def test_autograd_records_nothing(engine_name: str, update_name: str) -> None:

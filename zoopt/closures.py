@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zoopt.interfaces import Engine
 from zoopt.population import Population, takes_population
@@ -16,10 +17,13 @@ from zoopt.probing import finite_number
 Closure = Callable[..., Any]
 """``() -> number``, or ``(population) -> K numbers``; see :class:`zoopt.Population`."""
 
+_DEVICES = ("cuda", "mps", "xpu")
+"""Where work is queued, and a number is there only when all of it is done."""
+
 
 @dataclass(frozen=True)
 class Asked:
-    """A closure as an engine calls it: with a population, for losses to be minimized.
+    """A closure as an engine calls it: with a population.
 
     Attributes:
         closure: the user's function.
@@ -52,7 +56,11 @@ class Asked:
             )
 
     def __call__(self, population: Population) -> list[Any]:
-        """The losses of K probes, or their outputs where those are compared."""
+        """What the closure says of K probes: numbers, or outputs where those are compared.
+
+        A number that a GPU has still to compute is left there, so that the next probe is queued
+        meanwhile. A copy is: a closure may use its memory again.
+        """
         self.rewind()
         torch.clear_autocast_cache()
         with self.probe():
@@ -63,5 +71,17 @@ class Asked:
             )
         if self.compared:
             return list(said)
+        return [
+            value.detach().clone() if _queued(value) else finite_number(value, self.where)
+            for value in said
+        ]
+
+    def losses(self, said: Sequence[Any]) -> list[float]:
+        """The numbers that it said, to be minimized; waits for them."""
         sign = -1.0 if self.maximize else 1.0
         return [sign * finite_number(value, self.where) for value in said]
+
+
+def _queued(value: Any) -> bool:
+    """Whether it is one number that a GPU may have still to compute."""
+    return isinstance(value, Tensor) and value.device.type in _DEVICES and value.numel() == 1

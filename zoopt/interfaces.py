@@ -72,11 +72,11 @@ Evaluate = Callable[[Sequence[Probe]], list[float]]
 They are asked for together so that an engine that can evaluate many in one forward may do so.
 """
 
-Losses = Callable[[], float]
-"""The objective at wherever θ stands now, as a number to be minimized."""
+Value = Callable[[], Any]
+"""What the closure says at wherever θ stands now; an engine only passes it on."""
 
-Values = Callable[[Any], list[float]]
-"""The objective for each of the K probes of a :class:`zoopt.Population`, to be minimized."""
+Values = Callable[[Any], list[Any]]
+"""What the closure says of each of the K probes of a :class:`zoopt.Population`."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ class Engine(Protocol):
     takes_population: bool
     """Whether its closures must take a :class:`zoopt.Population`."""
 
-    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
-        """The losses at θ + displacement for several displacements, together where it can."""
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
+        """What the closure says at θ + displacement, for several, together where it can."""
 
     def revisit(self, displacement: Displacement) -> None:
         """Does to θ whatever :meth:`evaluate` did, without evaluating: for a replay."""

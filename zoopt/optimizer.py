@@ -185,7 +185,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         Args:
             closure: returns the objective's value where θ stands, as a float or 0-d tensor, and is
                 called once a probe; or takes a :class:`zoopt.Population` of K probes and returns K
-                values. Either runs without autograd.
+                values. Either runs without autograd. A tensor on a GPU (and not its ``.item()``)
+                lets the next probe begin before the value is there.
             compare: where there is no number to return, says which of two outputs of the closure
                 is better: ``compare(a, b)`` is positive for a, negative for b. It takes an
                 estimator that only orders its probes.
@@ -208,7 +209,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             self.engine.settle()
         self._vectors.adopt()
         chained = self.engine.waiting
-        values = Asked(
+        asked = Asked(
             closure,
             self.engine,
             rewind=same_randomness({slot.tensor.device for slot in self.slots}),
@@ -219,8 +220,10 @@ class ZOOptimizer(torch.optim.Optimizer):
         )
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
-            said = self.engine.evaluate([self._displace(probe) for probe in probes], values)
-            return said if compare is None else ranks(said, compare, self.estimator.compares)
+            said = self.engine.evaluate([self._displace(probe) for probe in probes], asked)
+            if compare is not None:
+                return ranks(said, compare, self.estimator.compares)
+            return asked.losses(said)
 
         with torch.no_grad():
             try:

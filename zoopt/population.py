@@ -89,8 +89,9 @@ class Population:
             )
         values: Sequence[Any] = returned
         if isinstance(returned, Tensor):
-            # Numbers leave the device together: each would be waited for.
-            values = torch.unbind(returned.cpu() if returned.ndim == 1 else returned)
+            # Several leave the device together: each would be waited for.
+            together = returned.ndim == 1 and self.size > 1
+            values = torch.unbind(returned.cpu() if together else returned)
         return values
 
 

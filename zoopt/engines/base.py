@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -15,10 +16,10 @@ from zoopt.interfaces import (
     Change,
     Direction,
     Displacement,
-    Losses,
     Place,
     Slot,
     Terms,
+    Value,
     Values,
 )
 from zoopt.masters import Vectors
@@ -58,8 +59,8 @@ class BaseEngine(ABC):
             refuse_opaque(model, self.name)
 
     @abstractmethod
-    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
-        """The losses at θ + displacement, for several displacements."""
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
+        """The values at θ + displacement, for several displacements."""
 
     def revisit(self, displacement: Displacement) -> None:  # noqa: B027, most do nothing
         """Does to θ what :meth:`evaluate` did, for a replay. Here that left θ as it was."""
@@ -131,14 +132,14 @@ class OneByOne(BaseEngine):
 
     remade = 0
 
-    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
-        """The losses, in order."""
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
+        """The values, in order."""
         alone = Population(1, self.remade)
         return [self.probe(d, lambda: values(alone)[0]) for d in displacements]
 
     @abstractmethod
-    def probe(self, displacement: Displacement, loss: Losses) -> float:
-        """The loss at θ + displacement."""
+    def probe(self, displacement: Displacement, value: Value) -> Any:
+        """The value at θ + displacement."""
 
 
 class Writing(OneByOne):

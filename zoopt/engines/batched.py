@@ -68,19 +68,19 @@ class Batched(BaseEngine):
         self.most: int | None = None
         """How many probes are evaluated at once; None until the first has been measured."""
 
-    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
-        """The losses of all displacements, in as few forwards as memory allows."""
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
+        """The values at all displacements, in as few forwards as memory allows."""
         alone = self._alone(displacements[-1], values) if self.most is None else None
         assert self.most is not None
         number = len(displacements)
         size = -(-number // -(-number // self.most))
-        losses: list[float] = []
+        said: list[Any] = []
         for start in range(0, number, size):
             trace = None if alone is None else Trace()
-            losses += self._together(displacements[start : start + size], values, trace)
+            said += self._together(displacements[start : start + size], values, trace)
         if alone is not None and trace is not None:
             alone.compare(trace, self.slots)
-        return losses
+        return said
 
     def _alone(self, displacement: Displacement, values: Values) -> Trace:
         """What a probe gets alone; on the way, how many fit into memory."""
@@ -92,18 +92,18 @@ class Batched(BaseEngine):
 
     def _together(
         self, displacements: Sequence[Displacement], values: Values, trace: Trace | None
-    ) -> list[float]:
+    ) -> list[Any]:
         population = Population(len(displacements))
         mode = _Populate(self, displacements, population, trace)
         with mode, in_passing("engine='batched' makes other factors for each population"):
-            losses = values(population)
+            said = values(population)
         if not population.rows:
             raise RuntimeError(
                 "the closure did not say which rows belong to which probe: call "
                 "population.expand(inputs) on what goes into the model"
             )
         require_seen(self.by_id, mode.seen, self.name)
-        return losses
+        return said
 
 
 class Trace:

@@ -6,11 +6,12 @@ Twice the memory of the weights; exact; the reference that the other engines are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from zoopt.engines.base import Writing
-from zoopt.interfaces import Direction, Displacement, Losses, Place, Slot, Values
+from zoopt.interfaces import Direction, Displacement, Place, Slot, Value, Values
 from zoopt.signals import deferred_signals
 
 
@@ -26,20 +27,20 @@ class Copy(Writing):
         self._kept: list[Place] = []
         """θ's tensors as they were, and where they belong."""
 
-    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[float]:
-        """The losses, in order; θ is itself again when this returns or raises."""
+    def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
+        """The values, in order; θ is itself again when this returns or raises."""
         try:
             return super().evaluate(displacements, values)
         finally:
             self._restore()
 
-    def probe(self, displacement: Displacement, loss: Losses) -> float:
-        """The loss with θ moved to θ + displacement, where it stays."""
+    def probe(self, displacement: Displacement, value: Value) -> Any:
+        """The value with θ moved to θ + displacement, where it stays."""
         if not self._kept:
             self._kept = self._copied()
         self.write(self.changes(lambda group, _: displacement.groups[group], places=self._kept))
         with self.masters.seen():
-            return loss()
+            return value()
 
     def settle(self) -> None:
         """Lets go of the copy."""

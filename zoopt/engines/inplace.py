@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from zoopt.engines.base import Writing
-from zoopt.interfaces import Direction, Displacement, Losses, Slot, Terms
+from zoopt.interfaces import Direction, Displacement, Slot, Terms, Value
 from zoopt.signals import deferred_signals
 
 
@@ -39,11 +40,11 @@ class InPlace(Writing):
         self._committed: tuple[Displacement, Mapping[int, float]] | None = None
         self._chained = False
 
-    def probe(self, displacement: Displacement, loss: Losses) -> float:
-        """The loss with θ moved to θ + displacement, where it stays until the next call."""
+    def probe(self, displacement: Displacement, value: Value) -> Any:
+        """The value with θ moved to θ + displacement, where it stays until the next call."""
         self._move(displacement)
         with self.masters.seen():
-            return loss()
+            return value()
 
     def revisit(self, displacement: Displacement) -> None:
         """Moves θ as the probe did, so that a replay rounds as the run did."""

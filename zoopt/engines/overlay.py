@@ -19,6 +19,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from zoopt.engines.interception import require_seen
 from zoopt.engines.standins import StandIns
 from zoopt.engines.substitution import Watching
 from zoopt.graphs import in_passing
-from zoopt.interfaces import Change, Direction, Displacement, Losses, Place, Slot
+from zoopt.interfaces import Change, Direction, Displacement, Place, Slot, Value
 from zoopt.masters import vectors_alike
 
 _OFTEN = 32
@@ -73,8 +74,8 @@ class Overlay(OneByOne):
         self._order = _Order()
         self._warned = False
 
-    def probe(self, displacement: Displacement, loss: Losses) -> float:
-        """The loss as if θ were θ + displacement.
+    def probe(self, displacement: Displacement, value: Value) -> Any:
+        """The value as if θ were θ + displacement.
 
         Raises:
             UnseenParameterError: a parameter of θ took part in no operation.
@@ -82,10 +83,10 @@ class Overlay(OneByOne):
         self._order.begin()
         mode = _Perturb(self._by_id, self._vectors, self._order, self.direction, displacement)
         with in_passing(_MADE_ANEW), self._stand_ins.there(mode):
-            value = loss()
+            said = value()
         require_seen(self._by_id, mode.seen, self.name)
         self._warn_of_repetition(mode.seen)
-        return value
+        return said
 
     def _warn_of_repetition(self, seen: Counter[int]) -> None:
         often = [key for key, times in seen.items() if times >= _OFTEN]
