@@ -21,7 +21,7 @@ def evaluation_mode(model: torch.nn.Module | None) -> Iterator[None]:
     if model is None:
         yield
         return
-    modules = list(model.modules())
+    modules = _modules(model)
     modes = [(module, module.training) for module in modules]
     named = (buffer for module in modules for buffer in module._buffers.values())
     buffers = [(buffer, buffer.clone()) for buffer in dict.fromkeys(named) if buffer is not None]
@@ -36,6 +36,18 @@ def evaluation_mode(model: torch.nn.Module | None) -> Iterator[None]:
         with torch.no_grad():
             for buffer, kept in buffers:
                 buffer.copy_(kept)
+
+
+def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """All of a model's, each once, several times sooner than ``model.modules()`` names them."""
+    found = {model: None}
+    waiting = [model]
+    while waiting:
+        children = (m for m in waiting.pop()._modules.values() if m is not None and m not in found)
+        for child in children:
+            found[child] = None
+            waiting.append(child)
+    return list(found)
 
 
 def same_randomness(devices: Iterable[torch.device]) -> Callable[[], None]:

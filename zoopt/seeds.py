@@ -72,7 +72,9 @@ def key_words(seed: int, *path: int) -> tuple[int, int]:
     return as_int32(key), as_int32(key >> 32)
 
 
-def key_table(seeds: Sequence[int], paths: Sequence[tuple[int, ...]]) -> NDArray[np.int32]:
+def key_table(
+    seeds: Sequence[int], paths: Sequence[tuple[int, ...]] | NDArray[np.uint64]
+) -> NDArray[np.int32]:
     """:func:`key_words` of many seeds and paths, in vectorized arithmetic.
 
     Args:

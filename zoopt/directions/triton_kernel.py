@@ -31,6 +31,8 @@ _TILE = {"gaussian": 4, "rademacher": 8}
 _PLANS = 1 << 12
 _FEW = 16
 """Keys that are not worth an array."""
+_KEYS = 1 << 6
+"""Of how many seeds they are kept: those of a step's passes are the same, and partly the next's."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def launch(
         first: offset of each place's first element within its tensor.
     """
     plan = _plan_of(variant, places, first)
-    numbers = _numbers(variant, decay, terms, rounding_seed, plan.places)
+    numbers = _numbers(variant, decay, terms, rounding_seed, plan)
     written: Any = _kernels()
     with current(variant.device):
         written.add_to_pieces[(plan.tiles,)](
@@ -125,7 +127,7 @@ def _kernels() -> Any:
     return checked.kernels(checked.PASSES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Plan:
     """Which tile does what.
 
@@ -139,7 +141,7 @@ class _Plan:
     table: Tensor
     owners: Tensor
     tiles: int
-    places: tuple[tuple[int, int], ...]
+    places: NDArray[np.uint64]
 
 
 def _plan_of(variant: Variant, places: Sequence[Place], first: int) -> _Plan:
@@ -183,15 +185,12 @@ def _plan(
     both = np.concatenate([table.reshape(-1).view(np.int32), owners])
     sent = uploaded(both, torch.int32, device)
     ends = 2 * table.size
-    return _Plan(sent[:ends].view(torch.int64), sent[ends:], tiles, tuple(places))
+    numbered = np.array(places, np.uint64)
+    return _Plan(sent[:ends].view(torch.int64), sent[ends:], tiles, numbered)
 
 
 def _numbers(
-    variant: Variant,
-    decay: float,
-    terms: Terms,
-    rounding_seed: int,
-    places: Sequence[tuple[int, int]],
+    variant: Variant, decay: float, terms: Terms, rounding_seed: int, plan: _Plan
 ) -> NDArray[np.int32]:
     """What changes from pass to pass: coefficients, and keys by piece.
 
@@ -200,24 +199,23 @@ def _numbers(
         decay: the first coefficient.
         terms: the others, and what the keys are of.
         rounding_seed: as for :func:`launch`.
-        places: (index, segment) of the pieces.
+        plan: what the pieces are.
     """
     head = np.zeros(_kernels().HEAD, np.float32)
     head[: len(terms) + 1] = [decay, *(c for _, c in terms)]
-    keys = [_keys([seed for seed, _ in terms], places, NOISE)]
+    keys = [_keys(plan, seed, NOISE) for seed, _ in terms]
     if variant.stochastic:
-        keys.append(_keys([rounding_seed], places, ROUNDING))
+        keys.append(_keys(plan, rounding_seed, ROUNDING))
     return np.concatenate([head.view(np.int32), np.concatenate(keys, 1).reshape(-1)])
 
 
-def _keys(
-    seeds: Sequence[int], places: Sequence[tuple[int, int]], purpose: int
-) -> NDArray[np.int32]:
-    """Shape (P, S, 2). Of few, Python's own integers are faster than numpy's vectors."""
-    if len(seeds) * len(places) > _FEW:
-        return key_table(seeds, [(*place, purpose) for place in places])
-    made = [[key_words(seed, *place, purpose) for seed in seeds] for place in places]
-    return np.array(made, np.int32)
+@functools.lru_cache(maxsize=_KEYS)
+def _keys(plan: _Plan, seed: int, purpose: int) -> NDArray[np.int32]:
+    """Shape (pieces, 2). Of few, Python's own integers are faster than numpy's vectors."""
+    paths = np.insert(plan.places, 2, purpose, axis=1)
+    if len(paths) > _FEW:
+        return key_table([seed], paths)[:, 0]
+    return np.array([key_words(seed, *path) for path in paths.tolist()], np.int32)
 
 
 def _check(variant: Variant, eager: Callable[..., None]) -> None:
