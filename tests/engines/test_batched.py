@@ -169,6 +169,53 @@ def test_half_precision_is_near_the_exact_perturbation(dtype):
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("norm", [nn.RMSNorm(8), nn.LayerNorm(8), nn.GroupNorm(2, 8)], ids=repr)
+def test_in_half_precision_a_norm_of_ones_is_rounded_once(norm, dtype):
+    """A normalized number times 1 ± ε rounds to itself where it was rounded before."""
+    model, inputs = copy.deepcopy(norm).to(dtype), torch.randn(3, 8).to(dtype)
+    other = copy.deepcopy(model)
+    expected, _ = losses_of(other, inputs, "overlay", eps=1e-3, groups=[other.weight])
+    found, _ = losses_of(model, inputs, "batched", eps=1e-3, groups=[model.weight])
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+class Parted(nn.Module):
+    """Parameters in parts: what one operation makes of them is several tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.gates = nn.Parameter(torch.randn(8, 4)), nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        up, down = self.weight.chunk(2)
+        y = F.linear(x, up) * F.linear(x, self.weight)[:, 4:] + F.linear(x, down)
+        y = y * self.gates.split(4)[1] + sum(gate * x for gate in self.gates[:3])
+        y[:, 2:] = self.gates[:2]
+        return y
+
+
+def test_what_is_made_of_parameters_in_parts_is_perturbed_part_by_part():
+    torch.manual_seed(0)
+    model, inputs = Parted(), torch.randn(3, 4)
+    expected, _ = losses_of(copy.deepcopy(model), inputs, "overlay")
+    found, _ = losses_of(model, inputs, "batched")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_states_whose_batch_comes_second_are_refused(kind):
+    model = kind(4, 5, batch_first=True)
+    optimizer = zoopt.ZOOptimizer(model, 0.1, "spsa", "lowrank", "batched")
+    with pytest.raises(NotImplementedError, match="engine='overlay', which evaluates one probe"):
+        optimizer.step(
+            lambda population: population.per_probe(
+                model(population.expand(torch.randn(3, 2, 4)))[0]
+            ).mean((1, 2, 3))
+        )
+
+
 def test_under_autocast_the_losses_are_those_of_overlay():
     model, inputs = make("llama")
     with torch.autocast("cpu", torch.bfloat16):

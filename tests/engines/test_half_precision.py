@@ -56,6 +56,20 @@ def in_its_room(w: Tensor, x: Tensor) -> Tensor:
     return y * torch.ones_like(input=w)
 
 
+def set_item(w: Tensor, x: Tensor) -> Tensor:
+    made = w.clone()
+    made[0] = 0.5
+    made += 1
+    return x * made
+
+
+def scattered(w: Tensor, x: Tensor) -> Tensor:
+    """A view of what was made is written to, and what it is a view of has it."""
+    made = w * 1
+    made[:3].add_(w[3:])
+    return x * made
+
+
 ROUNDED_ONCE: dict[str, Callable[[], nn.Module]] = {
     "layer norm": lambda: nn.LayerNorm(6),
     "rms norm": lambda: nn.RMSNorm(6),
@@ -74,6 +88,14 @@ ROUNDED_ONCE: dict[str, Callable[[], nn.Module]] = {
     "put first": lambda: Scale(lambda w, x: torch.add(w, x, out=torch.empty_like(x))),
     "room": lambda: Scale(in_its_room),
     "dtype": lambda: Scale(lambda w, x: (w.float() * x.float()).to(torch.result_type(w, x))),
+    "type": lambda: Scale(lambda w, x: (w.type(torch.float32) * x.float()).type(x.type())),
+    "chunks": lambda: Scale(lambda w, x: x * torch.cat(w.chunk(2)[::-1])),
+    "numbers": lambda: Scale(lambda w, x: x * (torch.stack(list(w)) + w[0])),
+    "largest": lambda: Scale(lambda w, x: x * (w * torch.arange(6)).max(0).values),
+    "indexed": lambda: Scale(lambda w, x: x * w[torch.arange(6).flip(0)].masked_fill(w > 1, 1.0)),
+    "set item": lambda: Scale(set_item),
+    "relu in place": lambda: Scale(lambda w, x: x * F.relu_(w.clone())),
+    "number in place": lambda: Scale(lambda w, x: x.clone().add_(w[1])),
 }
 """What takes vectors alone, and rounds once: the fp32 module is a reference to the last bit."""
 
@@ -139,6 +161,14 @@ def test_no_module_notices(name: str, engine: str, dtype: torch.dtype) -> None:
         assert found.dtype == dtype
         scale = expected.abs().max().item()
         torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02 * scale)
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct")
+def test_what_is_copied_by_new_tensor_is_perturbed(engine_name: str) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        model = Scale(lambda w, x: x + torch.zeros(1).new_tensor(w)).to(dtype)
+        up, down = probed(model, torch.zeros(1, 6), engine_name)
+        assert not torch.equal(up, down)
 
 
 @each_half

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from zoopt.directions import LowRank
 from zoopt.engines.base import BaseEngine
@@ -113,8 +114,9 @@ class Trace:
         self.kept: dict[int, Tensor] = {}
 
     def keep(self, key: int, out: Any, size: int) -> None:
-        """Notes the beginning and end of the last probe's part of an output."""
-        if key not in self.kept and isinstance(out, Tensor):
+        """Notes the beginning and end of the last probe's part of an output, or its first one."""
+        out = next((leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)), None)
+        if key not in self.kept and out is not None:
             mine = out.reshape(size, -1)[-1]
             self.kept[key] = torch.cat([mine[:_COMPARED], mine[-_COMPARED:]]).float()
 
@@ -163,6 +165,8 @@ class _Populate(Interception):
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The operation for all probes at once."""
+        if func is Tensor.__iter__:
+            return iter(self.operation(Tensor.unbind, args, kwargs))
         if func in (torch.multinomial, Tensor.multinomial):
             return shared_choice(self._population, self._noise, args, kwargs)
         made = {
@@ -189,19 +193,21 @@ class _Populate(Interception):
             self._made[key] = OfParameter(slot, self._probes[slot.group])
         return self._made[key]
 
-    def _as_it_is(self, tensor: Any, derived: Derived) -> Any:
-        """A tensor made of parameters alone, to be recognized when an activation meets it."""
-        if isinstance(tensor, bool | int | float):
+    def _as_it_is(self, result: Any, derived: Derived) -> Any:
+        """What is made of parameters alone, to be recognized when an activation meets it."""
+        leaves = tree_leaves(result)
+        if any(isinstance(leaf, bool | int | float) for leaf in leaves):
             names = [self._engine.by_id[key].name for key in derived.sources]
             raise NotImplementedError(
                 f"a number was read from {names[0]} (as .item() does), which is tuned and differs "
                 "between the probes that engine='batched' evaluates together; use "
                 "engine='overlay', which evaluates one probe at a time"
             )
-        if id(tensor) not in self._made:
-            self._made[id(tensor)] = derived
-            self._kept.append(tensor)
-        return tensor
+        for leaf, each in zip(leaves, derived.parts(len(leaves)), strict=True):
+            if isinstance(leaf, Tensor) and id(leaf) not in self._made:
+                self._made[id(leaf)] = each
+                self._kept.append(leaf)
+        return result
 
 
 def _refuse_soft_prompts(model: torch.nn.Module | None) -> None:

@@ -115,6 +115,8 @@ def _product(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> 
     if by.watches(a) == by.watches(b) or a.dtype != b.dtype or not _plain(a):
         return None
     x, factor = (b, by.given(a)) if by.watches(a) else (a, by.given(b))
+    if factor.ndim == 0 < x.ndim:
+        factor = factor.view(1)  # a number in fp32 would be rounded to x's dtype
     alike = factor.ndim <= 1 <= x.ndim and factor.numel() in (1, x.shape[-1])
     functional = torch._C._functorch.maybe_current_level() is not None  # as in torch.vmap
     if alike and not functional and not torch.is_grad_enabled():

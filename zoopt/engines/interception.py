@@ -31,7 +31,6 @@ _ABOUT = frozenset(
         "element_size",
         "get_device",
         "result_type",
-        "type",
         "data_ptr",
         "untyped_storage",
         "has_names",
@@ -46,7 +45,7 @@ _ABOUT = frozenset(
             f"{made}_like"
             for made in ("empty", "zeros", "ones", "full", "rand", "randn", "randint")
         ),
-        *(f"new_{made}" for made in ("empty", "empty_strided", "zeros", "ones", "full", "tensor")),
+        *(f"new_{made}" for made in ("empty", "empty_strided", "zeros", "ones", "full")),
     }
 )
 _OTHERWISE = "engine='copy' (exact, twice the memory) or engine='inplace' sees through it"
@@ -63,7 +62,7 @@ class Interception(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if asks_about(func):
+        if asks_about(func, args, kwargs):
             return func(*args, **kwargs)
         return self.operation(func, args, kwargs)
 
@@ -111,9 +110,11 @@ def refuse_opaque(model: torch.nn.Module, engine: str) -> None:
         )
 
 
-def asks_about(func: Callable[..., Any]) -> bool:
+def asks_about(func: Callable[..., Any], args: Collection[Any], kwargs: Collection[Any]) -> bool:
     """Whether a function reads a tensor's shape, dtype and the like, not its values."""
     name = getattr(func, "__name__", "")
+    if name == "type":  # which casts, too
+        return len(args) + len(kwargs) == 1
     if name == "__get__":
         return getattr(getattr(func, "__self__", None), "__name__", "") not in _VIEWS
     return name in _ABOUT

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
+from zoopt.directions.rounding import HALF
 from zoopt.engines.perturbations import Derived, Factors, Made, Perturbation
 from zoopt.engines.substitution import substituted
 from zoopt.population import Population
@@ -159,12 +160,13 @@ def _embedding(
 def _normalization(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Made, population: Population
 ) -> Any:
-    """Normalize without weight and bias, then apply every probe's own."""
+    """Normalize without weight and bias, then apply every probe's own, and round once."""
     names = _NORMALIZATIONS[func]
     bound = dict(zip(names, args, strict=False)) | kwargs
     weight, bias = bound.pop("weight", None), bound.pop("bias", None)
-    bound["input"] = _with_rows(bound["input"], population)
-    out = func(**bound)
+    x = _with_rows(bound["input"], population)
+    rounded = x.dtype in HALF and not torch.is_autocast_enabled(x.device.type)
+    out = func(**bound | {"input": x.float() if rounded else x})
     for tensor, apply in ((weight, torch.mul), (bias, torch.add)):
         if tensor is None:
             continue
@@ -176,7 +178,7 @@ def _normalization(
             stacked = made[id(tensor)].stacked().view(population.size, *per_row.shape)
             per_row = _repeat(stacked, out)
         out = apply(out, per_row).to(torch.result_type(out, tensor))
-    return out
+    return out.to(x.dtype) if rounded else out
 
 
 def _elementwise(
@@ -213,6 +215,8 @@ _NORMALIZATIONS: dict[Callable[..., Any], tuple[str, ...]] = {
     F.rms_norm: ("input", "normalized_shape", "weight", "eps"),
     F.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
 }
+_RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
+"""Whose states have the batch as their second dimension."""
 _ELEMENTWISE = tuple(
     operation
     for name in ("add", "sub", "mul", "div")
@@ -242,6 +246,12 @@ def _probe_by_probe(
     population: Population,
 ) -> Any:
     given, size = (args, kwargs), population.size
+    name = getattr(func, "__name__", func)
+    if func in _RECURRENT:
+        raise NotImplementedError(
+            f"engine='batched' cannot take {name} apart, whose states do not have the batch as "
+            "their first dimension: use engine='overlay', which evaluates one probe at a time"
+        )
 
     def of_batch(leaf: Any) -> bool:
         is_activation = isinstance(leaf, Tensor) and not isinstance(leaf, torch.nn.Parameter)
@@ -250,11 +260,10 @@ def _probe_by_probe(
     if not any(of_batch(leaf) for leaf in tree_leaves(given)):
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
         raise NotImplementedError(
-            f"engine='batched' cannot tell which rows of {getattr(func, '__name__', func)} belong "
-            f"to which probe: none of its tensors, of shapes {shapes}, has the "
-            f"{population.rows or 'declared'} rows of the batch first. Expand all inputs of the "
-            "model with population.expand, or use engine='overlay', which evaluates one probe at "
-            "a time."
+            f"engine='batched' cannot tell which rows of {name} belong to which probe: none of its "
+            f"tensors, of shapes {shapes}, has the {population.rows or 'declared'} rows of the "
+            "batch first. Expand all inputs of the model with population.expand, or use "
+            "engine='overlay', which evaluates one probe at a time."
         )
     outs = []
     for k in range(size):
@@ -265,7 +274,20 @@ def _probe_by_probe(
         leaves, form = tree_flatten(tree_map(mine, given))
         moved = [made[id(leaf)].explicit(k) if id(leaf) in made else leaf for leaf in leaves]
         outs.append(substituted(func, leaves, moved, form))
-    return tree_map(lambda *parts: torch.cat(parts), *outs)
+
+    def joined(*parts: Any) -> Any:
+        if not isinstance(parts[0], Tensor):
+            return parts[0]
+        if parts[0].ndim == 0 or parts[0].shape[0] % (population.rows // size):
+            raise NotImplementedError(
+                f"engine='batched' cannot tell which part of what {name} gave, of shape "
+                f"{tuple(parts[0].shape)} for each probe, belongs to which row: the "
+                f"{population.rows // size} rows of a probe are not its first dimension. Use "
+                "engine='overlay', which evaluates one probe at a time."
+            )
+        return torch.cat(parts)
+
+    return tree_map(joined, *outs)
 
 
 def _named(names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

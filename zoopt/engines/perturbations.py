@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from zoopt.directions import LowRank
 from zoopt.directions.device import uploaded
@@ -165,18 +165,23 @@ class Derived(Perturbation):
         func: the operation.
         given: its (args, kwargs).
         made: the perturbations of the tensors among them.
+        part: which of the tensors it returns, where it returns several.
     """
 
-    def __init__(self, func: Callable[..., Any], given: Any, made: Made) -> None:
+    def __init__(self, func: Callable[..., Any], given: Any, made: Made, part: int = 0) -> None:
         super().__init__(next(iter(made.values())).size)
         self.sources = frozenset().union(*(each.sources for each in made.values()))
-        self._func, self._given, self._made = func, given, made
+        self._func, self._given, self._made, self._part = func, given, made, part
+
+    def parts(self, number: int) -> list[Derived]:
+        """One for each of the tensors that the operation returns."""
+        return [Derived(self._func, self._given, self._made, i) for i in range(number)]
 
     def explicit(self, k: int) -> Tensor:
         """The operation on what probe k has."""
         leaves, form = tree_flatten(self._given)
         moved = [self._made[id(x)].explicit(k) if id(x) in self._made else x for x in leaves]
-        result: Tensor = unrounded(self._func, leaves, moved, form)
+        result: Tensor = tree_leaves(unrounded(self._func, leaves, moved, form))[self._part]
         return result
 
 

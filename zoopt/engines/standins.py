@@ -157,7 +157,7 @@ class StandIn(Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if asks_about(func):
+        if asks_about(func, args, kwargs):
             named = {name: _BY_TYPE.itself(value) for name, value in kwargs.items()}
             return func(*map(_BY_TYPE.itself, args), **named)
         return _BY_TYPE.substituted(func, args, kwargs)
@@ -196,7 +196,11 @@ class _ByType(Substitution):
         """A stand-in."""
         return StandIn.of(out, exact)
 
-    def written(self, tensor: Tensor) -> Tensor:
+    def exact_of(self, tensor: Tensor) -> Tensor | None:
+        """What it was made as."""
+        return tensor.exact if type(tensor) is StandIn else None
+
+    def overwritten(self, tensor: Tensor) -> Tensor:
         """What was made is itself again from now on; of a parameter a rounded copy."""
         if type(tensor) is not StandIn:
             return tensor

@@ -31,6 +31,12 @@ _WITH_BIAS = frozenset(
     }
 )
 """Called as (input, weight, bias, …), the bias being added to what the others give."""
+_ARITHMETIC = frozenset(
+    getattr(Tensor, form)
+    for name in ("add", "sub", "mul", "div")
+    for form in (f"{name}_", f"__i{'truediv' if name == 'div' else name}__")
+)
+"""On its first argument, in place."""
 
 
 class Substitution(Replacement):
@@ -45,13 +51,19 @@ class Substitution(Replacement):
         """What was made of vectors alone, to be replaced by what it is in fp32 from now on."""
 
     @abstractmethod
-    def written(self, tensor: Tensor) -> Tensor:
-        """What an operation that writes to a tensor gets for it, in its dtype."""
+    def exact_of(self, tensor: Tensor) -> Tensor | None:
+        """What it is in fp32, of a tensor that was made of vectors alone; None of any other."""
+
+    @abstractmethod
+    def overwritten(self, tensor: Tensor) -> Tensor:
+        """What an operation whose result is put into a tensor gets for it, in its dtype."""
 
     def substituted(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """An operation that takes a watched tensor, on what replaces its arguments."""
+        if func is Tensor.__iter__:
+            return iter(self.substituted(Tensor.unbind, args, kwargs))
         done = done_directly(func, args, kwargs, self)
         if done is not None:
             return done
@@ -65,24 +77,42 @@ class Substitution(Replacement):
         if not any(wider):
             args, kwargs = tree_unflatten(moved, form)
             return func(*args, **kwargs)
-        if _writes(func):
-            if isinstance(asked[0], Tensor):
-                moved[0] = self.written(asked[0])
-            args, kwargs = tree_unflatten(moved, form)
-            return func(*args, **kwargs)
-        if not all(w for w, leaf in zip(wider, leaves, strict=True) if isinstance(leaf, Tensor)):
+        if _writes(func) and isinstance(asked[0], Tensor):
+            return self._written(func, asked[0], moved, form)
+        if not all(w for w, leaf in zip(wider, leaves, strict=True) if _is_real(leaf)):
             return substituted(func, leaves, moved, form)
         exact = unrounded(func, leaves, moved, form)
         out = _rounded(exact, _usual_dtype(func, leaves, form))
-        if isinstance(exact, Tensor) and out is not exact:
-            return self.remembered(out, exact)
-        return out
+        results, structure = tree_flatten(out)
+        remembered = [
+            self.remembered(mine, wide) if isinstance(mine, Tensor) and mine is not wide else mine
+            for mine, wide in zip(results, tree_leaves(exact), strict=True)
+        ]
+        return tree_unflatten(remembered, structure)
+
+    def _written(
+        self, func: Callable[..., Any], target: Tensor, moved: list[Any], form: TreeSpec
+    ) -> Any:
+        """An operation that writes to its first argument, and takes vectors in fp32.
+
+        What was made of vectors alone is written in fp32, and rounded.
+        """
+        exact = self.exact_of(target)
+        moved[0] = self.overwritten(target) if exact is None else exact
+        if func in _ARITHMETIC and target.ndim > 0:
+            moved = [moved[0], *(_as_vector(value) for value in moved[1:])]
+        args, kwargs = tree_unflatten(moved, form)
+        result = func(*args, **kwargs)
+        if exact is None:
+            return result
+        self.itself(target).copy_(exact)
+        return target
 
     def _put(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation whose results are put into tensors that it is given for them."""
         kwargs = dict(kwargs)
         out = kwargs.pop("out")
-        into = [self.written(tensor) for tensor in tree_leaves(out)]
+        into = [self.overwritten(tensor) for tensor in tree_leaves(out)]
         results = tree_leaves(self.substituted(func, args, kwargs))
         for there, result in zip(into, results, strict=True):
             there.resize_(result.shape).copy_(result)
@@ -151,7 +181,11 @@ class Watching(Substitution, Interception):
         self._kept.append(out)
         return out
 
-    def written(self, tensor: Tensor) -> Tensor:
+    def exact_of(self, tensor: Tensor) -> Tensor | None:
+        """What it was made as."""
+        return self._made.get(id(tensor))
+
+    def overwritten(self, tensor: Tensor) -> Tensor:
         """What was made is itself again from now on; of a parameter a rounded copy."""
         self._made.pop(id(tensor), None)
         return self.given(tensor).to(tensor.dtype)
@@ -193,7 +227,8 @@ def unrounded(
     args, kwargs = tree_map_only(Tensor, _widened, (args, kwargs))
     result = func(*args, **kwargs)
     # A cast may give what it got; what is done to its result is not done to the original.
-    return result.clone() if any(result is other for other in moved) else result
+    taken = isinstance(result, Tensor) and any(result is other for other in moved)
+    return result.clone() if taken else result
 
 
 def _biased(
@@ -257,6 +292,11 @@ def _wider(leaves: Sequence[Any], moved: Sequence[Any]) -> list[bool]:
     return [isinstance(leaf, Tensor) and leaf.dtype != other.dtype for leaf, other in pairs]
 
 
+def _is_real(leaf: Any) -> bool:
+    """Whether it is a tensor of real numbers, and so more than an index or a mask."""
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
 def _kind(leaf: Any) -> Any:
     """What of an argument the dtype of a result may depend on."""
     if isinstance(leaf, Tensor):
@@ -270,6 +310,11 @@ def _copied(leaf: Any) -> Any:
 
 def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if is_half([tensor]) else tensor
+
+
+def _as_vector(value: Any) -> Any:
+    """A tensor of one number as one of a dimension: as a number it is rounded to what it meets."""
+    return value.view(1) if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
 def _writes(func: Callable[..., Any]) -> bool:
