@@ -402,6 +402,43 @@ def test_autograd_records_nothing(engine_name: str, update_name: str) -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("start", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "float", "double"])
+@pytest.mark.parametrize("engine", ["auto", "inplace", "overlay", "copy"])
+def test_a_model_may_be_cast_until_the_first_step(
+    engine: str, cast: str, start: torch.dtype
+) -> None:
+    late, early = (mlp().to(start) for _ in range(2))
+    optimizer = ZOOptimizer(late, 0.1, engine=engine)
+    for model in (late, early):
+        getattr(model, cast)()
+    expected = ZOOptimizer(early, 0.1, engine=engine)
+    for _ in range(2):
+        assert optimizer.step(objective(late)) == expected.step(objective(early))
+    assert type(optimizer.engine) is type(expected.engine)
+    assert torch.equal(flat(late), flat(early))
+
+
+def test_a_model_that_is_cast_within_a_run_is_refused(engine_name: str) -> None:
+    model = mlp()
+    optimizer = ZOOptimizer(model, 0.1, engine=engine_name)
+    optimizer.step(objective(model))
+    model.bfloat16()
+    kept = flat(model)
+    said = r"'0.weight' was torch.float32 on cpu.*and is torch.bfloat16 on cpu now; make"
+    with pytest.raises(ValueError, match=said):
+        optimizer.step(objective(model))
+    assert torch.equal(flat(model), kept)
+
+
+def test_a_model_with_other_parameters_is_refused(engine_name: str) -> None:
+    model = mlp()
+    optimizer = ZOOptimizer(model, 0.1, engine=engine_name)
+    model.load_state_dict(mlp().state_dict(), assign=True)
+    with pytest.raises(ValueError, match=r"in the place of parameter '0.weight'.*assign=True"):
+        optimizer.step(objective(model))
+
+
 def test_it_can_be_mixed_with_backward() -> None:
     model = mlp()
     optimizer = ZOOptimizer(model, 0.1)

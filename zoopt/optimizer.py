@@ -35,6 +35,7 @@ from zoopt.probing import evaluation_mode, same_randomness
 from zoopt.records import StepRecord
 from zoopt.seeds import direction_seeds
 from zoopt.signals import deferred_signals
+from zoopt.whereabouts import Whereabouts
 
 log = logging.getLogger("zoopt")
 
@@ -153,6 +154,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         engine = registry.engine_class(name)
         self.engine: Engine = engine(self.slots, self.direction, self.model)
         self._prefix = SharedPrefix(self.model if self._share_prefix else None, self.slots)
+        self._whereabouts = Whereabouts(self.model, self.slots)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; the tensors already there keep their place in θ, and so their z."""
@@ -196,6 +198,7 @@ class ZOOptimizer(torch.optim.Optimizer):
 
         Raises:
             NonFiniteLossError: a value was NaN or infinite.
+            ValueError: parameters were replaced, or moved or cast after the first step.
             TypeError: the closure returned something that is not one number, or the estimator
                 needs numbers and there is only a comparison.
         """
@@ -207,7 +210,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         if self._pending is not None:
             self._pending = None
             self.engine.settle()
-        self._vectors.adopt()
+        self._catch_up()
         chained = self.engine.waiting
         asked = Asked(
             closure,
@@ -289,7 +292,7 @@ class ZOOptimizer(torch.optim.Optimizer):
                 group[name] = value
         if not record.chained:
             self.engine.settle()
-        self._vectors.adopt()
+        self._catch_up()
         losses = iter(record.losses)
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
@@ -377,6 +380,15 @@ class ZOOptimizer(torch.optim.Optimizer):
             )
         )
         self.steps += 1
+
+    def _catch_up(self) -> None:
+        """Takes in what has been done to θ since the last step, or refuses it."""
+        self._whereabouts.refuse_lost()
+        if self._whereabouts.moved():
+            if self.steps:
+                self._whereabouts.refuse_moved()
+            self._assemble()
+        self._vectors.adopt()
 
     def _displace(self, probe: Probe) -> Displacement:
         return groups.probed(self.param_groups, probe.terms)

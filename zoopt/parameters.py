@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoopt.interfaces import Slot
-from zoopt.masters import master_of
+from zoopt.masters import is_half, master_of
 from zoopt.quantized import ALTERNATIVE, packing
 
 Options = Mapping[str, float | bool]
@@ -107,10 +107,16 @@ def slots_of(
 
     Args:
         param_groups: as ``torch.optim`` has them.
-        before: slots whose masters are kept.
+        before: slots whose masters are kept, where they still have a use.
     """
     slots: list[Slot] = []
-    masters = {id(slot.tensor): slot.master for slot in before}
+    masters = {
+        id(slot.tensor): slot.master
+        for slot in before
+        if slot.master is not None
+        and is_half([slot.tensor])
+        and slot.master.device == slot.tensor.device
+    }
     for number, group in enumerate(param_groups):
         names = group.get("param_names") or [None] * len(group["params"])
         for name, tensor in zip(names, group["params"], strict=True):
