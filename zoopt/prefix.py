@@ -10,11 +10,13 @@ on, and the numbers are the same ones, not similar ones.
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves
@@ -36,6 +38,7 @@ class _Call:
 
     module: torch.nn.Module
     given: Any
+    attributes: _Attributes
     returned: Any
     versions: tuple[int, ...]
 
@@ -44,8 +47,30 @@ class _Call:
         return (
             module is self.module
             and _versions((self.given, self.returned)) == self.versions
+            and _Attributes.of(module).marks == self.attributes.marks
             and _same(given, self.given)
         )
+
+
+@dataclass(frozen=True)
+class _Attributes:
+    """Tensors that a module has beside its parameters, on which its result may depend."""
+
+    marks: tuple[int, ...]
+    """Which ones, and in what version."""
+    tensors: tuple[Tensor, ...]
+    """Themselves, so that no other one takes their place in memory."""
+
+    @classmethod
+    def of(cls, module: torch.nn.Module) -> _Attributes:
+        """Those of a module and of all in it."""
+        tensors = tuple(
+            value
+            for each in module.modules()
+            for value in (*vars(each).values(), *each._buffers.values())
+            if isinstance(value, Tensor)
+        )
+        return cls((*map(id, tensors), *_versions(tensors)), tensors)
 
 
 class SharedPrefix:
@@ -53,7 +78,8 @@ class SharedPrefix:
 
     A module takes part if it has parameters and none of them is tuned, nothing has hooks in it, and
     its call takes and returns tensors and plain values only (a key-value cache, which it would
-    write to, is neither), writes on no input and draws no random numbers.
+    write to, is neither), writes on no input and draws no random numbers. Tensors
+    among its attributes are at later calls what they were at the first.
 
     Args:
         model: whose forwards to shorten; None for none.
@@ -153,10 +179,12 @@ class SharedPrefix:
         assert self._watch is not None
         given = (args, kwargs)
         before = None if self._watch.tuned_taken or not _plain(given) else _state(given)
+        attributes = _Attributes.of(module)
         returned = forward(*args, **kwargs)
         undisturbed = before is not None and not self._watch.tuned_taken and _plain(returned)
         if undisturbed and _state(given) == before:
-            self._calls.append(_Call(module, given, returned, _versions((given, returned))))
+            versions = _versions((given, returned))
+            self._calls.append(_Call(module, given, attributes, returned, versions))
         return returned
 
 
@@ -210,7 +238,8 @@ def _plain(values: Any) -> bool:
 
 def _versions(values: Any) -> tuple[int, ...]:
     """How often each tensor has been written to."""
-    return tuple(leaf._version for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
 
 
 def _state(given: Any) -> tuple[Any, ...]:
@@ -218,7 +247,9 @@ def _state(given: Any) -> tuple[Any, ...]:
     devices = {leaf.device for leaf in tree_leaves(given) if isinstance(leaf, Tensor)}
     states = [torch.get_rng_state()]
     states += [torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"]
-    return _versions(given), *(bytes(state.numpy()) for state in states)
+    numpys: Any = np.random.get_state()  # noqa: NPY002, a module may draw from the global state
+    drawn = bytes(numpys[1]), numpys[2:], *(bytes(state.numpy()) for state in states)
+    return _versions(given), random.getstate(), drawn
 
 
 def _same(given: Any, noted: Any) -> bool:
