@@ -12,6 +12,7 @@ from torch.overrides import _get_current_function_mode_stack as modes
 import zoopt
 from zoopt.directions.dense import DenseDirection
 from zoopt.engines import overlay
+from zoopt.engines.interception import UnseenParameterError
 from zoopt.interfaces import Change
 
 IDS = torch.arange(12).view(3, 4)
@@ -160,3 +161,35 @@ def test_vectors_that_are_not_contiguous_have_room() -> None:
     overlaid, explicit = found[:2], found[2:]
     assert all(map(torch.equal, overlaid, explicit))
     assert not torch.equal(*overlaid)
+
+
+class Viewing(nn.Module):
+    """A part of a matrix, looked up once for good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6))
+        self.part = self.weight[:2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight).sum() + F.linear(x, self.part).square().sum()
+
+
+def test_a_view_from_before_the_probe_is_refused() -> None:
+    model, x = Viewing(), torch.randn(3, 6)
+    optimizer = zoopt.ZOOptimizer(model, engine="overlay")
+    with pytest.raises(UnseenParameterError, match="a view of weight .* take the view where"):
+        optimizer.step(lambda: model(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_matrices_are_made_under_vmap(dtype: torch.dtype) -> None:
+    found = []
+    for engine in ("overlay", "copy"):
+        torch.manual_seed(0)
+        model, x = nn.Linear(6, 4).to(dtype), torch.randn(3, 6).to(dtype)
+        optimizer = zoopt.ZOOptimizer(model, 0.0, "spsa", engine=engine)
+        optimizer.step(lambda model=model, x=x: torch.vmap(model)(x).float().square().sum())
+        found.append(optimizer.estimated.losses)
+    assert found[0][0] != found[0][1]
+    assert found[0] == pytest.approx(found[1], rel=1e-6)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoopt.directions.rounding import HALF
+from zoopt.engines.interception import transforming
 from zoopt.engines.rows import add_bias, layer_norm
 
 
@@ -118,8 +119,7 @@ def _product(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> 
     if factor.ndim == 0 < x.ndim:
         factor = factor.view(1)  # a number in fp32 would be rounded to x's dtype
     alike = factor.ndim <= 1 <= x.ndim and factor.numel() in (1, x.shape[-1])
-    functional = torch._C._functorch.maybe_current_level() is not None  # as in torch.vmap
-    if alike and not functional and not torch.is_grad_enabled():
+    if alike and not transforming() and not torch.is_grad_enabled():
         return torch.mul(x, factor, out=torch.empty_like(x))
     product: Tensor = torch.mul(x, factor)
     return product.to(x.dtype)

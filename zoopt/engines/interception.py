@@ -90,6 +90,20 @@ def require_seen(by_id: Mapping[int, Slot], seen: Collection[int], engine: str) 
         )
 
 
+def refuse_view(name: str, engine: str) -> None:
+    """Raises :class:`UnseenParameterError` for a view of a parameter made before the probe."""
+    raise UnseenParameterError(
+        f"the objective used a view of {name} that was made before (an attribute like "
+        f"self.part = self.weight[:3]), which engine={engine!r} cannot perturb: take the view "
+        f"where it is used; or {_OTHERWISE}."
+    )
+
+
+def transforming() -> bool:
+    """Whether torch.func is transforming (vmap, grad), where some operations are not allowed."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
 def opaque_modules(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
     """(name, what it is) of modules whose operations cannot be seen."""
     for name, module in model.named_modules():

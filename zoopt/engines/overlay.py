@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoopt.engines.base import OneByOne
-from zoopt.engines.interception import require_seen
+from zoopt.engines.interception import refuse_view, require_seen, transforming
 from zoopt.engines.standins import StandIns
 from zoopt.engines.substitution import Watching
 from zoopt.graphs import in_passing
@@ -155,6 +156,16 @@ class _Perturb(Watching):
         self.seen: Counter[int] = Counter()
         """How many operations took a parameter, by its ``id``."""
 
+    def operation(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The operation on what replaces its arguments; none on a view from before the probe."""
+        for leaf in (*args, *kwargs.values()):
+            base = leaf._base if isinstance(leaf, Tensor) else None
+            if base is not None and id(base) in self._slots and id(leaf) not in self._slots:
+                refuse_view(self._slots[id(base)].name, Overlay.name)
+        return super().operation(func, args, kwargs)
+
     def _displaced(self, slots: Sequence[Slot], rooms: Sequence[Tensor]) -> dict[int, Tensor]:
         """The perturbed values of parameters, by their ``id``, in the room given for each."""
         pairs = list(zip(slots, rooms, strict=True))
@@ -210,7 +221,7 @@ def _rooms(tensors: Sequence[Tensor]) -> list[Tensor]:
 
     Some kernels choose their path (matmul folds) by whether a tensor requires a gradient, even
     where autograd is off, and then only where it is no view. So these require what their models
-    require, and are none.
+    require, and are none. (Within torch.vmap nothing can be made to require one.)
     """
     first = tensors[0]
     if len(tensors) == 1 or not all(tensor.is_contiguous() for tensor in tensors):
@@ -223,7 +234,7 @@ def _rooms(tensors: Sequence[Tensor]) -> list[Tensor]:
             first.new_empty(0).set_(memory, start, tensor.shape, tensor.stride())
             for tensor, start in zip(tensors, starts, strict=False)
         ]
-    return [
-        room.requires_grad_(tensor.requires_grad)
-        for room, tensor in zip(rooms, tensors, strict=True)
-    ]
+    for room, tensor in zip(rooms, tensors, strict=True):
+        if tensor.requires_grad and not transforming():
+            room.requires_grad_()
+    return rooms
