@@ -39,7 +39,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2)).to(dtype)
+    layers = nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2)
+    return nn.Sequential(*layers).to(dtype).eval()
 
 
 def tuned(model: nn.Module, steps: int = 3, **how: Any) -> zoopt.CudaGraph:
@@ -90,6 +91,30 @@ def test_in_half_precision_probes_and_the_rest_have_their_own(
     assert len(recorded) == 2
     assert of_probes.replayed == 4
     assert recorded[1].replayed == 2
+
+
+def test_what_was_recorded_in_training_mode_is_not_replayed_in_a_probe(
+    recorded: list[Recorded],
+) -> None:
+    model = network().append(nn.Dropout(0.5)).train()
+    loss = zoopt.CudaGraph(lambda x: model(x).square().mean())
+    outside = [loss(X) for _ in range(2)]
+    optimizer = zoopt.ZOOptimizer(model, 0.0, "spsa", engine="copy")
+    for _ in range(2):
+        optimizer.step(lambda: loss(X))
+    assert [each.replayed for each in recorded] == [1, 3]
+    model.eval()
+    assert optimizer.estimated.losses[0] == pytest.approx(loss.function(X).item(), rel=0.01)
+    assert outside[0] != outside[1]
+
+
+def test_under_another_autocast_another_is_recorded(recorded: list[Recorded]) -> None:
+    loss = zoopt.CudaGraph(network())
+    for kind in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", kind):
+            for _ in range(3):
+                loss(X)
+    assert [each.replayed for each in recorded] == [2, 2]
 
 
 def test_another_optimizer_has_its_own(recorded: list[Recorded]) -> None:

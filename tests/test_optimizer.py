@@ -325,6 +325,15 @@ def test_what_is_not_one_number_is_refused(value: Any, given: str) -> None:
     assert x.item() == 1.0
 
 
+def test_an_error_of_the_device_is_passed_on() -> None:
+    class Failed(Tensor):
+        def __float__(self) -> float:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        ZOOptimizer([vector(1.0)]).step(lambda: torch.zeros(()).as_subclass(Failed))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), torch.tensor(float("nan"))], ids=str)
 def test_what_is_not_finite_is_refused(value: Any) -> None:
     with pytest.raises(NonFiniteLossError, match="θ is as it was before the step"):
@@ -636,6 +645,88 @@ def test_buffers_are_put_back_even_where_the_objective_trains(engine_name: str) 
     ZOOptimizer(model, 0.1, engine=engine_name).step(closure)
     assert before
     assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
+
+
+class Counting(nn.Module):
+    """What it gives depends on how often it was asked."""
+
+    def __init__(self, count: Callable[[Tensor], Tensor], elements: int = 1) -> None:
+        super().__init__()
+        self.weight, self.count = nn.Parameter(torch.ones(3)), count
+        self.register_buffer("asked", torch.zeros(elements, dtype=torch.int64))
+
+    def forward(self) -> Tensor:
+        self.asked = self.count(self.asked)
+        return (self.weight * self.asked[0]).sum()
+
+
+@pytest.mark.parametrize("count", [lambda n: n + 1, lambda n: n.add_(1)], ids=["anew", "in place"])
+def test_every_probe_finds_the_same_buffers(
+    engine_name: str, count: Callable[[Tensor], Tensor]
+) -> None:
+    model = Counting(count)
+    buffer = model.asked
+    optimizer = ZOOptimizer(model, 0.0, "spsa", engine=engine_name, eps=1e-3)
+    for _ in range(2):
+        optimizer.step(model)
+        assert optimizer.estimated.losses == pytest.approx([3.0, 3.0], abs=0.01)
+        assert model.asked is buffer
+        assert buffer.item() == 0
+
+
+def test_packed_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = 1 << 17
+    copied: list[int] = []
+    clone = Tensor.clone
+
+    def watched(tensor: Tensor, **how: Any) -> Tensor:
+        copied.append(tensor.numel())
+        return clone(tensor, **how)
+
+    monkeypatch.setattr(Tensor, "clone", watched)
+    model = Counting(lambda n: n, many)
+    ZOOptimizer(model, engine="inplace").step(model)
+    assert many not in copied
+    model.count = lambda n: n.add_(1)
+    with pytest.warns(UserWarning, match="writes to buffer 'asked' of a Counting, which is 1 MB"):
+        ZOOptimizer(model, engine="inplace").step(model)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("engine", ["inplace", "copy"])
+def test_a_scripted_model_is_tuned(engine: str) -> None:
+    model = torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout()))
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    optimizer = ZOOptimizer(model, 0.1, engine=engine)
+    first, *_, last = (optimizer.step(lambda: model(torch.ones(2, 3)).sum()) for _ in range(9))
+    assert last < first
+    assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
+    assert all(module.training for module in model.modules())
+
+
+def test_buffers_that_cannot_be_written_to_are_left_alone() -> None:
+    model = mlp()
+    model.register_buffer("expanded", torch.zeros(1).expand(5))
+    with torch.inference_mode():
+        model.register_buffer("inferred", torch.zeros(3))
+    ZOOptimizer(model).step(objective(model))
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_record_that_cannot_be_written_undoes_the_step(
+    engine_name: str, error: type[BaseException]
+) -> None:
+    model = mlp()
+    optimizer = ZOOptimizer(model, 0.1, engine=engine_name)
+
+    def fail(record: StepRecord) -> None:
+        raise error
+
+    optimizer.recorder = fail
+    with pytest.raises(error):
+        optimizer.step(objective(model))
+    torch.testing.assert_close(flat(model), flat(mlp()), rtol=0, atol=1e-6)
+    assert optimizer.steps == 0
 
 
 def test_modes_are_the_callers_with_bare_parameters() -> None:

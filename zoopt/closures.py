@@ -28,7 +28,7 @@ class Asked:
     Attributes:
         closure: the user's function.
         engine: what will call it.
-        rewind: sets the random state that all probes of a step see.
+        rewind: sets the random state, and the buffers, that all probes of a step see.
         probe: the surroundings of one call.
         maximize: whether its numbers are higher-is-better.
         compared: whether it returns outputs that are only compared, and no numbers.

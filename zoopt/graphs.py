@@ -92,7 +92,9 @@ class CudaGraph:
         if elsewhere or self._passes():
             return self.function(*inputs)
         owners = tuple(owner for owner, _ in _places)
-        key = owners, tuple((x.shape, x.dtype, x.device) for x in inputs)
+        kind = inputs[0].device.type
+        autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+        key = owners, autocast, tuple((x.shape, x.dtype, x.device) for x in inputs)
         if key not in self._recordings:  # kernels are compiled, and compared with torch's
             self._recordings[key] = None
             return self.function(*inputs)

@@ -31,7 +31,7 @@ from zoopt.masters import Vectors, is_half
 from zoopt.parameters import Select, groups_of, slots_of
 from zoopt.placement import refuse_spread
 from zoopt.prefix import SharedPrefix
-from zoopt.probing import evaluation_mode, same_randomness
+from zoopt.probing import same_surroundings
 from zoopt.records import StepRecord
 from zoopt.seeds import direction_seeds
 from zoopt.signals import deferred_signals
@@ -212,15 +212,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             self.engine.settle()
         self._catch_up()
         chained = self.engine.waiting
-        asked = Asked(
-            closure,
-            self.engine,
-            rewind=same_randomness({slot.tensor.device for slot in self.slots}),
-            probe=self._prefix.probe,
-            maximize=self.maximize,
-            compared=compare is not None,
-            where=self._where(),
-        )
+        devices = {slot.tensor.device for slot in self.slots}
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
             said = self.engine.evaluate([self._displace(probe) for probe in probes], asked)
@@ -230,7 +222,16 @@ class ZOOptimizer(torch.optim.Optimizer):
 
         with torch.no_grad():
             try:
-                with evaluation_mode(self.model), self._prefix.step():
+                with same_surroundings(self.model, devices) as rewind, self._prefix.step():
+                    asked = Asked(
+                        closure,
+                        self.engine,
+                        rewind=rewind,
+                        probe=self._prefix.probe,
+                        maximize=self.maximize,
+                        compared=compare is not None,
+                        where=self._where(),
+                    )
                     estimate = self._run_estimator(evaluate)
             except BaseException:
                 self.engine.settle()
@@ -257,18 +258,22 @@ class ZOOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: no closure, and no estimate pending.
         """
-        value = self.estimate(closure, compare) if closure is not None else None
-        if self._pending is None:
-            raise RuntimeError(
-                "step() without a closure applies a pending estimate, and there is none: a "
-                "zeroth-order step needs values of the objective. Write opt.step(closure), or "
-                "opt.estimate(closure) and then opt.step(). loss.backward() has no part in it."
-            )
-        (estimate, record), self._pending = self._pending, None
-        with deferred_signals():
-            if self.recorder is not None:
-                self.recorder(record)
-            self._apply(estimate)
+        try:
+            value = self.estimate(closure, compare) if closure is not None else None
+            if self._pending is None:
+                raise RuntimeError(
+                    "step() without a closure applies a pending estimate, and there is none: a "
+                    "zeroth-order step needs values of the objective. Write opt.step(closure), or "
+                    "opt.estimate(closure) and then opt.step(). loss.backward() has no part in it."
+                )
+            (estimate, record), self._pending = self._pending, None
+            with deferred_signals():
+                if self.recorder is not None:
+                    self.recorder(record)
+                self._apply(estimate)
+        except BaseException:
+            self.engine.settle()
+            raise
         return value
 
     def repeat(self, record: StepRecord) -> None:

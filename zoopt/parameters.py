@@ -125,6 +125,17 @@ def slots_of(
     return tuple(slots)
 
 
+def is_expanded(tensor: Tensor) -> bool:
+    """Whether elements share memory, which torch does not write to.
+
+    >>> is_expanded(torch.zeros(1).expand(3)), is_expanded(torch.zeros(3))
+    (True, False)
+    """
+    return tensor.layout == torch.strided and any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
 def _split(source: Any, options: Mapping[str, Options]) -> list[dict[str, Any]]:
     """A module's trainable parameters in a group for each pattern."""
     if not isinstance(source, torch.nn.Module):
@@ -185,9 +196,7 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
         )
     if tensor.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device: load its weights first")
-    if any(
-        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
-    ):
+    if is_expanded(tensor):
         raise ValueError(
             f"parameter {name!r} is an expanded view whose elements share memory: "
             "clone() it before tuning"

@@ -4,38 +4,92 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
+from zoopt.graphs import in_memory_of
+from zoopt.parameters import is_expanded
+from zoopt.signals import deferred_signals
+
+_PACKED = 1 << 20
+"""Bytes of integers from which a buffer is taken for packed weights, which nothing writes to."""
+
 
 @contextmanager
-def evaluation_mode(model: torch.nn.Module | None) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module | None) -> Iterator[Callable[[], None]]:
     """Eval mode inside (no dropout), every module's own mode and all buffers restored after.
 
     Given bare parameters there is no module to switch: that is the caller's.
+
+    Yields:
+        A function that puts the buffers back already inside.
     """
     if model is None:
-        yield
+        yield lambda: None
         return
     modules = _modules(model)
     modes = [(module, module.training) for module in modules]
-    named = (buffer for module in modules for buffer in module._buffers.values())
-    buffers = [(buffer, buffer.clone()) for buffer in dict.fromkeys(named) if buffer is not None]
-    if any(training for _, training in modes):  # each module's attribute takes its time
-        model.eval()
+    buffers = _Buffers(modules)
+    switched = any(training for _, training in modes)
     try:
-        yield
+        if switched:  # each module's attribute takes its time
+            model.eval()
+        with in_memory_of("eval mode") if switched else nullcontext():
+            yield buffers.restore
     finally:
-        for module, training in modes:
-            if module.training is not training:
-                module.training = training
-        with torch.no_grad():
-            for buffer, kept in buffers:
-                buffer.copy_(kept)
+        with deferred_signals():
+            for module, training in modes:
+                if module.training is not training:
+                    module.training = training
+            buffers.restore()
+
+
+class _Buffers:
+    """The buffers of some modules as they are, to be put back.
+
+    No copy is kept of packed weights, which would take the memory of the model, nor of what cannot
+    be written to.
+    """
+
+    def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
+        self._places = [
+            (module, name, buffer)
+            for module in modules
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        each = {id(b): b for *_, b in self._places if not b.is_inference() and not is_expanded(b)}
+        self._copies = [(b, b.clone()) for b in each.values() if not _is_packed(b)]
+        self._packed = {key: b._version for key, b in each.items() if _is_packed(b)}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts them back: objects where they were, and numbers."""
+        for buffer, copy in self._copies:
+            buffer.data.copy_(copy)  # not counted as a write
+        for module, name, buffer in self._places:
+            holder = module._buffers  # of a scripted module no dict, and there nothing is replaced
+            if isinstance(holder, dict) and holder.get(name) is not buffer:
+                holder[name] = buffer
+            if id(buffer) in self._packed and self._packed[id(buffer)] != buffer._version:
+                self._packed[id(buffer)] = buffer._version
+                warnings.warn(
+                    f"the objective writes to buffer {name!r} of a {type(module).__name__}, which "
+                    f"is {buffer.nbytes >> 20} MB of integers and was taken for packed weights: it "
+                    "is not put back, and the probes of a step differ in it. Keep it in an "
+                    "attribute that the objective sets anew",
+                    stacklevel=2,
+                )
+
+
+def _is_packed(buffer: torch.Tensor) -> bool:
+    real = buffer.is_floating_point() or buffer.is_complex() or buffer.dtype == torch.bool
+    return not real and buffer.nbytes >= _PACKED
 
 
 def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -48,6 +102,25 @@ def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
             found[child] = None
             waiting.append(child)
     return list(found)
+
+
+@contextmanager
+def same_surroundings(
+    model: torch.nn.Module | None, devices: Iterable[torch.device]
+) -> Iterator[Callable[[], None]]:
+    """Around the probes of a step: :func:`evaluation_mode`.
+
+    Yields:
+        What to call before each: it puts back the buffers and the random state of the first.
+    """
+    rewind = same_randomness(devices)
+    with evaluation_mode(model) as put_back:
+
+        def begin() -> None:
+            put_back()
+            rewind()
+
+        yield begin
 
 
 def same_randomness(devices: Iterable[torch.device]) -> Callable[[], None]:
@@ -89,7 +162,10 @@ def finite_number(value: Any, where: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        shape = f" of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
+        tensor = isinstance(value, torch.Tensor)
+        if isinstance(error, RuntimeError) and not (tensor and value.numel() != 1):
+            raise  # what was queued on a GPU failed
+        shape = f" of shape {tuple(value.shape)}" if tensor else ""
         raise TypeError(
             f"the objective returned {type(value).__name__}{shape}; expected one number "
             "(a float or a 0-d tensor): reduce it, for example with .mean()"

@@ -27,6 +27,7 @@ class Whereabouts:
         self._held: list[tuple[dict[str, Any], str, torch.Tensor]] = [
             (module._parameters, key, parameter)
             for module in (() if model is None else model.modules())
+            if isinstance(module._parameters, dict)  # not where it is scripted
             for key, parameter in module._parameters.items()
             if parameter is not None and id(parameter) in names
         ]

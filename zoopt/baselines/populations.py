@@ -15,7 +15,7 @@ from zoopt import registry
 from zoopt.baselines.coordinates import Coordinates
 from zoopt.interfaces import Direction
 from zoopt.parameters import Select, groups_of, slots_of
-from zoopt.probing import evaluation_mode, finite_number, same_randomness
+from zoopt.probing import finite_number, same_surroundings
 
 SEARCHES = ("PGPE", "SNES", "XNES")
 
@@ -70,8 +70,8 @@ class EvoTorch:
     def step(self, closure: Callable[[], Any]) -> float:
         """Evaluates a population. Returns its mean value, in the closure's own sign."""
         self._closure = closure
-        self._rewind = same_randomness({slot.tensor.device for slot in self.coordinates.slots})
-        with evaluation_mode(self.model):
+        devices = {slot.tensor.device for slot in self.coordinates.slots}
+        with same_surroundings(self.model, devices) as self._rewind:
             self.search.step()
         self.steps += 1
         mean = float(self.search.population.evals[:, 0].mean())
