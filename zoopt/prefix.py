@@ -25,6 +25,7 @@ from zoopt.engines.interception import Interception, opaque_modules
 from zoopt.engines.standins import StandIn
 from zoopt.graphs import in_passing
 from zoopt.interfaces import Slot
+from zoopt.whereabouts import counted, versions
 
 Forward = Callable[..., Any]
 
@@ -70,7 +71,7 @@ class _Attributes:
             for value in (*vars(each).values(), *each._buffers.values())
             if isinstance(value, Tensor)
         )
-        return cls((*map(id, tensors), *_versions(tensors)), tensors)
+        return cls((*map(id, tensors), *versions(counted(tensors))), tensors)
 
 
 class SharedPrefix:
@@ -183,8 +184,8 @@ class SharedPrefix:
         returned = forward(*args, **kwargs)
         undisturbed = before is not None and not self._watch.tuned_taken and _plain(returned)
         if undisturbed and _state(given) == before:
-            versions = _versions((given, returned))
-            self._calls.append(_Call(module, given, attributes, returned, versions))
+            noted = _versions((given, returned))
+            self._calls.append(_Call(module, given, attributes, returned, noted))
         return returned
 
 
@@ -238,8 +239,7 @@ def _plain(values: Any) -> bool:
 
 def _versions(values: Any) -> tuple[int, ...]:
     """How often each tensor has been written to."""
-    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
-    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
+    return versions(counted(leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)))
 
 
 def _state(given: Any) -> tuple[Any, ...]:

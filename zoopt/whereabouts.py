@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,22 @@ import torch
 from zoopt.interfaces import Slot
 
 _AFTER = "make the optimizer after"
+
+
+def versions(tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
+    """How often each has been written to, as torch counts it. See :func:`counted`.
+
+    >>> x = torch.zeros(2)
+    >>> before, after = versions([x]), versions([x.add_(1)])
+    >>> before == after
+    False
+    """
+    return tuple([tensor._version for tensor in tensors])
+
+
+def counted(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Those that torch counts writes to, which are all but the ones made in inference mode."""
+    return [tensor for tensor in tensors if not tensor.is_inference()]
 
 
 class Whereabouts:

@@ -192,6 +192,13 @@ def test_overlay_equals_explicit_perturbation(
     assert not torch.equal(first, plain)
 
 
+def test_in_place_refuses_an_objective_that_writes_to_theta() -> None:
+    model = nn.Embedding(11, 6, max_norm=0.5)
+    optimizer = zoopt.ZOOptimizer(model, engine="inplace")
+    with pytest.raises(RuntimeError, match=r"wrote to a tuned parameter .*engine='overlay'"):
+        optimizer.step(lambda: model(torch.arange(4)).sum())
+
+
 def test_overlay_refuses_indices_that_the_embedding_would_refuse() -> None:
     model = nn.Embedding(11, 6)
     optimizer = zoopt.ZOOptimizer(model, engine="overlay")

@@ -31,8 +31,8 @@ _TILE = {"gaussian": 4, "rademacher": 8}
 _PLANS = 1 << 12
 _FEW = 16
 """Keys that are not worth an array."""
-_KEYS = 1 << 6
-"""Of how many seeds they are kept: those of a step's passes are the same, and partly the next's."""
+_KEPT = 1 << 4
+"""Keys of a seed that a plan keeps: those of a step's passes are the same, some the next one's."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,14 @@ class _Plan:
         owners: on the device, the piece of each tile.
         tiles: how many.
         places: on the host, (index, segment) of each piece.
+        keys: on the host, int32 of shape (pieces, 2), by seed and purpose, made last.
     """
 
     table: Tensor
     owners: Tensor
     tiles: int
     places: NDArray[np.uint64]
+    keys: dict[tuple[int, int], NDArray[np.int32]] = field(default_factory=dict)
 
 
 def _plan_of(variant: Variant, places: Sequence[Place], first: int) -> _Plan:
@@ -209,13 +211,19 @@ def _numbers(
     return np.concatenate([head.view(np.int32), np.concatenate(keys, 1).reshape(-1)])
 
 
-@functools.lru_cache(maxsize=_KEYS)
 def _keys(plan: _Plan, seed: int, purpose: int) -> NDArray[np.int32]:
     """Shape (pieces, 2). Of few, Python's own integers are faster than numpy's vectors."""
-    paths = np.insert(plan.places, 2, purpose, axis=1)
-    if len(paths) > _FEW:
-        return key_table([seed], paths)[:, 0]
-    return np.array([key_words(seed, *path) for path in paths.tolist()], np.int32)
+    found = plan.keys.get((seed, purpose))
+    if found is None:
+        if len(plan.places) > _FEW:
+            found = key_table([seed], np.insert(plan.places, 2, purpose, axis=1))[:, 0]
+        else:
+            places = plan.places.tolist()
+            found = np.array([key_words(seed, *place, purpose) for place in places], np.int32)
+        if len(plan.keys) >= _KEPT:
+            del plan.keys[next(iter(plan.keys))]
+        plan.keys[seed, purpose] = found
+    return found
 
 
 def _check(variant: Variant, eager: Callable[..., None]) -> None:

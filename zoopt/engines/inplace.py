@@ -20,6 +20,7 @@ import torch
 from zoopt.engines.base import Writing
 from zoopt.interfaces import Direction, Displacement, Slot, Terms, Value
 from zoopt.signals import deferred_signals
+from zoopt.whereabouts import counted, versions
 
 
 class InPlace(Writing):
@@ -39,12 +40,25 @@ class InPlace(Writing):
         self._offset = self._nothing
         self._committed: tuple[Displacement, Mapping[int, float]] | None = None
         self._chained = False
+        self._counted = counted(slot.tensor for slot in self.slots)
 
     def probe(self, displacement: Displacement, value: Value) -> Any:
-        """The value with θ moved to θ + displacement, where it stays until the next call."""
+        """The value with θ moved to θ + displacement, where it stays until the next call.
+
+        Raises:
+            RuntimeError: the objective itself wrote to θ.
+        """
         self._move(displacement)
+        before = versions(self._counted)
         with self.masters.seen():
-            return value()
+            said = value()
+        if versions(self._counted) != before:
+            raise RuntimeError(
+                "the objective wrote to a tuned parameter while engine='inplace' had moved it "
+                "(nn.Embedding(max_norm=...) does so), and the engine cannot know how to move it "
+                "back: use engine='overlay', or engine='copy'"
+            )
+        return said
 
     def revisit(self, displacement: Displacement) -> None:
         """Moves θ as the probe did, so that a replay rounds as the run did."""
