@@ -182,7 +182,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         """Probes the objective and leaves an estimate that a bare :meth:`step` applies.
 
         The in-place engine restores θ in the pass that updates it: until then θ holds the last
-        probe, and whatever reads it in between calls :meth:`settle` first.
+        probe, and whatever reads it in between calls :meth:`settle` first. An estimate that is
+        never applied leaves that engine's rounding in θ, and none in the log.
 
         Args:
             closure: returns the objective's value where θ stands, as a float or 0-d tensor, and is

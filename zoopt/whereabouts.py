@@ -39,15 +39,14 @@ class Whereabouts:
     def __init__(self, model: torch.nn.Module | None, slots: Sequence[Slot]) -> None:
         self._slots = slots
         self._kinds = self._kinds_now()
-        names = {id(slot.tensor): slot.name for slot in slots}
+        self._names = {id(slot.tensor): slot.name for slot in slots}
         self._held: list[tuple[dict[str, Any], str, torch.Tensor]] = [
             (module._parameters, key, parameter)
             for module in (() if model is None else model.modules())
             if isinstance(module._parameters, dict)  # not where it is scripted
             for key, parameter in module._parameters.items()
-            if parameter is not None and id(parameter) in names
+            if parameter is not None and id(parameter) in self._names
         ]
-        self._names = names
 
     def _kinds_now(self) -> list[tuple[torch.dtype, torch.device]]:
         return [(slot.tensor.dtype, slot.tensor.device) for slot in self._slots]
