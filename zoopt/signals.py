@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_waiting = False
+"""Whether they are put off already."""
+
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
@@ -15,7 +18,8 @@ def deferred_signals() -> Iterator[None]:
 
     Signals reach Python's handlers on the main thread only; elsewhere there is nothing to defer.
     """
-    if threading.current_thread() is not threading.main_thread():
+    global _waiting
+    if _waiting or threading.current_thread() is not threading.main_thread():
         yield
         return
     caught: list[tuple[int, FrameType | None]] = []
@@ -25,9 +29,11 @@ def deferred_signals() -> Iterator[None]:
         if handler is not None:
             previous[number] = handler
             signal.signal(number, lambda n, frame: caught.append((n, frame)))
+    _waiting = True
     try:
         yield
     finally:
+        _waiting = False
         for restored, handler in previous.items():
             signal.signal(restored, handler)
         for received, frame in caught:

@@ -20,6 +20,7 @@ from zoopt import registry, testing
 from zoopt.engines import Copy, InPlace, Overlay, UnseenParameterError
 from zoopt.interfaces import Change, Displacement, Slot
 from zoopt.probing import NonFiniteLossError
+from zoopt.signals import deferred_signals
 
 HALF_AND_FULL = [torch.float32, torch.bfloat16, torch.float16]
 UPDATES = sorted(registry.UPDATES)
@@ -569,6 +570,24 @@ def test_ctrl_c_during_a_pass_waits_until_theta_is_consistent(engine_name: str, 
     optimizer.settle()
     for p, q in zip(x, twin, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_ctrl_c_that_is_put_off_within_another_waits_for_the_outer_one() -> None:
+    done = []
+
+    def twice() -> None:
+        with deferred_signals():
+            with deferred_signals():
+                os.kill(os.getpid(), signal.SIGINT)
+            done.append("outer")
+        done.append("after")
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            twice()
+    assert done == ["outer", "outer"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
