@@ -101,11 +101,12 @@ def test_the_other_project_of_the_same_name_is_pointed_out(tmp_path):
 def test_imports_run_one_way():
     order = {
         "interfaces": 0, "seeds": 0, "namesake": 0, "records": 0, "ratings": 0, "arguments": 0,
-        "parsing": 0, "units": 0, "pages": 0, "shortage": 0,
-        "directions": 1, "placement": 1, "masters": 1, "quantized": 1, "probing": 1,
-        "parameters": 1.5,
+        "parsing": 0, "units": 0, "pages": 0, "shortage": 0, "signals": 0, "graphs": 0, "room": 0,
+        "directions": 1, "placement": 1, "masters": 1, "quantized": 1, "whereabouts": 1,
+        "parameters": 1.5, "probing": 1.6,
         "engines": 2, "updates": 2, "metrics": 2,
-        "closures": 2, "precision": 2, "comparison": 3, "combination": 3, "estimators": 4,
+        "closures": 2, "precision": 2, "prefix": 3, "comparison": 3, "combination": 3,
+        "estimators": 4,
         "presets": 5, "recipes": 6, "registry": 6, "optimizer": 7, "tasks": 7,
         "baselines": 7, "bench": 8,
         "checkpoint": 8, "trajectory": 9, "tuning": 10, "runs": 11, "testing": 12, "cli": 12,
