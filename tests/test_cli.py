@@ -15,10 +15,12 @@ from transformers import (
     BertForMaskedLM,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
 
 from zoopt.cli import main
+from zoopt.integrations.transformers import load
 from zoopt.tuning import evaluation
 
 WORDS = ["<pad>", "<unk>", *"abcdefgh", "good", "bad", "it", "was", "terrible", "great", "<mask>"]
@@ -183,6 +185,38 @@ def test_what_is_no_mistake_of_the_settings_is_one_sentence_too(
     monkeypatch.setenv("RANK", "0")
     assert main(["tune", str(config), "--quiet", "--run_dir", str(tmp_path / "other")]) == 2
     assert "zoopt tune: there are 2 processes" in capsys.readouterr().err
+
+
+def test_a_folder_with_something_in_it_is_not_saved_over(config, capsys, tmp_path):
+    assert main(["tune", str(config), "--quiet"]) == 0
+    run, theirs = tmp_path / "run", tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("precious")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for subcommand in (["replay", str(run)], ["merge", str(run)]):
+        for out in (theirs, theirs / "thesis.txt", run):
+            capsys.readouterr()
+            assert main([*subcommand, "--out", str(out)]) == 2
+            assert "is there, and not an empty folder" in capsys.readouterr().err
+    assert (theirs / "thesis.txt").read_text() == "precious"
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (theirs / "thesis.txt").unlink()
+    assert main(["replay", str(run), "--out", str(theirs)]) == 0
+    assert (theirs / "model.safetensors").exists()
+
+
+def test_a_classifier_that_pads_with_token_0_is_loaded_so(tmp_path):
+    words = ["<pad>", "<unk>", "<eos>", "good", "bad"]
+    tokens = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokens, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
+    ).save_pretrained(tmp_path)
+    sizes = {"vocab_size": 5, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    LlamaForSequenceClassification(LlamaConfig(**sizes, **heads)).save_pretrained(tmp_path)
+    model, tokenizer = load(str(tmp_path), "AutoModelForSequenceClassification", "float32", 2)
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 0
 
 
 def test_an_adapter_is_tuned_replayed_and_scored(config, capsys, tmp_path):

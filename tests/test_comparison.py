@@ -131,3 +131,12 @@ def test_what_was_not_anchored_is_an_error():
     metric = zoopt.comparison(lambda a, b: 0, needs="values", name="mine")
     with pytest.raises(ValueError, match=r"call task\.anchor"):
         zoopt.tasks.references_for(task, metric, task.train)
+
+
+def test_a_ranking_that_grows_is_of_all_its_probes():
+    x = torch.nn.Parameter(torch.zeros(4))
+    optimizer = zoopt.ZOOptimizer([x], 0.0, zoopt.Ranking(eps=0.1, n=2))
+    for n in (2, 6):
+        optimizer.estimator.n = n
+        optimizer.step(lambda: x.sum().item(), compare=lambda a, b: b - a)
+        assert sorted(optimizer.estimated.losses) == list(range(n))

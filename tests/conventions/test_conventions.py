@@ -320,6 +320,15 @@ def test_a_scorer_by_its_name(name, scores, truth, expected):
     assert metric(scores.tolist(), truth.tolist()) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_scorer_of_probabilities_knows_classes_that_a_minibatch_lacks():
+    scores, truth = np.random.default_rng(0).normal(size=(6, 3)), np.array([0, 1, 0, 1, 1, 0])
+    expected = -metrics.log_loss(truth, softmax(scores, axis=1), labels=[0, 1, 2])
+    assert zoopt.metric("neg_log_loss")(scores, truth) == pytest.approx(expected)
+    assert zoopt.metric("neg_log_loss")(scores[:, :2], truth) == pytest.approx(
+        -metrics.log_loss(truth, softmax(scores[:, :2], axis=1))
+    )
+
+
 def test_scorers_that_were_made():
     made = metrics.make_scorer(metrics.fbeta_score, beta=2, average="micro")
     assert zoopt.metric(made).name == "fbeta_score"

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -29,11 +29,9 @@ def tokenizer():
 
 
 def config(**more):
-    return LlamaConfig(
-        **{"vocab_size": len(WORDS), "hidden_size": 16, "intermediate_size": 32},
-        **{"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1},
-        **{"pad_token_id": 0, "use_cache": False, **more},
-    )
+    sizes = {"vocab_size": len(WORDS), "hidden_size": 16, "intermediate_size": 32}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return LlamaConfig(**{**sizes, **heads, "pad_token_id": 0, "use_cache": False, **more})
 
 
 def classifier(**more):
@@ -85,6 +83,31 @@ def test_a_conversation_is_read_through_the_chat_template(tokenizer):
     expected = one_by_one(model, tokenizer, ["a b it good it"]).item()
     chat = [{"prompt": [{"role": "user", "content": "a b"}]}]
     assert metric(["good"], chat) == pytest.approx(expected, rel=1e-5)
+
+
+def test_special_tokens_are_those_of_the_chat_template(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content }} {% endfor %}"
+    model = classifier(num_labels=1, vocab_size=len(tokenizer))
+    reward = zoopt.reward_model(model, tokenizer)
+    chat = [{"role": "user", "content": "a b"}], [{"role": "assistant", "content": "good"}]
+    expected = one_by_one(model, tokenizer, ["a b good"]).item()
+    assert reward([chat[0]], [chat[1]]) == pytest.approx([expected], rel=1e-5)
+    assert reward(["a b "], ["good"]) == pytest.approx([expected], rel=1e-5)
+
+
+def test_what_is_too_long_loses_its_beginning(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = 3
+    model = classifier(num_labels=1)
+    reward = zoopt.reward_model(model, tokenizer)
+    expected = one_by_one(model, tokenizer, ["d bad bad"]).item()
+    assert reward(["a b c d "], ["bad bad"]) == pytest.approx([expected], rel=1e-5)
+    assert tokenizer.truncation_side == "right"
 
 
 def test_a_folder_is_loaded_and_keeps_the_end_of_what_is_too_long(tokenizer, tmp_path):

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 import zoopt
-from zoopt.tuning.data import Batches, read_examples, read_splits
+from zoopt.tuning.data import Batches, read_splits
+from zoopt.tuning.files import read_examples
 from zoopt.tuning.settings import DataSettings
 
 FRAME = pd.DataFrame({"text": ["one", "None", "three, with comma"], "label": ["a", "b", "a"]})
@@ -30,6 +31,67 @@ def test_datasets_and_frames_and_lists_are_taken_as_they_are():
     assert read_examples(datasets.Dataset.from_pandas(FRAME)) == rows
     assert read_examples(FRAME) == rows
     assert read_examples(rows) == rows
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "rows"),
+    [
+        (
+            ".jsonl",
+            '\ufeff{"a": "007", "d": "2020-01-01", "n": 1, "x": null}\n\n{"a": "é", "n": 0}\n',
+            [{"a": "007", "d": "2020-01-01", "n": 1, "x": None}, {"a": "é", "n": 0}],
+        ),
+        (".json", '{"a": ["1", "2"], "n": [1, 2]}', [{"a": "1", "n": 1}, {"a": "2", "n": 2}]),
+        (".json", '{"a": {"0": "1", "1": "2"}}', [{"a": "1"}, {"a": "2"}]),
+        (
+            ".csv",
+            "zip,n,x,flag,date\r\n01234,7,0.5,true,2020-01-01\r\n98765,-2,1.0,false,NA\r\n",
+            [
+                {"zip": "01234", "n": 7, "x": 0.5, "flag": "true", "date": "2020-01-01"},
+                {"zip": "98765", "n": -2, "x": 1.0, "flag": "false", "date": "NA"},
+            ],
+        ),
+        (
+            ".tsv",
+            'text\tlabel\n"so-called film\tneg\ngood one\tpos\nan "odd" one\tpos\n',
+            [
+                {"text": '"so-called film', "label": "neg"},
+                {"text": "good one", "label": "pos"},
+                {"text": 'an "odd" one', "label": "pos"},
+            ],
+        ),
+        (
+            ".tsv",
+            'text\tlabel\n"two\nlines"\tneg\n',
+            [{"text": "two\nlines", "label": "neg"}],
+        ),
+    ],
+    ids=["lines", "lists", "pandas", "separated", "tabs", "tabs and quotation"],
+)
+def test_values_are_what_the_file_says(tmp_path, suffix, text, rows):
+    path = tmp_path / f"data{suffix}"
+    path.write_bytes(text.encode())
+    assert read_examples(path) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", '{"a": 1}\n{"a": ', r"line 2 of .*a\.jsonl is no JSON"),
+        ("a.jsonl", '{"a": 1}\n[1]\n', r"line 2 of .*a\.jsonl is list; an example is an object"),
+        ("a.json", "3", r"holds int; expected a list of objects"),
+    ],
+)
+def test_a_file_of_something_else_is_told_so(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_examples(tmp_path / name)
+
+
+def test_one_example_is_too_few_to_take_some_for_development(tmp_path):
+    FRAME[:1].to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(ValueError, match=r"has 1 example\(s\), of which 1 would be taken for dev"):
+        read_splits(DataSettings(train=str(tmp_path / "train.csv")))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from typing import Any
@@ -76,7 +77,8 @@ def _scorer(scorer: Any, needs: str | None, title: str) -> Reading:
     def call(predictions: ArrayLike, references: ArrayLike) -> Any:
         scores = np.asarray(predictions)
         facade = Classifier(scores) if scores.ndim == 2 else Regressor(scores)
-        return scorer(facade, np.arange(len(scores))[:, None], np.asarray(references))
+        ask = _of_classes(scorer, scores.shape[1]) if scores.ndim == 2 else scorer
+        return ask(facade, np.arange(len(scores))[:, None], np.asarray(references))
 
     return Reading(
         title,
@@ -87,6 +89,18 @@ def _scorer(scorer: Any, needs: str | None, title: str) -> Reading:
         allowed=("scores", "values"),
         doc=f"scikit-learn's scorer {title}.",
     )
+
+
+def _of_classes(scorer: Any, number: int) -> Any:
+    """The scorer, told of all classes where it looks at probabilities: a minibatch may lack one."""
+    asks_for = getattr(scorer, "_response_method", ())
+    function, options = getattr(scorer, "_score_func", None), getattr(scorer, "_kwargs", {})
+    told = function is None or "labels" not in parameters(function) or "labels" in options
+    if told or "predict_proba" not in asks_for:
+        return scorer
+    made = copy.copy(scorer)
+    made._kwargs = {**options, "labels": np.arange(number)}
+    return made
 
 
 def _function(fn: Any, needs: str | None) -> Reading:

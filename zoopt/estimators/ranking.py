@@ -37,7 +37,11 @@ class Ranking(ZOEstimator):
         if n < 2:
             raise ValueError(f"n={n} probes: a ranking needs at least two")
         super().__init__(eps, direction, engine, n)
-        self.compares = n
+
+    @property
+    def compares(self) -> int:  # type: ignore[override]
+        """All n of a step, however many there are."""
+        return self.n
 
     def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
         """Each z weighted by how many probes its own is worse than, less how many it beats."""

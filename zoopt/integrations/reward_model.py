@@ -74,21 +74,29 @@ class _Classifier:
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
         """The reward of each completion."""
         self._require_untouched()
-        texts = [self._joined(*pair) for pair in zip(prompts, completions, strict=True)]
+        tokens = [self._joined(*pair) for pair in zip(prompts, completions, strict=True)]
         found: list[float] = []
         with evaluation_mode(self._model), torch.no_grad():
-            for start in range(0, len(texts), self._batch_size):
-                found += self._outputs(texts[start : start + self._batch_size]).tolist()
+            for start in range(0, len(tokens), self._batch_size):
+                found += self._outputs(tokens[start : start + self._batch_size]).tolist()
         return found
 
-    def _joined(self, prompt: Any, completion: Any) -> str:
+    def _joined(self, prompt: Any, completion: Any) -> dict[str, Any]:
+        """The tokens of both. A chat template writes the special ones itself."""
         if isinstance(prompt, str):
-            return prompt + str(completion)
-        text: str = self._tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
-        return text
+            text, special = prompt + str(completion), True
+        else:
+            messages, special = [*prompt, *completion], False
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        side = self._tokenizer.truncation_side
+        self._tokenizer.truncation_side = "left"  # the completion stands at the end
+        try:
+            return dict(self._tokenizer(text, truncation=True, add_special_tokens=special))
+        finally:
+            self._tokenizer.truncation_side = side
 
-    def _outputs(self, texts: list[str]) -> torch.Tensor:
-        inputs = self._tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    def _outputs(self, tokens: list[dict[str, Any]]) -> torch.Tensor:
+        inputs = self._tokenizer.pad(tokens, return_tensors="pt")
         device = next(self._model.parameters()).device
         logits: torch.Tensor = self._model(**inputs.to(device)).logits.float()
         return logits[:, 0] if self._column is None else logits.softmax(dim=1)[:, self._column]
@@ -144,8 +152,7 @@ def _load(name: str, tokenizer: Any) -> tuple[torch.nn.Module, Any]:
     where = os.path.expanduser(os.path.expandvars(name))
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if tokenizer is None:
-        # The completion stands at the end.
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, truncation_side="left")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where)
     model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(where)
     if torch.cuda.is_available():
         model.to("cuda")

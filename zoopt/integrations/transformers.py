@@ -39,7 +39,8 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
         options["num_labels"] = labels
     model: Any = getattr(transformers, auto).from_pretrained(where, **options)
     if classifies:
-        model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+        pad = tokenizer.pad_token_id
+        model.config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
     if getattr(model, "_hf_peft_config_loaded", False):
         model.set_adapter(model.active_adapters())  # which come frozen, and are to be tuned
     if torch.cuda.is_available():

@@ -76,17 +76,19 @@ def _diff(chosen: Namespace) -> int:
 
 
 def _replay(chosen: Namespace) -> int:
+    out = _empty(chosen.out)
     model, tokenizer = _base(chosen.run, chosen.model)
     step = int(chosen.to_step) if str(chosen.to_step).isdigit() else chosen.to_step
     applied = trajectory.replay(model, Path(chosen.run).expanduser(), step)
-    return _save(model, tokenizer, chosen.out, f"{applied} updates of {chosen.run} applied")
+    return _save(model, tokenizer, out, f"{applied} updates of {chosen.run} applied")
 
 
 def _merge(chosen: Namespace) -> int:
+    out = _empty(chosen.out)
     model, tokenizer = _base(chosen.runs[0], chosen.model)
     applied = merge(model, [Path(run).expanduser() for run in chosen.runs])
     print(CAVEAT)
-    return _save(model, tokenizer, chosen.out, f"{applied} updates of {len(chosen.runs)} runs")
+    return _save(model, tokenizer, out, f"{applied} updates of {len(chosen.runs)} runs")
 
 
 def _base(run: str, moved: str) -> tuple[torch.nn.Module, Any]:
@@ -103,8 +105,18 @@ def _base(run: str, moved: str) -> tuple[torch.nn.Module, Any]:
     return load_model(job_from(values), moved or None)
 
 
-def _save(model: torch.nn.Module, tokenizer: Any, out: str, done: str) -> int:
+def _empty(out: str) -> Path:
+    """The folder that a model is to be saved in, where there is nothing that would be lost."""
     folder = Path(out).expanduser()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(
+            f"--out {out} is there, and not an empty folder: the model would take the place of "
+            "what is in it. Name a folder that is not there yet, or empty it"
+        )
+    return folder
+
+
+def _save(model: torch.nn.Module, tokenizer: Any, folder: Path, done: str) -> int:
     checkpoint.export(model, folder)
     tokenizer.save_pretrained(folder)
     print(f"{done}; model in {folder}")

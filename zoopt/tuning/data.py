@@ -1,74 +1,18 @@
-"""Examples from files, and the order in which minibatches are drawn from them."""
+"""The splits of a run, and the order in which minibatches are drawn from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from zoopt.seeds import fold
 from zoopt.tasks import Example, Task
+from zoopt.tuning.files import read_examples
 from zoopt.tuning.settings import DataSettings
 
 _BUCKET = 16
-
-
-def read_examples(source: Any) -> list[dict[str, Any]]:
-    """Examples as dicts, from a CSV, JSONL or Parquet file, a dataset, a frame, or a list.
-
-    Args:
-        source: a path ending in .csv, .tsv, .jsonl, .json or .parquet; a ``datasets.Dataset``; a
-            pandas frame; a list of dicts; or a data set of the hub as ``"owner/name:split"`` or
-            ``"owner/name/configuration:split"``, for which the package ``datasets`` is needed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: the hub has no such data set, or cannot be reached.
-    """
-    if isinstance(source, pd.DataFrame):
-        rows: list[dict[str, Any]] = source.to_dict("records")
-        return rows
-    if not isinstance(source, str | Path):
-        return [dict(row) for row in source]
-    path = Path(source).expanduser()
-    readers: dict[str, Any] = {
-        ".csv": lambda p: pd.read_csv(p, keep_default_na=False),
-        ".tsv": lambda p: pd.read_csv(p, sep="\t", keep_default_na=False),
-        ".jsonl": lambda p: pd.read_json(p, lines=True),
-        ".json": pd.read_json,
-        ".parquet": pd.read_parquet,
-    }
-    if path.suffix in readers:
-        if not path.exists():
-            raise FileNotFoundError(f"no such data file: {path}")
-        return read_examples(readers[path.suffix](path))
-    return _from_hub(str(source))
-
-
-def _from_hub(name: str) -> list[dict[str, Any]]:
-    try:
-        import datasets
-    except ImportError:
-        raise ImportError(
-            f"{name!r} is no .csv, .tsv, .jsonl, .json or .parquet file; as the name of a hub "
-            "dataset it needs: pip install 'zoopt-torch[data]'"
-        ) from None
-    path, _, split = name.partition(":")
-    owner, _, rest = path.partition("/")
-    title, _, configuration = rest.partition("/")
-    where = "/".join(filter(None, (owner, title)))
-    try:
-        rows = datasets.load_dataset(where, configuration or None, split=split or "train")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise OSError(
-            f"{name!r} is no .csv, .tsv, .jsonl, .json or .parquet file, and as a data set of the "
-            f"hub it could not be loaded: {error}. Without a network, name local files in "
-            "data.train and data.test"
-        ) from error
-    return [dict(row) for row in rows]
 
 
 def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
@@ -85,13 +29,18 @@ def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
     }
     if not splits["dev"]:
         size = data.dev_size or max(1, len(splits["train"]) // 10)
+        if size >= len(splits["train"]):
+            raise ValueError(
+                f"data.train has {len(splits['train'])} example(s), of which {size} would be taken "
+                "for development: name a file of more, or other examples in data.dev"
+            )
         splits["train"], splits["dev"] = splits["train"][:-size], splits["train"][-size:]
     for name, size in (("dev", data.dev_size), ("test", data.test_size)):
         splits[name] = splits[name][: size or None]
     seen: dict[str, str] = {}
     for name, examples in splits.items():
         for example in examples:
-            key = repr(sorted(example.items()))
+            key = repr(sorted((name, str(value)) for name, value in example.items()))
             if seen.setdefault(key, name) != name:
                 raise ValueError(
                     f"an example is in both {seen[key]} and {name}, which would flatter the "

@@ -55,7 +55,7 @@ class Halves:
                     objective.score(scores[start::2], references[start::2]) for start in (0, 1)
                 ]
                 self._seen.append((halves[0], halves[1]))
-        except ValueError:  # a metric that half a batch is too little for, such as ROC-AUC
+        except Exception:  # a metric that half a batch is too little for, such as ROC-AUC
             self._seen = None
 
     def forget(self) -> None:

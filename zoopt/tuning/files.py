@@ -1,0 +1,136 @@
+"""Examples from files, frames, data sets and the hub."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+def read_examples(source: Any) -> list[dict[str, Any]]:
+    """Examples as dicts, from a CSV, JSONL or Parquet file, a dataset, a frame, or a list.
+
+    What a JSON file says is taken as it is. A column of a CSV or TSV file is of numbers where each
+    is written as Python writes it (``7``, ``0.5``), and else of texts (``007``, ``true``, ``1e3``).
+
+    Args:
+        source: a path ending in .csv, .tsv, .jsonl, .json or .parquet; a ``datasets.Dataset``; a
+            pandas frame; a list of dicts; or a data set of the hub as ``"owner/name:split"`` or
+            ``"owner/name/configuration:split"``, for which the package ``datasets`` is needed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the hub has no such data set, or cannot be reached.
+    """
+    if isinstance(source, pd.DataFrame):
+        rows: list[dict[str, Any]] = source.to_dict("records")
+        return rows
+    if not isinstance(source, str | Path):
+        return [dict(row) for row in source]
+    path = Path(source).expanduser()
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".csv": _separated,
+        ".tsv": _tab_separated,
+        ".jsonl": _json_lines,
+        ".json": _json,
+        ".parquet": pd.read_parquet,
+    }
+    if path.suffix in readers:
+        if not path.exists():
+            raise FileNotFoundError(f"no such data file: {path}")
+        return read_examples(readers[path.suffix](path))
+    return _from_hub(str(source))
+
+
+def _separated(path: Path, **how: Any) -> pd.DataFrame:
+    """A table of texts; a column whose every text is how Python writes its number, of numbers."""
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False, **how)
+    return frame.apply(lambda column: pd.Series(_numbers(column.tolist()), dtype=object))
+
+
+def _numbers(texts: list[str]) -> list[Any]:
+    """Integers or floats, where none would read otherwise; else the texts.
+
+    >>> _numbers(["7", "-2"]), _numbers(["7", "07"]), _numbers(["0.5", "1.0"])
+    ([7, -2], ['7', '07'], [0.5, 1.0])
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            values = [kind(text) for text in texts]
+            if list(map(str, values)) == texts:
+                return values
+    return texts
+
+
+def _tab_separated(path: Path) -> pd.DataFrame:
+    """Quotation marks mean nothing where there is a row on each line."""
+    with path.open(encoding="utf-8") as file:
+        tabs = {line.count("\t") for line in file if line.strip()}
+    quoting = csv.QUOTE_NONE if len(tabs) == 1 else csv.QUOTE_MINIMAL
+    return _separated(path, sep="\t", quoting=quoting)
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            rows.append(_object(_parsed(line, f"line {number} of {path}"), f"line {number}", path))
+    return rows
+
+
+def _json(path: Path) -> list[dict[str, Any]]:
+    """A list of objects, or an object of columns: lists, or objects as pandas has them."""
+    read = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
+    if isinstance(read, dict) and all(isinstance(column, list | dict) for column in read.values()):
+        columns = [c if isinstance(c, list) else list(c.values()) for c in read.values()]
+        read = [dict(zip(read, row, strict=True)) for row in zip(*columns, strict=True)]
+    if not isinstance(read, list):
+        raise ValueError(
+            f"{path} holds {type(read).__name__}; expected a list of objects, one an example, or "
+            "an object of columns"
+        )
+    return [_object(row, f"element {number}", path) for number, row in enumerate(read)]
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is no JSON: {error}") from None
+
+
+def _object(value: Any, where: str, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where} of {path} is {type(value).__name__}; an example is an object, "
+            '{"column": value}'
+        )
+    return value
+
+
+def _from_hub(name: str) -> list[dict[str, Any]]:
+    try:
+        import datasets
+    except ImportError:
+        raise ImportError(
+            f"{name!r} is no .csv, .tsv, .jsonl, .json or .parquet file; as the name of a hub "
+            "dataset it needs: pip install 'zoopt-torch[data]'"
+        ) from None
+    path, _, split = name.partition(":")
+    owner, _, rest = path.partition("/")
+    title, _, configuration = rest.partition("/")
+    where = "/".join(filter(None, (owner, title)))
+    try:
+        rows = datasets.load_dataset(where, configuration or None, split=split or "train")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OSError(
+            f"{name!r} is no .csv, .tsv, .jsonl, .json or .parquet file, and as a data set of the "
+            f"hub it could not be loaded: {error}. Without a network, name local files in "
+            "data.train and data.test"
+        ) from error
+    return [dict(row) for row in rows]
