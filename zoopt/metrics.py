@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,8 @@ class Metric:
         smooth: the name of a smooth objective to begin with in its place, if there is one.
         from_base: whether it measures from what the base model says: its references are
             :class:`Parts` of that, in the form that it needs, and of the task's references.
+        each: where it is the mean of a number for each example, ``(predictions, references)`` to
+            these numbers, None for an example that does not count.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Metric:
     of_model: Callable[..., Any] | None = None
     smooth: str = ""
     from_base: bool = False
+    each: Callable[[Any, Any], Sequence[float | None]] | None = None
 
     def __post_init__(self) -> None:
         check_needs(self.name, self.needs)

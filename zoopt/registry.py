@@ -176,7 +176,7 @@ def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
         return metric
     function = functools.partial(metric.function, **arguments)
     function.__doc__ = metric.function.__doc__
-    return replace(metric, name=joined(metric.name, arguments), function=function)
+    return replace(metric, name=joined(metric.name, arguments), function=function, each=None)
 
 
 def is_path(objective: str) -> bool:

@@ -46,6 +46,55 @@ def test_a_single_example_has_no_interval():
     assert np.isnan(found.values["m"].low)
 
 
+def test_resamples_that_a_metric_is_undefined_on_are_left_out(monkeypatch):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 200)
+    truth = np.array([1] * 2 + [0] * 58)  # one resample in eight has no positive
+    scores = np.eye(2)[truth] + RNG.normal(size=(60, 2))
+    found = compare(zoopt.get_objective("roc_auc"), {"m": scores}, truth).values["m"]
+    assert 0 < found.low < found.value <= found.high <= 1
+    alone = compare(zoopt.get_objective("roc_auc"), {"m": scores[2:]}, truth[2:]).values["m"]
+    assert all(map(np.isnan, (alone.value, alone.low, alone.high)))
+
+
+def words(number):
+    return np.array([" ".join(["word"] * n) for n in RNG.integers(1, 9, number)], dtype=object)
+
+
+def test_a_reward_is_asked_about_each_text_once(monkeypatch):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 500)
+    asked = []
+
+    def judge(completions, weight, **columns):
+        asked.append(len(completions))
+        return [None if w == 0 else float(len(c)) for c, w in zip(completions, weight, strict=True)]
+
+    rows = [{"prompt": "p", "weight": i % 3} for i in range(30)]
+    texts, rows = words(30), np.array(rows, dtype=object)
+    metric = zoopt.metric(judge)
+    found = compare(metric, {"a": texts, "b": texts[::-1]}, rows).values["a"]
+    assert asked == [30, 30]
+    assert found.value == pytest.approx(metric(texts, rows))
+    plain = zoopt.Metric("plain", metric.function, True, "completions")
+    again = compare(plain, {"a": texts, "b": texts[::-1]}, rows).values["a"]
+    for name in ("value", "low", "high"):
+        assert getattr(found, name) == pytest.approx(getattr(again, name))
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_a_mean_over_texts_is_known_from_asking_about_each(mean, monkeypatch):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 100)
+    asked = []
+
+    def length(texts, references):
+        asked.append(len(texts))
+        lengths = np.array([len(text) for text in texts], dtype=float)
+        return lengths.mean() if mean else lengths.max()
+
+    texts = words(20)
+    compare(zoopt.Metric("length", length, True, "texts"), {"a": texts}, texts)
+    assert len(asked) == (21 if mean else 21 + 101)
+
+
 def test_calibration_is_the_best_threshold():
     truth = RNG.integers(0, 2, 200)
     margin = RNG.normal(size=200) + truth + 3.0

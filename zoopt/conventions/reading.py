@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ class Reading:
         keyed: it returns a dict, of which one entry may stand alone.
         doc: what it says of itself.
         asks: the function of the model, where there are no predictions to call it with.
+        each: see :class:`zoopt.Metric`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Reading:
     keyed: bool = False
     doc: str | None = None
     asks: Callable[..., Any] | None = None
+    each: Callable[[Any, Any], Sequence[float | None]] | None = None
 
 
 def build(
@@ -90,7 +92,15 @@ def build(
     score.__name__ = score.__qualname__ = title
     score.__doc__ = reading.doc
     discrete = needs in DISCRETE
-    return Metric(title, score, up, needs, piecewise_constant=discrete, of_model=reading.asks)
+    return Metric(
+        title,
+        score,
+        up,
+        needs,
+        piecewise_constant=discrete,
+        of_model=reading.asks,
+        each=reading.each,
+    )
 
 
 def inner(fn: Any) -> Any:

@@ -78,14 +78,19 @@ def _reading(
             raise TypeError(f"a reward function is called as {CALLED}; {told(fn)} cannot be")
     title = "+".join(map(name_of, functions))
 
-    def call(completions: Sequence[str], examples: Sequence[Mapping[str, Any]]) -> float:
+    def each(
+        completions: Sequence[str], examples: Sequence[Mapping[str, Any]]
+    ) -> list[float | None]:
         offered = _offered(completions, examples)
         said = [_rewards(fn, offered, examples) for fn in functions]
         sums = []
         for row in zip(*said, strict=True):
             parts = [w * value for w, value in zip(weights, row, strict=True) if value is not None]
-            if parts:
-                sums.append(math.fsum(parts))
+            sums.append(math.fsum(parts) if parts else None)
+        return sums
+
+    def call(completions: Sequence[str], examples: Sequence[Mapping[str, Any]]) -> float:
+        sums = [value for value in each(completions, examples) if value is not None]
         if not sums:
             raise ValueError(
                 f"reward {title!r} gave None for all of {len(examples)} examples: there is nothing "
@@ -101,6 +106,7 @@ def _reading(
         settled=True,
         allowed=("completions",),
         doc=doc_of(functions[0]) if len(functions) == 1 else f"Weighted sum of {title}.",
+        each=each,
     )
 
 

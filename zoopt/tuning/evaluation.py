@@ -18,6 +18,8 @@ from zoopt.registry import get_objective, list_objectives
 from zoopt.tasks import Scores, Task, as_needed, references_for
 
 _RESAMPLES = 1000
+_DEAR = ("texts", "completions")
+"""Needs of metrics that are asked about each example once, where that tells them all."""
 _PREFERRED: Mapping[str, tuple[str, ...]] = {
     "class scores": ("accuracy", "f1_macro", "cross_entropy"),
     "values": ("mse", "pearson", "spearman"),
@@ -69,7 +71,8 @@ def compare(
     """A metric under several conditions on the same examples, and what is gained between them.
 
     Intervals are percentile bootstraps over the examples (Efron 1979), all from the same
-    resamples, so that gains are paired by example.
+    resamples, so that gains are paired by example. Resamples that the metric is undefined on (one
+    class, for ROC-AUC) are left out; there is no interval where they are more than half.
 
     Args:
         metric: what is measured.
@@ -83,8 +86,10 @@ def compare(
     sign = 1.0 if metric.higher_is_better else -1.0
     pairs = [(a, b) for b in range(len(names)) for a in range(b)]
 
+    of_index = [_of_index(metric, each, references) for each in predictions]
+
     def statistic(index: NDArray[Any]) -> NDArray[np.float64]:
-        values = [metric(p[index], references[index]) for p in predictions]
+        values = [value(index) for value in of_index]
         return np.array(values + [sign * (values[b] - values[a]) for a, b in pairs])
 
     everything = _intervals(statistic, len(references), clusters)
@@ -93,6 +98,41 @@ def compare(
         dict(zip(names, values, strict=True)),
         {(names[a], names[b]): gain for (a, b), gain in zip(pairs, gains, strict=True)},
     )
+
+
+def _of_index(metric: Metric, predictions: Any, references: Any) -> Callable[[NDArray[Any]], float]:
+    """The metric of some examples, NaN where it is undefined.
+
+    One of texts may be dear (a reward model, a judge), and is mostly a mean over examples: then
+    each is asked about once.
+    """
+
+    def value(index: NDArray[Any]) -> float:
+        try:
+            return metric(predictions[index], references[index])
+        except (ValueError, ArithmeticError):
+            return math.nan
+
+    if not any(needs in metric.needs for needs in _DEAR):
+        return value
+    everything = np.arange(len(references))
+    if metric.each is not None:
+        try:
+            said = metric.each(predictions[everything], references[everything])
+        except (ValueError, ArithmeticError):
+            return value
+        values = np.array([math.nan if one is None else one for one in said], np.float64)
+    else:
+        values = np.array([value(np.array([i])) for i in everything])
+        if not math.isclose(values.mean(), value(everything), rel_tol=1e-9, abs_tol=1e-12):
+            return value
+    return lambda index: _mean(values[index])
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """That of the examples that have a value."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else math.nan
 
 
 def _intervals(
@@ -115,16 +155,27 @@ def _intervals(
     with warnings.catch_warnings():
         # Where all resamples agree the interval is a point, which scipy calls degenerate.
         warnings.simplefilter("ignore", DegenerateDataWarning)
-        interval = bootstrap(
+        resampled: Any = bootstrap(
             (np.arange(len(members)),),
             of_rows,
             n_resamples=_RESAMPLES,
             vectorized=True,
             method="percentile",
             rng=np.random.default_rng(0),
-        ).confidence_interval
-    bounds = zip(value, np.ravel(interval.low), np.ravel(interval.high), strict=True)
-    return [Estimate(float(v), float(low), float(high)) for v, low, high in bounds]
+        ).bootstrap_distribution
+    return [
+        Estimate(float(v), *_percentiles(row))
+        for v, row in zip(value, np.reshape(resampled, (len(value), -1)), strict=True)
+    ]
+
+
+def _percentiles(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """A 95 % interval from what resamples gave, NaN where they were undefined."""
+    there = resampled[~np.isnan(resampled)]
+    if 2 * len(there) <= len(resampled):
+        return math.nan, math.nan
+    low, high = np.percentile(there, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def class_offsets(scores: Scores, references: NDArray[Any]) -> NDArray[np.float64]:

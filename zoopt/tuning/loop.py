@@ -299,6 +299,7 @@ class Tuner:
         tests = len(self.task.test)
         with self.console.work("evaluating the tuned model", tests) as advance:
             after = self.stepper.predict(self.task.test, advance)
+        checkpoint.export(self.model, self.folder.model)  # whatever befalls the report
         with self.console.work("writing the report", 0):
             calibrating = self._calibrating()
             offsets = None
@@ -307,7 +308,6 @@ class Tuner:
             report = Report.make(
                 self.task, self.metric, before["test"], after, offsets, best["step"]
             )
-            checkpoint.export(self.model, self.folder.model)
             metrics = self.folder.metrics
             learning = Learning.of(metrics.steps.values(), metrics.last("noise_floor") or 0.0)
             eps = float(self.settings.eps)
