@@ -157,7 +157,7 @@ def _tune(chosen: Namespace) -> int:
         table = Table(box=None, show_header=False)
         for row in found.account().items():
             table.add_row(*row)
-        Console().print(table)
+        Console(markup=False).print(table)
         return 0
     result = tune(
         model,
@@ -190,7 +190,7 @@ def _eval(chosen: Namespace) -> int:
         references = references_for(task, metric, examples)
         found = compare(metric, {"model": scores}, references, task.clusters(examples))
         table.add_row(metric.name, str(found.values["model"]))
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0
 
 
@@ -207,7 +207,7 @@ def _list(chosen: Namespace) -> int:
             table.add_row(name, better, f"{low:g} to {high:g}", str(member.needs), member.about)
         else:
             table.add_row(name, ((member.__doc__ or "").strip().splitlines() or [""])[0])
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0
 
 
@@ -222,7 +222,7 @@ def _recipes(chosen: Namespace) -> int:
         rates = " ".join(f"{lr:g}" for lr in recipe.lr)
         numbers = (recipe.eps, recipe.weight_decay, recipe.batch_size, recipe.steps)
         table.add_row(name, rates, *(f"{n:g}" for n in numbers), recipe.about, recipe.source)
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0
 
 

@@ -174,6 +174,11 @@ def test_names(fn, name, value):
     assert first_of(fn, name="mine").name == "mine"
 
 
+def test_a_name_that_a_module_lacks_is_told():
+    with pytest.raises(ValueError, match=r"module 'os' has no 'getcw'. Did you mean 'getcwd'\?"):
+        zoopt.metric("os:getcw", higher_is_better=True)
+
+
 def test_a_dotted_path_is_imported(tmp_path, monkeypatch):
     (tmp_path / "their_metrics.py").write_text(
         "class Kept:\n"
@@ -186,7 +191,7 @@ def test_a_dotted_path_is_imported(tmp_path, monkeypatch):
     assert (metric.name, metric([1], [1])) == ("half", 0.5)
     with pytest.raises(TypeError, match="Kept is a class"):
         first_of("their_metrics:Kept")
-    with pytest.raises(AttributeError, match="other"):
+    with pytest.raises(ValueError, match=r"has no .other."):
         first_of("their_metrics:other")
 
 

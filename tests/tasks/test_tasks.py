@@ -1,5 +1,7 @@
 """Tasks: padding and positions change nothing, labels are the right tokens, mistakes are told."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,29 @@ def test_words_are_the_tokens_that_come_after_the_template():
 def test_mistakes_are_told_when_the_task_is_made(tokenizer, changes, message):
     with pytest.raises((ValueError, KeyError), match=message):
         verbalizer(tokenizer, **changes)
+
+
+def test_a_conversation_is_not_put_into_a_template(tokenizer):
+    rows = [{"prompt": [{"role": "user", "content": "it was"}]}]
+    task = zoopt.Generation(rows, tokenizer=tokenizer, max_new_tokens=2)
+    with pytest.raises(TypeError, match=r"'prompt' holds messages.*apply_chat_template\(messages"):
+        task.length(rows[0])
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="has no pad_token and no eos_token"):
+        zoopt.Generation([{"prompt": "a"}], tokenizer=tokenizer, max_new_tokens=2)
+
+
+def test_rows_of_a_data_set_stay_the_same_objects(tokenizer):
+    import datasets
+
+    rows = [{"prompt": "it was"}, {"prompt": "a b"}]
+    task = zoopt.Generation(datasets.Dataset.from_list(rows), tokenizer=tokenizer, max_new_tokens=2)
+    assert task.train[:1] == rows[:1]
+    assert task.train[0] is task.train[0]
 
 
 def test_unknown_labels_and_columns_are_named(tokenizer):

@@ -3,12 +3,18 @@
 import csv
 import json
 import logging
+import math
 import time
 
+import numpy as np
 import pytest
+import torch
 
 import zoopt
+from zoopt import trajectory
+from zoopt.runs.inspecting import RunFiles
 from zoopt.tuning import sinks
+from zoopt.tuning.patience import Patience
 
 
 class Follower(zoopt.Callback):
@@ -88,6 +94,65 @@ def test_what_is_no_callback_is_refused(blobs, settings, tmp_path, wrong):
     with pytest.raises(TypeError, match="neither a function on_step"):
         zoopt.tune(model, task=task, run_dir=tmp_path / "run", callbacks=[wrong], **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_score_that_is_no_number_is_the_worst(blobs, settings, tmp_path, capsys):
+    """Undefined on the model as it is, and then falling."""
+    scores = iter([math.nan, 3.0, math.inf, 2.0])
+
+    def falling(predictions, references):
+        return next(scores) if len(references) == 30 else float(np.mean(predictions))
+
+    model, task = blobs()
+    settings |= {"objective": zoopt.Metric("falling", falling, False, "labels"), "quiet": False}
+    task.test = ()
+    result = zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
+    assert (result.best_step, result.best_score) == (30, 2.0)
+    assert "step 0: falling of the development examples is nan" in capsys.readouterr().out
+    assert RunFiles.read(tmp_path).best == (30, 2.0)
+    seen = {0: math.nan, 1: 0.5, 2: 0.6, 3: 0.7}
+    assert Patience(lambda: seen, 2, higher_is_better=True).stop() == {}
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_without_development_examples_the_last_weights_are_kept(
+    blobs, settings, tmp_path, interrupted
+):
+    model, task = blobs()
+    task.dev = ()
+
+    def on_step(metrics, step):
+        if step == 17 and interrupted:
+            raise KeyboardInterrupt
+
+    class Ends(zoopt.Callback):
+        def stop(self):
+            return {"enough": 17} if made() == 17 and not interrupted else {}
+
+    made = lambda: len(trajectory.read(tmp_path / "trajectory.jsonl").records)  # noqa: E731
+    result = zoopt.tune(model, task=task, run_dir=tmp_path, callbacks=[on_step, Ends()], **settings)
+    assert result.best_step == result.steps == made() == 17
+    base, _ = blobs()
+    zoopt.replay(base, tmp_path, step="last")
+    assert all(map(torch.equal, base.state_dict().values(), model.state_dict().values()))
+    again, _ = blobs()
+    finished = zoopt.tune(again, task=task, run_dir=tmp_path, **settings)
+    whole, other = blobs()
+    other.dev = ()
+    zoopt.tune(whole, task=other, run_dir=tmp_path / "whole", **settings)
+    assert finished.best_step == 30
+    for p, q in zip(again.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_names_are_shown_as_they_are(blobs, settings, tmp_path, capsys):
+    model, task = blobs()
+    name = "match(pattern='[/a-z]+[bold]')"
+    metric = zoopt.Metric(name, lambda p, r: float(np.mean(p == r)), True, "labels")
+    settings |= {"objective": metric, "quiet": False}
+    zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
+    shown = "".join(capsys.readouterr().out.split())
+    assert shown.count("[/a-z]+[bold]") >= 5
 
 
 def test_patience_ends_a_run_where_it_would_have_ended_uninterrupted(blobs, settings, tmp_path):

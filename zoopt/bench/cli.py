@@ -56,7 +56,7 @@ def _list(_: Namespace) -> int:
     table.add_section()
     for name, about in NAMES.items():
         table.add_row(name, about)
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0
 
 
@@ -84,7 +84,7 @@ def _written(file: Path, folder: Path) -> int:
         shown = Table(*heads, title=str(problem))
         for row in rows:
             shown.add_row(*row)
-        Console().print(shown)
+        Console(markup=False).print(shown)
     print(f"report in {folder / 'report.html'}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import inspect
@@ -199,4 +200,10 @@ def must_bind(fn: Any, count: int) -> None:
 def imported(path: str) -> Any:
     """What a dotted path ``package.module:name`` names."""
     module, _, attribute = path.partition(":")
-    return operator.attrgetter(attribute)(importlib.import_module(module))
+    found = importlib.import_module(module)
+    try:
+        return operator.attrgetter(attribute)(found)
+    except AttributeError:
+        near = difflib.get_close_matches(attribute, dir(found), n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"module {module!r} has no {attribute!r}{hint}") from None

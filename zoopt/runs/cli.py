@@ -55,7 +55,7 @@ def _inspect(chosen: Namespace) -> int:
     table.add_column(overflow="fold")
     for what, words in account(RunFiles.read(chosen.run)).items():
         table.add_row(what, words)
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0
 
 
@@ -71,7 +71,7 @@ def _diff(chosen: Namespace) -> int:
         table.add_column(str(run.path), overflow="fold")
     for what, values in found.items():
         table.add_row(what, *values)
-    Console().print(table)
+    Console(markup=False).print(table)
     return 1
 
 

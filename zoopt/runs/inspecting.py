@@ -11,6 +11,7 @@ import yaml
 
 from zoopt import trajectory
 from zoopt.tuning.folder import entries_of, flat
+from zoopt.tuning.scores import worth
 from zoopt.tuning.settings import Job, TaskSettings, plain
 from zoopt.units import in_bytes, in_time
 
@@ -71,8 +72,8 @@ class RunFiles:
         """The step and score of the best evaluation."""
         if not self.scores:
             return None
-        choose = max if self.log.header["maximize"] else min
-        return choose(self.scores.items(), key=lambda each: each[1])
+        up = bool(self.log.header["maximize"])
+        return max(self.scores.items(), key=lambda each: worth(each[1], up))
 
 
 def account(run: RunFiles) -> dict[str, str]:

@@ -200,9 +200,14 @@ class Task(ABC):
 
 
 def held(examples: Iterable[Any]) -> Sequence[Any]:
-    """Examples that can be drawn in any order: streams, which end, are read into a list."""
+    """Examples that can be drawn in any order: streams, which end, are read into a list.
+
+    So is a ``datasets.Dataset``, whose rows are other objects each time that they are looked at.
+    """
     indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
-    return examples if indexed else list(examples)  # type: ignore[return-value]
+    if indexed and not hasattr(examples, "column_names"):
+        return examples  # type: ignore[return-value]
+    return list(examples)
 
 
 class TaskObjective:

@@ -29,6 +29,11 @@ class TextInputs:
             )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None:
+            raise ValueError(
+                f"{type(tokenizer).__name__} has no pad_token and no eos_token, and texts of a "
+                "batch are padded to one length: set tokenizer.pad_token to a token that it has"
+            )
         self.tokenizer, self.template = tokenizer, template
         self.max_length = max_length or min(tokenizer.model_max_length, 1 << 20)
         self._kept: dict[str, list[int]] = {}
@@ -98,7 +103,17 @@ def filled(template: str, example: Mapping[str, Any]) -> str:
 
     Raises:
         KeyError: it names a column that the example does not have.
+        TypeError: a column holds messages of a conversation.
     """
+    for name in columns_of(template):
+        value = example.get(name)
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            raise TypeError(
+                f"column {name!r} holds messages of a conversation, which template {template!r} "
+                "would show as Python does: make texts of them first, "
+                "tokenizer.apply_chat_template(messages, tokenize=False, "
+                "add_generation_prompt=True)"
+            )
     try:
         return template.format_map(example)
     except KeyError as error:

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from zoopt.metrics import Metric
 from zoopt.optimizer import ZOOptimizer
@@ -37,7 +38,7 @@ class Console:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._out = RichConsole(quiet=quiet, highlight=False)
+        self._out = RichConsole(quiet=quiet, highlight=False, markup=False)
         self._progress: Progress | None = None
         self._bar: Any = None
         self._smooth: float | None = None
@@ -48,10 +49,13 @@ class Console:
     def start(self, optimizer: ZOOptimizer, settings: Settings, task: Task, resumed: bool) -> None:
         """What is about to happen."""
         self._out.print(
-            f"[bold]{'resuming' if resumed else 'tuning'}[/] {optimizer.d:,} parameters in "
-            f"{len(optimizer.slots)} tensors on [bold]{settings.objective}[/]: "
-            f"{settings.estimator}, {optimizer.direction.name} directions, "
-            f"{optimizer.engine.name} engine, {settings.update}"
+            Text.assemble(
+                ("resuming" if resumed else "tuning", "bold"),
+                f" {optimizer.d:,} parameters in {len(optimizer.slots)} tensors on ",
+                (str(settings.objective), "bold"),
+                f": {settings.estimator}, {optimizer.direction.name} directions, "
+                f"{optimizer.engine.name} engine, {settings.update}",
+            )
         )
         self._out.print(
             f"{len(task.train):,} training, {len(task.dev):,} development, {len(task.test):,} test "
@@ -102,18 +106,18 @@ class Console:
             f"{train}{self._dev}  {self._rate:.2f} steps/s  {self._forwards:,} forwards",
         )
 
-    def say(self, message: str) -> None:
+    def say(self, message: str, style: str = "") -> None:
         """Something was found."""
-        self._out.print(message)
+        self._out.print(message, style=style)
 
     def note(self, entry: dict[str, Any]) -> None:
         """Something befell the run, and it goes on."""
         said = ", ".join(f"{name} {value}" for name, value in entry.items())
-        self._out.print(f"[yellow]{_NOTES.get(next(iter(entry)), 'note')}: {said}[/]")
+        self._out.print(f"{_NOTES.get(next(iter(entry)), 'note')}: {said}", style="yellow")
 
     def warn(self, message: str) -> None:
         """Something is not as it should be, and the run goes on."""
-        self._out.print(f"[bold yellow]{message}[/]")
+        self._out.print(message, style="bold yellow")
 
     def evaluated(self, entry: dict[str, Any], metric: Metric) -> None:
         """The development examples were scored."""
@@ -123,7 +127,11 @@ class Console:
         train = "" if self._smooth is None else f"   train {self._smooth:.4f}"
         rate = "" if self._rate is None else f"   {self._rate:.2f} steps/s"
         self._out.print(
-            f"step {entry['step']:>5}   dev {metric.name} [bold]{entry['dev']:.4f}[/]{train}{rate}"
+            Text.assemble(
+                f"step {entry['step']:>5}   dev {metric.name} ",
+                (f"{entry['dev']:.4f}", "bold"),
+                f"{train}{rate}",
+            )
         )
 
     def finished(
@@ -143,7 +151,7 @@ class Console:
             self._out.print(report.table())
         self._out.print(f"learning: {learning}")
         for hint in hints:
-            self._out.print(f"[bold yellow]{hint}[/]")
+            self._out.print(hint, style="bold yellow")
         self._out.print(
             f"report {folder.path / 'report.html'}   model {folder.model}   log {folder.trajectory}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import weakref
 import zipfile
@@ -18,6 +19,7 @@ from zoopt import checkpoint, trajectory
 from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Scores
 from zoopt.tuning.guard import WINDOW
+from zoopt.tuning.scores import worth
 
 try:
     import fcntl
@@ -196,12 +198,11 @@ class Metrics:
 
     def best_step(self, higher_is_better: bool) -> int | None:
         """The step of the first evaluation that no other beats; without scores the last."""
-        best = None
+        best, most = None, -math.inf
         for step, score in self.evaluations.items():
-            held = None if best is None else self.evaluations[best]
-            better = score is None or held is None
-            if better or (score > held if higher_is_better else score < held):  # type: ignore[operator]
-                best = step
+            value = -math.inf if score is None else worth(score, higher_is_better)
+            if best is None or score is None or value > most:
+                best, most = step, value
         return best
 
 

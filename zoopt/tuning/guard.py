@@ -95,6 +95,8 @@ class Guard:
         first, last = self._losses[:WINDOW], median(self._losses[-WINDOW:])
         start = median(first)
         spread = _TO_DEVIATION * median([abs(loss - start) for loss in first])
+        if start == spread == 0:
+            return True  # a reward that nothing has earned yet says nothing of what is far
         return last <= level + deviations * max(spread, 0.05 * abs(start))
 
     def follow(self, records: Sequence[StepRecord], since: int, estimator: ZOEstimator) -> None:

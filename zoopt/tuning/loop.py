@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from zoopt.tuning.race import length_of
 from zoopt.tuning.recovery import usable_snapshot
 from zoopt.tuning.report import Report, write_report
 from zoopt.tuning.rollbacks import Rollbacks
+from zoopt.tuning.scores import worth
 from zoopt.tuning.settings import Settings
 from zoopt.tuning.stepping import Stepper, seeded
 from zoopt.tuning.takeover import TakeOver
@@ -184,7 +186,7 @@ class Tuner:
         self.settings = choice.applied(self.settings)
         self.optimizer = self._optimizer(self.settings)
         self.stepper.settings, self.stepper.optimizer = self.settings, self.optimizer
-        self.console.say(f"[bold]{choice}[/]")
+        self.console.say(str(choice), "bold")
 
     def _resume(self) -> None:
         """Brings a run that was here before to where it stopped."""
@@ -249,7 +251,8 @@ class Tuner:
         """The training examples that choose the calibrated baseline's class offsets."""
         if not (self.task.labels and self.task.test):
             return []
-        return self.task.train[: self.settings.calibrate_on]
+        train = self.task.train
+        return [train[i] for i in range(min(len(train), self.settings.calibrate_on))]
 
     def _evaluate_if_due(self) -> None:
         """Scores the development examples, keeps the best θ, and takes a snapshot to resume from.
@@ -266,6 +269,11 @@ class Tuner:
         entry: dict[str, Any] = {"step": step, "dev": None}
         if self.task.dev:
             entry["dev"] = self.stepper.score(self.task.dev)
+            if not math.isfinite(entry["dev"]):
+                self.console.warn(
+                    f"step {step}: {self.metric.name} of the development examples is "
+                    f"{entry['dev']}, which counts as the worst"
+                )
         if self._is_best(entry["dev"]):
             self.folder.keep_best(self.optimizer, entry["dev"])
         self.log.sync()  # a snapshot must not outlive the steps that led to it
@@ -288,12 +296,16 @@ class Tuner:
         earlier = [score for score in self.folder.metrics.evaluations.values() if score is not None]
         if dev is None or not earlier:
             return True
-        return dev > max(earlier) if self.metric.higher_is_better else dev < min(earlier)
+        up = self.metric.higher_is_better
+        return worth(dev, up) > max(worth(score, up) for score in earlier)
 
     def _finish(self, before: dict[str, Scores], stop: dict[str, Any]) -> Result:
         """Loads the best θ, measures it, and writes report and model."""
         steps = self.optimizer.steps
         best: dict[str, Any] = {"step": steps, "dev": None}
+        if not self.task.dev and steps not in self.folder.metrics.evaluations:
+            self.folder.keep_best(self.optimizer, None)  # the last one, wherever the run ended
+            self.folder.metrics.append(best)
         if self.folder.best.exists():
             best = checkpoint.load(self.folder.best, self.optimizer)
         tests = len(self.task.test)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zoopt.tuning.callbacks import Callback
+from zoopt.tuning.scores import worth
 
 
 class Patience(Callback):
@@ -34,11 +35,15 @@ class Patience(Callback):
         higher_is_better: bool,
     ) -> None:
         self._evaluations, self._patience = evaluations, patience
-        self._sign = 1.0 if higher_is_better else -1.0
+        self._higher_is_better = higher_is_better
 
     def stop(self) -> dict[str, Any]:
         """Since when nothing was better, once that is too long."""
-        scores = [(s, self._sign * v) for s, v in self._evaluations().items() if v is not None]
+        scores = [
+            (step, worth(score, self._higher_is_better))
+            for step, score in self._evaluations().items()
+            if score is not None
+        ]
         if not self._patience or len(scores) <= self._patience:
             return {}
         best, (step, _) = max(enumerate(scores), key=lambda each: each[1][1])
