@@ -187,6 +187,16 @@ def test_what_is_no_mistake_of_the_settings_is_one_sentence_too(
     assert "zoopt tune: there are 2 processes" in capsys.readouterr().err
 
 
+def test_what_is_measured_from_the_base_model_is_scored(config, capsys):
+    job = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**job, "objective": "accuracy - 0.1 * kl_to_base"}))
+    assert main(["tune", str(config), "--quiet"]) == 0
+    capsys.readouterr()
+    for weights in ([], ["--weights", f"{job['run_dir']}/best"]):
+        assert main(["eval", str(config), "--split", "train", *weights]) == 0
+        assert "kl_to_base" in capsys.readouterr().out
+
+
 def test_a_folder_with_something_in_it_is_not_saved_over(config, capsys, tmp_path):
     assert main(["tune", str(config), "--quiet"]) == 0
     run, theirs = tmp_path / "run", tmp_path / "theirs"

@@ -34,6 +34,7 @@ from zoopt.tuning.fitting import TooLittleMemoryError
 from zoopt.tuning.job import job_from, load_model, make_task
 from zoopt.tuning.objective import resolve
 from zoopt.tuning.settings import Job, plain
+from zoopt.tuning.stepping import seeded
 from zoopt.tuning.tune import tune
 
 _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -181,12 +182,18 @@ def _eval(chosen: Namespace) -> int:
     examples = getattr(task, chosen.split)
     if not examples:
         raise ValueError(f"there are no {chosen.split} examples: name them in data.{chosen.split}")
-    with evaluation_mode(model):
+    metrics = reported_metrics(task, resolve(job.objective))
+    if any(metric.from_base for metric in metrics):
+        base = load_model(job, None)[0] if chosen.weights else model
+        with evaluation_mode(base), seeded(job.seed):
+            task.anchor(base, examples)
+        del base
+    with evaluation_mode(model), seeded(job.seed):
         scores = task.predict(model, examples)
     table = Table(title=f"{len(examples)} {chosen.split} examples, 95 % bootstrap intervals")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for metric in reported_metrics(task, resolve(job.objective)):
+    for metric in metrics:
         references = references_for(task, metric, examples)
         found = compare(metric, {"model": scores}, references, task.clusters(examples))
         table.add_row(metric.name, str(found.values["model"]))
