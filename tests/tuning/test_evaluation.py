@@ -46,14 +46,17 @@ def test_a_single_example_has_no_interval():
     assert np.isnan(found.values["m"].low)
 
 
-def test_resamples_that_a_metric_is_undefined_on_are_left_out(monkeypatch):
+def test_resamples_that_a_metric_is_undefined_on_are_left_out(monkeypatch, caplog):
     monkeypatch.setattr(evaluation, "_RESAMPLES", 200)
     truth = np.array([1] * 2 + [0] * 58)  # one resample in eight has no positive
     scores = np.eye(2)[truth] + RNG.normal(size=(60, 2))
     found = compare(zoopt.get_objective("roc_auc"), {"m": scores}, truth).values["m"]
     assert 0 < found.low < found.value <= found.high <= 1
+    assert not caplog.records
     alone = compare(zoopt.get_objective("roc_auc"), {"m": scores[2:]}, truth[2:]).values["m"]
     assert all(map(np.isnan, (alone.value, alone.low, alone.high)))
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "roc_auc has no value on these examples: all 58 references are of class 0" in said
 
 
 def words(number):

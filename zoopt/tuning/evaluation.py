@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from zoopt.combination import Combination
 from zoopt.metrics import Metric
 from zoopt.registry import get_objective, list_objectives
 from zoopt.tasks import Scores, Task, as_needed, references_for
+
+log = logging.getLogger("zoopt")
 
 _RESAMPLES = 1000
 _DEAR = ("texts", "completions")
@@ -106,16 +109,18 @@ def _of_index(metric: Metric, predictions: Any, references: Any) -> Callable[[ND
     One of texts may be dear (a reward model, a judge), and is mostly a mean over examples: then
     each is asked about once.
     """
+    everything = np.arange(len(references))
 
     def value(index: NDArray[Any]) -> float:
         try:
             return metric(predictions[index], references[index])
-        except (ValueError, ArithmeticError):
+        except (ValueError, ArithmeticError) as error:
+            if np.array_equal(index, everything):
+                log.warning("%s has no value on these examples: %s", metric.name, error)
             return math.nan
 
     if not any(needs in metric.needs for needs in _DEAR):
         return value
-    everything = np.arange(len(references))
     if metric.each is not None:
         try:
             said = metric.each(predictions[everything], references[everything])
