@@ -223,10 +223,11 @@ def test_a_classifier_that_pads_with_token_0_is_loaded_so(tmp_path):
         tokenizer_object=tokens, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
     ).save_pretrained(tmp_path)
     sizes = {"vocab_size": 5, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
     LlamaForSequenceClassification(LlamaConfig(**sizes, **heads)).save_pretrained(tmp_path)
     model, tokenizer = load(str(tmp_path), "AutoModelForSequenceClassification", "float32", 2)
     assert model.config.pad_token_id == tokenizer.pad_token_id == 0
+    assert tokenizer.model_max_length == model.config.max_position_embeddings == 64
 
 
 def test_an_adapter_is_tuned_replayed_and_scored(config, capsys, tmp_path):

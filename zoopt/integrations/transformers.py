@@ -11,10 +11,12 @@ import torch
 from zoopt.registry import unknown
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
+_NO_LIMIT = 1 << 20
+"""Tokens from which a tokenizer's limit is none (OPT's says 10³⁰)."""
 
 
 def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Module, Any]:
-    """A model and its tokenizer.
+    """A model and its tokenizer, which gets the model's limit of tokens if it has none.
 
     Args:
         name: a folder, in which ``~`` and environment variables are expanded, or a hub name. One of
@@ -41,6 +43,9 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
     if classifies:
         pad = tokenizer.pad_token_id
         model.config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions and tokenizer.model_max_length > _NO_LIMIT:
+        tokenizer.model_max_length = positions
     if getattr(model, "_hf_peft_config_loaded", False):
         model.set_adapter(model.active_adapters())  # which come frozen, and are to be tuned
     if torch.cuda.is_available():
