@@ -68,7 +68,7 @@ def _step(make, size, device, rows=ROWS, tokens=TOKENS):
 
     @torch.no_grad()
     def value(as_graph=False):
-        return (recorded if as_graph else loss)(inputs["input_ids"], targets).item()
+        return (recorded if as_graph else loss)(inputs["input_ids"], targets)
 
     return model, value
 

@@ -32,6 +32,6 @@ class FourPasses:
         self.add(seed, -2 * self.eps)
         minus = loss()
         self.add(seed, self.eps)
-        projected_gradient = (plus - minus) / (2 * self.eps)
+        projected_gradient = float(plus - minus) / (2 * self.eps)  # waits for a GPU, once
         self.add(seed, -self.lr * projected_gradient)
         return seed, projected_gradient

@@ -10,7 +10,18 @@ import torch
 import zoopt
 from benchmarks import batches
 from benchmarks.finetune import toy
-from benchmarks.step_cost import batched, gpu, heap, kernel, methods, report, run, steps, targets
+from benchmarks.step_cost import (
+    batched,
+    gpu,
+    heap,
+    kernel,
+    methods,
+    report,
+    rounds,
+    run,
+    steps,
+    targets,
+)
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.reference import FourPasses
 from benchmarks.step_cost.results import Results
@@ -139,6 +150,37 @@ def test_steps_with_and_without_kept_memory_are_in_processes_of_their_own(monkey
     monkeypatch.setenv("GLIBC_TUNABLES", "")
     with pytest.raises(RuntimeError, match="freed memory cannot be kept here"):
         heap.sample(cases["tiny"], keep=True)
+
+
+def test_forwards_in_a_gpu_s_queue_are_timed_without_waiting_for_them(monkeypatch):
+    """The queue here is a list, and what is done in it takes as long as it says."""
+    queue = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = len(queue)
+
+        def elapsed_time(self, end):
+            return sum(queue[self.at : end.at])
+
+    waited = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(len(queue)))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = rounds.Clock()
+    forward = clock.timed(lambda: queue.append(250))
+
+    def step():
+        forward()
+        queue.append(1000)  # a pass
+        forward()
+
+    samples, _ = rounds.alternate({"step": rounds.visit_of(step)}, 2, clock)
+    assert samples["forward"].tolist() == [0.5, 0.5]
+    assert waited == [0, 3, 3, 6, 6, 9]  # before and after a step, and never in it
 
 
 def test_the_benchmark_of_a_gpu_at_toy_size_on_the_cpu(monkeypatch):
