@@ -56,7 +56,8 @@ def test_a_population_has_a_text_for_each_probe_and_example(tokenizer, model):
 def test_references_are_texts_lists_of_them_or_nothing(tokenizer):
     assert generation(tokenizer).references(ROWS).tolist() == ["", "", ""]
     rows = [{"text": "a", "answer": ["b", "c"]}, {"text": "d", "answer": "e"}]
-    task = zoopt.Generation(rows, tokenizer=tokenizer, template="{text}", target="answer")
+    options = {"template": "{text}", "target": "answer", "max_new_tokens": 6}
+    task = zoopt.Generation(rows, tokenizer=tokenizer, **options)
     assert task.references(rows).tolist() == [["b", "c"], "e"]
 
 
@@ -81,6 +82,19 @@ def test_a_metric_of_labels_is_refused(tokenizer):
 def test_no_new_tokens_are_refused(tokenizer):
     with pytest.raises(ValueError, match="max_new_tokens=0"):
         generation(tokenizer, max_new_tokens=0)
+
+
+def test_the_prompt_leaves_room_for_what_is_to_come(tokenizer):
+    """A model with learned positions ends in an IndexError after its last."""
+    rows = [{"text": "good " * 100}]
+    task = zoopt.Generation(rows, tokenizer=tokenizer, template="{text}", max_new_tokens=24)
+    assert task.length(rows[0]) == tokenizer.model_max_length - 24
+    with pytest.raises(ValueError, match="max_new_tokens=64 leaves none of the tokenizer's 64"):
+        zoopt.Generation(rows, tokenizer=tokenizer, template="{text}", max_new_tokens=64)
+    task = zoopt.Generation(
+        rows, tokenizer=tokenizer, template="{text}", max_new_tokens=64, max_length=8
+    )
+    assert task.length(rows[0]) == 8
 
 
 @pytest.mark.parametrize("engine", ["inplace", "batched"])

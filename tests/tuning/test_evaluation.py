@@ -106,6 +106,13 @@ def test_calibration_is_the_best_threshold():
     assert ((margin + offsets[1] > 0) == truth).mean() == best
 
 
+def test_calibration_leaves_out_choices_that_an_example_has_not():
+    scores = np.array([[2.0, 1.0, -np.inf], [1.0, 0.5, 0.0], [1.0, 0.8, 0.0], [0.0, -np.inf, 1.0]])
+    offsets = class_offsets(scores, np.array([0, 1, 1, 2]))
+    assert np.isfinite(offsets).all()
+    assert (scores + offsets).argmax(1).tolist() == [0, 1, 1, 2]
+
+
 def test_calibration_of_three_classes_never_hurts():
     truth = RNG.integers(0, 3, 200)
     scores = RNG.normal(size=(200, 3)) + 2 * np.eye(3)[truth] + np.array([3.0, 0.0, -2.0])

@@ -21,8 +21,8 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def watched(losses, clip=10.0):
-    guard = Guard(clip)
+def watched(losses, maximize=False):
+    guard = Guard(10.0, maximize=maximize)
     for loss in losses:
         guard.see(GradientEstimate((1,), (0.1,), (loss, loss)))
     return guard
@@ -64,7 +64,12 @@ def test_what_is_sound_is_from_before_the_run_got_worse(later, sound):
 
 def test_maximized_objectives_are_judged_by_what_is_minimized():
     assert not watched([-0.5] * WINDOW + [-0.9] * 30).trouble()
-    assert "from 0.9 to 0.1" in watched([-0.9] * WINDOW + [-0.1] * 30).trouble()
+    worse = watched([-0.9] * WINDOW + [-0.1] * 30, maximize=True)
+    assert "from 0.9 to 0.1" in worse.trouble()
+    negative = watched([0.2] * WINDOW + [3.0] * 30, maximize=True)  # rewards may be below zero
+    assert "from -0.2 to -3" in negative.trouble()
+    unearned = watched([0.0, 0.1, -0.1, 0.0] * WINDOW + [3.0] * 30, maximize=True)
+    assert "from 0 to -3" in unearned.trouble()
 
 
 def test_losses_that_are_partly_of_a_surrogate_are_not_compared():

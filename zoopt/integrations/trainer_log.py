@@ -57,7 +57,7 @@ class RunLog:
         """Opens the log: a new one, or what a checkpoint's mark says of the one beside it."""
         self._told = False
         self._path = Path(str(args.output_dir)) / trajectory.FILENAME
-        self._guard = Guard(Settings.clip_ratio)
+        self._guard = Guard(Settings.clip_ratio, maximize=optimizer.maximize)
         if self._cuts:
             optimizer.clip = None
         if optimizer.recorder is not None or state.is_hyper_param_search:

@@ -32,7 +32,8 @@ class Generation(Task):
         decoding: further arguments of ``model.generate``, such as ``{"do_sample": True,
             "temperature": 0.8}``; greedy without any.
         stop: text before which completions are cut off, as a full stop; none if empty.
-        max_length: longest prompt in tokens; longer ones lose their start.
+        max_length: longest prompt in tokens; longer ones lose their start. The tokenizer's limit
+            less ``max_new_tokens`` if None.
         batch_size: examples in one call.
     """
 
@@ -58,7 +59,7 @@ class Generation(Task):
         super().__init__(train, dev, test, target=target, batch_size=batch_size)
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
-        self.inputs = TextInputs(tokenizer, template, max_length)
+        self.inputs = TextInputs(tokenizer, template, max_length, max_new_tokens)
         self.max_new_tokens, self.stop = max_new_tokens, stop
         self.decoding = {"do_sample": False, **(decoding or {})}
 

@@ -19,10 +19,17 @@ class TextInputs:
         tokenizer: a Hugging Face tokenizer.
         template: text with the examples' columns in braces, such as ``"{text} It was"``.
         max_length: longest input in tokens; longer ones lose the beginning of their text, so that
-            the end of the template stays. The tokenizer's own limit if None.
+            the end of the template stays. What the tokenizer's own limit leaves if None.
+        to_come: tokens of that limit that the input has to leave, since a model will add them.
+
+    Raises:
+        ValueError: the template names no column, the tokenizer has nothing to pad with, or no token
+            is left for the input.
     """
 
-    def __init__(self, tokenizer: Any, template: str, max_length: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, template: str, max_length: int | None = None, to_come: int = 0
+    ) -> None:
         if not columns_of(template):
             raise ValueError(
                 f"template {template!r} names no column: put one in braces, as in '{{text}}'"
@@ -35,7 +42,13 @@ class TextInputs:
                 "batch are padded to one length: set tokenizer.pad_token to a token that it has"
             )
         self.tokenizer, self.template = tokenizer, template
-        self.max_length = max_length or min(tokenizer.model_max_length, 1 << 20)
+        self.max_length = max_length or min(tokenizer.model_max_length, 1 << 20) - to_come
+        if self.max_length < 1:
+            raise ValueError(
+                f"max_new_tokens={to_come} leaves none of the tokenizer's "
+                f"{tokenizer.model_max_length} tokens (model_max_length) to the prompt: take fewer "
+                "new ones, or say with max_length how long a prompt may be"
+            )
         self._kept: dict[str, list[int]] = {}
 
     def render(self, example: Example) -> str:

@@ -207,10 +207,7 @@ def class_offsets(scores: Scores, references: NDArray[Any]) -> NDArray[np.float6
     while True:
         before = best
         for k in range(1, scores.shape[1]):
-            others = np.delete(scores + offsets, k, axis=1).max(axis=1)
-            margins = np.sort(others - scores[:, k])
-            cuts = np.unique(np.concatenate([[0.0], (margins[1:] + margins[:-1]) / 2]))
-            for cut in cuts:
+            for cut in sorted({0.0, _best_cut(scores + offsets, scores[:, k], k, references)}):
                 trial = offsets.copy()
                 trial[k] = cut
                 right = float(((scores + trial).argmax(axis=1) == references).mean())
@@ -218,6 +215,26 @@ def class_offsets(scores: Scores, references: NDArray[Any]) -> NDArray[np.float6
                     best, offsets = right, trial
         if best <= before:
             return offsets
+
+
+def _best_cut(shifted: Scores, plain: Scores, k: int, references: NDArray[Any]) -> float:
+    """The offset of class k between two margins of the sample that is right most often.
+
+    The higher it is, the more examples go to class k: those whose margin of the best other class
+    over it lies below. 0 where all margins are the same. Examples that have no such choice, whose
+    score is -inf, never go there.
+    """
+    others = np.delete(shifted, k, axis=1)
+    rival = others.argmax(axis=1)
+    margins = others.max(axis=1) - plain
+    order = np.argsort(margins)
+    gained = (references == k) * 1 - (references == rival + (rival >= k))
+    low, high = margins[order][:-1], margins[order][1:]
+    between = np.flatnonzero((low < high) & np.isfinite(low) & np.isfinite(high))
+    if not between.size:
+        return 0.0
+    best = between[np.cumsum(gained[order])[between].argmax()]
+    return float((low[best] + high[best]) / 2)
 
 
 def changed(

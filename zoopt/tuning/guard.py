@@ -35,10 +35,12 @@ class Guard:
             leaves all as they are.
         surrogate_steps: steps at the beginning whose losses are partly of another objective, and
             are not compared.
+        maximize: whether the objective is higher-is-better, of which losses are the negative.
     """
 
-    def __init__(self, clip: float, surrogate_steps: int = 0) -> None:
+    def __init__(self, clip: float, surrogate_steps: int = 0, maximize: bool = False) -> None:
         self._clip, self._surrogate_steps = clip, surrogate_steps
+        self._sign = -1.0 if maximize else 1.0
         self._sizes: list[float] = []
         self._losses: list[float] = []
         self._steps = self._fresh = self._well = 0
@@ -86,7 +88,8 @@ class Guard:
         start, last = median(self._losses[:WINDOW]), median(self._losses[-WINDOW:])
         if self._within(_FAR, start):
             return ""
-        return f"the objective went from {abs(start):.3g} to {abs(last):.3g}"
+        then, now = (self._sign * loss + 0.0 for loss in (start, last))  # and no -0
+        return f"the objective went from {then:.3g} to {now:.3g}"
 
     def _within(self, deviations: float, level: float) -> bool:
         """Whether the last steps are at most so many deviations of the first above a level."""

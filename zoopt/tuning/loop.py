@@ -85,7 +85,9 @@ class Tuner:
         self.callbacks = Callbacks(callbacks)
         self.folder = RunFolder(run_dir, job, identity_of(task))
         self.console = Console(quiet)
-        self.guard = Guard(settings.clip_ratio, settings.surrogate_steps)
+        self.guard = Guard(
+            settings.clip_ratio, settings.surrogate_steps, objective.higher_is_better
+        )
         self.take_over = TakeOver(None, ())
         self.rollbacks = Rollbacks(self.folder, self.stepper, self.guard)
         self.callbacks.add(
