@@ -2,7 +2,7 @@
 
 import torch
 
-from zoopt.engines.memory import peak_bytes
+from zoopt.support.memory import peak_bytes
 
 CPU = torch.device("cpu")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import pages
-from zoopt import registry
-from zoopt.arguments import joined
-from zoopt.conventions import CONVENTIONS
-from zoopt.metrics import NEEDS
+from zoopt.objectives import registry
+from zoopt.objectives.conventions import CONVENTIONS
+from zoopt.objectives.metric import NEEDS
+from zoopt.support.names import joined
 
 PAGE = Path(__file__).with_name("objectives.md")
 

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from zoopt.cli import main
-from zoopt.integrations.transformers import load
-from zoopt.tuning import evaluation
+from zoopt.tuning.pretrained import load
+from zoopt.tuning.report import evaluation
 
 WORDS = ["<pad>", "<unk>", *"abcdefgh", "good", "bad", "it", "was", "terrible", "great", "<mask>"]
 

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 import zoopt
-from zoopt.directions import compilation, generator, kernel, layout, rounding, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.generator import BLOCK, Unit
+from zoopt.directions.kernel import compilation, fused, generator, layout, rounding, triton_launch
+from zoopt.directions.kernel.generator import BLOCK, Unit
 from zoopt.directions.rademacher import RADEMACHER
-from zoopt.engines import rows
-from zoopt.engines.memory import peak_bytes
-from zoopt.interfaces import Change, Place
-from zoopt.records import StepRecord
+from zoopt.engines.interception import bias_and_norm as rows
+from zoopt.interfaces import Change, Place, StepRecord
+from zoopt.support.memory import peak_bytes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
@@ -42,7 +41,7 @@ def summed(
         Place(theta, index, there if apart else None)
         for index, (theta, there) in enumerate(zip(thetas, into, strict=True))
     ]
-    kernel.add_([Change(places, terms, 0.9)], unit, compiled=compiled, **how)
+    fused.add_([Change(places, terms, 0.9)], unit, compiled=compiled, **how)
     return torch.cat(into).cpu()
 
 
@@ -79,8 +78,8 @@ def test_a_pass_in_one_launch_has_the_bits_of_the_cpu(
         "first": 700,
     }
     here, there = summed(unit, dtype, "cpu", **how), summed(unit, dtype, "cuda", True, **how)
-    assert triton_kernel._state.checked
-    assert not triton_kernel._state.broken
+    assert triton_launch._state.checked
+    assert not triton_launch._state.broken
     assert torch.equal(there, here)
 
 

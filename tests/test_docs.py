@@ -8,6 +8,7 @@ import torch
 
 import zoopt
 from zoopt import registry
+from zoopt.objectives import registry as objectives
 from zoopt.testing import check_objective
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +74,9 @@ def test_the_page_of_objectives_has_what_the_registry_has(monkeypatch):
 
 def test_the_objectives_of_the_page_work(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_metrics", {m.name: m for m in registry.objectives().values()})
+    monkeypatch.setattr(
+        objectives, "_metrics", {m.name: m for m in objectives.objectives().values()}
+    )
     names = {}
     for code in blocks("docs/objectives.md"):
         exec(compile(code, "docs/objectives.md", "exec"), names)

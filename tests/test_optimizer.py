@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import zoopt
-from zoopt import closures, registry
-from zoopt.groups import each
+from zoopt import registry
+from zoopt.interfaces import NonFiniteLossError, StepRecord
 from zoopt.optimizer import ZOOptimizer
-from zoopt.probing import NonFiniteLossError
-from zoopt.records import StepRecord
+from zoopt.parameters.groups import each
+from zoopt.probes import closure as closures
 
 
 def mlp() -> nn.Sequential:

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoopt.directions import checked, generator, kernel, rounding, triton_kernel
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.generator import Unit
+from zoopt.directions.kernel import fused, generator, rounding, triton_check, triton_launch
+from zoopt.directions.kernel.generator import Unit
 from zoopt.directions.rademacher import RADEMACHER
-from zoopt.engines import rows
+from zoopt.engines.interception import bias_and_norm as rows
 from zoopt.interfaces import Change, Place, Terms
 
 pytest.importorskip("triton")
@@ -56,10 +56,10 @@ def test_in_the_interpreter() -> None:
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checked, "DEVICES", ("cpu",))
+    monkeypatch.setattr(triton_check, "DEVICES", ("cpu",))
     monkeypatch.setattr(rows, "_FEW", 0)
-    checked.works.cache_clear()
-    monkeypatch.setattr(triton_kernel, "_state", triton_kernel._State())
+    triton_check.works.cache_clear()
+    monkeypatch.setattr(triton_launch, "_state", triton_launch._State())
     if INTERPRETED:
         round_as_a_gpu_does(monkeypatch)
 
@@ -107,7 +107,7 @@ def both(
             Place(part, index, there if apart else None)
             for index, (part, there) in enumerate(zip(these, into, strict=True))
         ]
-        kernel.add_([Change(places, terms, decay)], unit, compiled=compiled, **how)
+        fused.add_([Change(places, terms, decay)], unit, compiled=compiled, **how)
         if apart:
             assert all(map(torch.equal, these, tensors(dtype)))
         made.append(into)
@@ -117,14 +117,14 @@ def both(
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tensors each launch from here on has."""
     counts: list[int] = []
-    launch = triton_kernel.launch
+    launch = triton_launch.launch
 
     def counting(variant: Any, decay: float, part: Terms, seed: int, runs: Any, *rest: Any) -> None:
         counts.append(len(runs))
         launch(variant, decay, part, seed, runs, *rest)
 
-    monkeypatch.setattr(triton_kernel, "launch", counting)
-    monkeypatch.setattr(triton_kernel, "_check", lambda *_: None)
+    monkeypatch.setattr(triton_launch, "launch", counting)
+    monkeypatch.setattr(triton_launch, "_check", lambda *_: None)
     return counts
 
 
@@ -186,7 +186,7 @@ def test_decay_alone(terms: Terms, stochastic: bool, monkeypatch: pytest.MonkeyP
 @inside
 def test_layouts_empty_tensors_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = launched(monkeypatch)
-    monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
+    monkeypatch.setattr(fused.compilation, "kernel", lambda *_: None)
     made = []
     for compiled in (True, False):
         base = torch.linspace(-1, 1, 60 * 40).view(60, 40).contiguous()
@@ -199,7 +199,7 @@ def test_layouts_empty_tensors_and_groups(monkeypatch: pytest.MonkeyPatch) -> No
             Place(tensor, index, apart if tensor is ramp else None)
             for index, tensor in enumerate(these)
         ]
-        kernel.add_([Change(places, terms_of(2))], RADEMACHER, compiled=compiled)
+        fused.add_([Change(places, terms_of(2))], RADEMACHER, compiled=compiled)
         made.append([base, odd, half, wide, apart])
     assert all(map(torch.equal, *made))
     assert counts == [3, 1]  # not fp64
@@ -208,7 +208,7 @@ def test_layouts_empty_tensors_and_groups(monkeypatch: pytest.MonkeyPatch) -> No
 @inside
 def test_more_than_eight_terms_take_the_first_source(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = launched(monkeypatch)
-    monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
+    monkeypatch.setattr(fused.compilation, "kernel", lambda *_: None)
     assert_bits_agree(both(RADEMACHER, torch.float32, terms_of(9)))
     assert counts == []
 
@@ -217,18 +217,18 @@ def test_more_than_eight_terms_take_the_first_source(monkeypatch: pytest.MonkeyP
 def test_what_is_written_is_known_to_autograd() -> None:
     theta = torch.zeros(100, requires_grad=True)
     before = theta._version
-    kernel.add_([Change.of(theta, 0, terms_of(1))], RADEMACHER, compiled=True)
+    fused.add_([Change.of(theta, 0, terms_of(1))], RADEMACHER, compiled=True)
     assert theta._version > before
 
 
 @inside
 def test_tables_are_kept_by_their_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    triton_kernel._plan.cache_clear()
+    triton_launch._plan.cache_clear()
     launched(monkeypatch)
     theta = torch.zeros(3000)
     for seed in range(3):
-        kernel.add_([Change.of(theta, 0, ((seed, 1.0),))], RADEMACHER, compiled=True)
-    assert triton_kernel._plan.cache_info().misses == 1
+        fused.add_([Change.of(theta, 0, ((seed, 1.0),))], RADEMACHER, compiled=True)
+    assert triton_launch._plan.cache_info().misses == 1
 
 
 # ------------------------------------------------------------------------------- the check at first
@@ -242,9 +242,9 @@ def test_tables_are_kept_by_their_contents(monkeypatch: pytest.MonkeyPatch) -> N
     ids=str,
 )
 def test_the_kernel_passes_its_check(unit: Unit, dtype: torch.dtype, stochastic: bool) -> None:
-    variant = triton_kernel.Variant(unit, dtype, stochastic, 2, torch.device("cpu"))
-    assert triton_kernel.usable(variant, kernel.add_)
-    assert triton_kernel._state.checked == {variant}
+    variant = triton_launch.Variant(unit, dtype, stochastic, 2, torch.device("cpu"))
+    assert triton_launch.usable(variant, fused.add_)
+    assert triton_launch._state.checked == {variant}
 
 
 @pytest.mark.parametrize("fault", ["raises", "differs"])
@@ -255,8 +255,8 @@ def test_a_broken_kernel_gives_way_with_one_warning(
         if fault == "raises":
             raise ValueError("no such instruction")
 
-    monkeypatch.setattr(triton_kernel, "launch", launch)
-    monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
+    monkeypatch.setattr(triton_launch, "launch", launch)
+    monkeypatch.setattr(fused.compilation, "kernel", lambda *_: None)
     with caplog.at_level(logging.WARNING, "zoopt"):
         for number in (1, 2):
             assert_bits_agree(both(RADEMACHER, torch.float32, terms_of(number)))
@@ -270,10 +270,10 @@ def test_running_out_of_memory_is_no_fault_of_the_kernel(monkeypatch: pytest.Mon
     def launch(*_: object) -> None:
         raise RuntimeError("Triton Error [CUDA]: out of memory")
 
-    monkeypatch.setattr(triton_kernel, "launch", launch)
+    monkeypatch.setattr(triton_launch, "launch", launch)
     with pytest.raises(RuntimeError, match="out of memory"):
-        kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=True)
-    assert not triton_kernel._state.broken
+        fused.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=True)
+    assert not triton_launch._state.broken
 
 
 def test_uncompiled_and_other_families_take_the_first_source(
@@ -281,9 +281,9 @@ def test_uncompiled_and_other_families_take_the_first_source(
 ) -> None:
     counts = launched(monkeypatch)
     ones = replace(RADEMACHER, name="ones")
-    monkeypatch.setattr(kernel.compilation, "kernel", lambda *_: None)
-    kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
-    kernel.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)
+    monkeypatch.setattr(fused.compilation, "kernel", lambda *_: None)
+    fused.add_([Change.of(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
+    fused.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)
     assert counts == []
 
 
@@ -303,7 +303,7 @@ def test_rounding_in_one_launch_gives_the_same_bits(
     version = found._version
     rounding.round_into(found, values, index=3, seed=9, first=first)
     assert found._version > version
-    assert checked.works.cache_info().currsize == 1
+    assert triton_check.works.cache_info().currsize == 1
     monkeypatch.setattr(rounding, "_works", lambda _: False)
     rounding.round_into(expected, values, index=3, seed=9, first=first)
     assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
@@ -352,7 +352,7 @@ def test_what_does_not_lie_in_rows_is_torchs(monkeypatch: pytest.MonkeyPatch) ->
     x, weight, bias = activations(torch.bfloat16, 12)
     turned = x.transpose(0, 1)
     expected = rows.layer_norm(turned.contiguous(), weight, bias, 1e-5), turned + bias
-    monkeypatch.setattr(checked, "kernels", lambda _: pytest.fail("a kernel was asked for"))
+    monkeypatch.setattr(triton_check, "kernels", lambda _: pytest.fail("a kernel was asked for"))
     found = rows.layer_norm(turned, weight, bias, 1e-5), rows.add_bias(turned, bias)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine.float(), theirs.float(), rtol=0.01, atol=0.01)

@@ -13,28 +13,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from zoopt.bench import benchmark
-from zoopt.comparison import comparison
-from zoopt.conventions import metric, rewards
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
-from zoopt.graphs import CudaGraph
-from zoopt.heap import keep_freed_memory
 from zoopt.integrations.reward_model import reward_model
-from zoopt.interfaces import Displacement, GradientEstimate, Probe
-from zoopt.metrics import Metric
-from zoopt.namesake import warn_of_namesake
+from zoopt.interfaces import Displacement, GradientEstimate, NonFiniteLossError, Probe, StepRecord
+from zoopt.objectives.comparison import comparison
+from zoopt.objectives.conventions import metric, rewards
+from zoopt.objectives.metric import Metric
+from zoopt.objectives.registry import get_objective, list_objectives, register_objective
+from zoopt.objectives.resolve import combined
 from zoopt.optimizer import ZOOptimizer
-from zoopt.population import Population
+from zoopt.parameters.quantized import quantization_scales
 from zoopt.precision import precision_report
 from zoopt.presets import MeZO, qzo
-from zoopt.probing import NonFiniteLossError
-from zoopt.quantized import quantization_scales
-from zoopt.ratings import agreement, preferences
+from zoopt.probes.cuda_graph import CudaGraph
+from zoopt.probes.population import Population
 from zoopt.recipes import RECIPES, Recipe
-from zoopt.records import StepRecord
-from zoopt.registry import get_objective, list_objectives, register_objective
 from zoopt.runs.merging import merge
+from zoopt.support.heap import keep_freed_memory
+from zoopt.support.name_clash import warn_of_namesake
 from zoopt.tasks import (
     Generation,
     HeadClassification,
@@ -48,17 +46,17 @@ from zoopt.tasks import (
     Verbalizer,
     paper_task,
 )
+from zoopt.tasks.ratings import agreement, preferences
 from zoopt.trajectory import TrajectoryError, replay
 from zoopt.tuning.callbacks import Callback
 from zoopt.tuning.loop import Result
-from zoopt.tuning.objective import combined
 from zoopt.tuning.settings import Settings
 from zoopt.tuning.tune import tune
 from zoopt.updates import SGD, Adam, Momentum, Projected
 
 if TYPE_CHECKING:
     from zoopt.integrations.peft import prefix_from_tokens
-    from zoopt.integrations.trainer import ZOTrainer
+    from zoopt.integrations.trainer.trainer import ZOTrainer
 
 __version__ = "0.1.0"
 
@@ -129,7 +127,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "ZOTrainer": "zoopt.integrations.trainer",
+    "ZOTrainer": "zoopt.integrations.trainer.trainer",
     "prefix_from_tokens": "zoopt.integrations.peft",
 }
 """Names that need another library's heavier parts, which are imported with them."""

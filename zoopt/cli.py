@@ -16,29 +16,32 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from zoopt import registry, trajectory
-from zoopt.arguments import joined
 from zoopt.bench import cli as bench
-from zoopt.checkpoint import DamagedCheckpointError
-from zoopt.heap import keep_freed_memory
-from zoopt.metrics import Metric
-from zoopt.parsing import Parser
-from zoopt.placement import SpreadError
-from zoopt.probing import NonFiniteLossError, evaluation_mode
+from zoopt.engines import UnseenParameterError
+from zoopt.interfaces import NonFiniteLossError
+from zoopt.objectives.metric import Metric
+from zoopt.objectives.registry import is_path, objectives
+from zoopt.objectives.resolve import resolve
+from zoopt.parameters.placement import SpreadError
+from zoopt.probes.surroundings import evaluation_mode
 from zoopt.recipes import RECIPES
 from zoopt.runs import cli as runs
+from zoopt.support.heap import keep_freed_memory
+from zoopt.support.names import joined
+from zoopt.support.parser import Parser
 from zoopt.tasks import TASKS, paper_task, references_for
+from zoopt.trajectory.checkpoint import DamagedCheckpointError
 from zoopt.tuning import sinks
 from zoopt.tuning.dryrun import DryRun
-from zoopt.tuning.evaluation import compare, reported_metrics
-from zoopt.tuning.fitting import TooLittleMemoryError
+from zoopt.tuning.faults.fitting import TooLittleMemoryError
 from zoopt.tuning.job import job_from, load_model, make_task
-from zoopt.tuning.objective import resolve
+from zoopt.tuning.report.evaluation import compare, reported_metrics
 from zoopt.tuning.settings import Job, plain
 from zoopt.tuning.stepping import seeded
 from zoopt.tuning.tune import tune
 
 _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
-    "objectives": lambda: {joined(n, m.arguments): m for n, m in registry.objectives().items()},
+    "objectives": lambda: {joined(n, m.arguments): m for n, m in objectives().items()},
     "estimators": lambda: dict(registry.ESTIMATORS),
     "directions": lambda: dict(registry.DIRECTIONS),
     "engines": lambda: dict(registry.ENGINES),
@@ -49,6 +52,7 @@ _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
 _MISTAKES = (
     KeyError,
     ValueError,
+    NotImplementedError,
     TypeError,
     OSError,
     ImportError,
@@ -56,6 +60,7 @@ _MISTAKES = (
     NonFiniteLossError,
     SpreadError,
     TooLittleMemoryError,
+    UnseenParameterError,
     trajectory.TrajectoryError,
 )
 
@@ -138,7 +143,7 @@ def _job_parser() -> Parser:
 
 def _job(chosen: Namespace) -> Job:
     values = chosen.clone().as_dict()
-    if registry.is_path(values["objective"]) and not values["trust"]:
+    if is_path(values["objective"]) and not values["trust"]:
         raise ValueError(
             f"objective {values['objective']!r} runs that module's code: add --trust if you mean it"
         )

@@ -6,12 +6,13 @@ A *seed* ``s`` (64 bits) names a random direction ``z(s)`` over the trainable pa
 generated when it is needed and never stored. A list of ``(seed, coefficient)`` therefore stands for
 a vector of any size in a few bytes, and that is what passes between the parts:
 
-* an **estimator** asks for the objective at a few *probes* θ + Σ_k a_k z(s_k) and returns a
-  :class:`GradientEstimate`, ĝ = Σ_k c_k z(s_k);
+* an **estimator** (:class:`zoopt.ZOEstimator`) asks for the objective at a few *probes*
+  θ + Σ_k a_k z(s_k) and returns a :class:`GradientEstimate`, ĝ = Σ_k c_k z(s_k);
 * an **engine** evaluates probes and commits updates, and owns the state that θ is in meanwhile;
 * an **update rule** says how ĝ moves θ;
 * a **direction** says what z looks like;
-* an **objective** says what number is tuned, and which way is better.
+* an **objective** (:class:`zoopt.Metric`, or any function) says what number is tuned, and which
+  way is better.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 
@@ -223,20 +224,6 @@ class Engine(Protocol):
         """Within it a commit may wait for the next probe, and share its pass over θ."""
 
 
-class Estimator(Protocol):
-    """Which probes, and how their losses become coefficients."""
-
-    eps: float
-    n: int
-    direction: str | Direction
-    engine: str
-    compares: int
-    """How many consecutive probes it only puts in order; 0 where it needs their losses."""
-
-    def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
-        """ĝ from the losses at probes along the given ``n`` seeds, at perturbation scale eps."""
-
-
 class UpdateRule(Protocol):
     """How ĝ moves θ. Dense state, if any, lives in ``state[slot.index]``."""
 
@@ -269,14 +256,33 @@ class UpdateStep:
     state: Callable[[Slot], dict[str, Any]]
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """A number to tune, in two halves: the heavy forward, and the cheap score."""
+class NonFiniteLossError(ArithmeticError):
+    """The objective was NaN or infinite, or given NaN. θ is as it was before the step."""
 
-    higher_is_better: bool
 
-    def predict(self, model: torch.nn.Module, batch: Any) -> Any:
-        """Predictions for a batch: forward passes, batched, on the model's device."""
+@dataclass(frozen=True)
+class StepRecord:
+    """All that a step did, enough to repeat it without the objective.
 
-    def score(self, predictions: Any, references: Any) -> float:
-        """One number from all predictions at once; plain Python, no tensors needed."""
+    Attributes:
+        step: how many updates came before.
+        seeds: the step's directions.
+        losses: what its probes returned, to be minimized, in order.
+        lr: learning rate of each parameter group.
+        eps: perturbation scale of each parameter group.
+        weight_decay: weight decay of each parameter group.
+        chained: whether its first probe shared a pass over θ with the update before it, which
+            rounds differently from restoring first.
+        n: how many directions were drawn; None in logs of format 1, where it never changes.
+        clip: bound on the coefficients; None where there was none.
+    """
+
+    step: int
+    seeds: tuple[int, ...]
+    losses: tuple[float, ...]
+    lr: tuple[float, ...]
+    eps: tuple[float, ...]
+    weight_decay: tuple[float, ...]
+    chained: bool
+    n: int | None = None
+    clip: float | None = None

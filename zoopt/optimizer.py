@@ -10,11 +10,10 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from zoopt import groups, registry, resuming
-from zoopt.closures import Asked, Closure
-from zoopt.comparison import Compare, ranks
-from zoopt.directions.kernel import KERNEL_VERSION
-from zoopt.engines.interception import opaque_modules
+from zoopt import optimizer_state, registry
+from zoopt.directions.kernel.fused import KERNEL_VERSION
+from zoopt.engines.interception.mode import opaque_modules
+from zoopt.engines.shared_prefix import SharedPrefix
 from zoopt.estimators import ZOEstimator
 from zoopt.interfaces import (
     Direction,
@@ -24,18 +23,20 @@ from zoopt.interfaces import (
     GradientEstimate,
     Probe,
     Slot,
+    StepRecord,
     UpdateRule,
     UpdateStep,
 )
-from zoopt.masters import Vectors, is_half
-from zoopt.parameters import Select, groups_of, slots_of
-from zoopt.placement import refuse_spread
-from zoopt.prefix import SharedPrefix
-from zoopt.probing import same_surroundings
-from zoopt.records import StepRecord
+from zoopt.parameters import groups
+from zoopt.parameters.masters import Vectors, is_half
+from zoopt.parameters.placement import refuse_spread
+from zoopt.parameters.selection import Select, groups_of, slots_of
+from zoopt.parameters.validity import Whereabouts
+from zoopt.probes.closure import Asked, Closure
+from zoopt.probes.ranks import Compare, ranks
+from zoopt.probes.surroundings import same_surroundings
 from zoopt.seeds import direction_seeds
-from zoopt.signals import deferred_signals
-from zoopt.whereabouts import Whereabouts
+from zoopt.support.signals import deferred_signals
 
 log = logging.getLogger("zoopt")
 
@@ -72,9 +73,10 @@ class ZOOptimizer(torch.optim.Optimizer):
             of their own, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}}``.
         maximize: treat the closure's number as higher-is-better.
         seed: what all directions are drawn from.
-        share_prefix: compute what comes before the first tuned parameter once a step; see
-            :class:`zoopt.prefix.SharedPrefix`. The numbers are the same without it. It needs a
-            model, and keeps the outputs of the modules that it spares.
+        share_prefix: compute the part of the forward before the first tuned parameter once per
+            step, and reuse it for the other probes; see
+            :class:`zoopt.engines.shared_prefix.SharedPrefix`. Results are identical without it. It
+            needs a model, and keeps the outputs of the skipped modules in memory for the step.
 
     Raises:
         ValueError: nothing to tune, or a setting out of range.
@@ -348,8 +350,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: it was saved by another optimizer, kernel version or direction family.
         """
-        own = resuming.own_part(state_dict, self.direction)
-        differing = resuming.contradictions(state_dict, self.param_groups, self._settings())
+        own = optimizer_state.own_part(state_dict, self.direction)
+        differing = optimizer_state.contradictions(state_dict, self.param_groups, self._settings())
         self.settle()
         self._pending = None
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "zoopt"})
@@ -366,7 +368,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             log.warning("the state that was loaded is of a run with other settings. %s", differing)
 
     def _settings(self) -> dict[str, str]:
-        return resuming.settings_of(self.estimator, self.update)
+        return optimizer_state.settings_of(self.estimator, self.update)
 
     def _run_estimator(self, evaluate: Evaluate) -> GradientEstimate:
         seeds = direction_seeds(self.seed, self.steps, self.estimator.n)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from zoopt.directions import Gaussian
-from zoopt.directions.rounding import accumulator
+from zoopt.directions.kernel.rounding import accumulator
 from zoopt.interfaces import Change, Slot, Terms
-from zoopt.masters import is_half
-from zoopt.parameters import Select, groups_of
+from zoopt.parameters.masters import is_half
+from zoopt.parameters.selection import Select, groups_of
 
 if TYPE_CHECKING:
     import pandas

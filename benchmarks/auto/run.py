@@ -17,9 +17,9 @@ import torch
 import zoopt
 from benchmarks import models, pages
 from benchmarks.models import examples
-from zoopt.probing import evaluation_mode
+from zoopt.probes.surroundings import evaluation_mode
 from zoopt.tasks import TaskObjective
-from zoopt.tuning.folder import Metrics
+from zoopt.tuning.folder.metrics_file import Metrics
 
 RESULTS = Path(__file__).parent / "results"
 TRIALS, TESTS = RESULTS / "trials.jsonl", RESULTS / "tests.jsonl"

@@ -6,7 +6,7 @@ import numpy as np
 
 import zoopt
 from benchmarks.allocation import CPU, bytes_of
-from zoopt.engines.memory import peak_bytes
+from zoopt.support.memory import peak_bytes
 from zoopt.tasks import as_needed
 
 BATCH = 16

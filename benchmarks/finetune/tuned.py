@@ -15,7 +15,7 @@ from benchmarks.finetune.prepended import SoftPrompt
 from benchmarks.finetune.scoring import BATCH
 from zoopt import baselines
 from zoopt.bench.contestants import BackPropagation
-from zoopt.directions import compilation
+from zoopt.directions.kernel import compilation
 from zoopt.tasks import TaskObjective
 from zoopt.tuning.data import Batches
 

@@ -13,9 +13,9 @@ import pandas as pd
 import zoopt
 from benchmarks import models, pages
 from benchmarks.models import examples
-from zoopt.probing import evaluation_mode
+from zoopt.probes.surroundings import evaluation_mode
 from zoopt.tasks import TaskObjective
-from zoopt.tuning.evaluation import class_offsets
+from zoopt.tuning.report.evaluation import class_offsets
 
 HERE = Path(__file__).parent
 BEST = ("Review: {text}\nSentiment:", " negative", " positive")

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 import pandas as pd
 import torch
 
-from zoopt.directions import compilation
+from zoopt.directions.kernel import compilation
 
 Visit = Callable[[], AbstractContextManager[Callable[[], object]]]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zoopt.directions import LowRank
-from zoopt.directions.full_precision import full_precision
+from zoopt.directions.kernel.full_precision import full_precision
 from zoopt.interfaces import Change
 
 PRODUCTS = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul

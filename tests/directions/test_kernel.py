@@ -12,14 +12,14 @@ from torch import Tensor
 
 import zoopt
 from zoopt import registry, testing
-from zoopt.directions import compilation, generator, kernel
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.generator import Unit
-from zoopt.directions.kernel import add_to_rows
+from zoopt.directions.kernel import compilation, fused, generator
+from zoopt.directions.kernel.fused import add_to_rows
+from zoopt.directions.kernel.generator import Unit
+from zoopt.directions.kernel.rounding import round_into
 from zoopt.directions.rademacher import RADEMACHER, rademacher_words, signs_of
-from zoopt.directions.rounding import round_into
-from zoopt.engines.memory import peak_bytes
 from zoopt.interfaces import Change, Place, Terms
+from zoopt.support.memory import peak_bytes
 
 UNITS = [GAUSSIAN, RADEMACHER]
 LENGTHS = (1, 15, 16, 17, 511, 512, 513, 1024, 5000)
@@ -48,7 +48,7 @@ each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
 def add_(
     tensor: Tensor, index: int, terms: Terms, unit: Unit, *, decay: float = 1.0, **how: Any
 ) -> None:
-    kernel.add_([Change.of(tensor, index, terms, decay)], unit, **how)
+    fused.add_([Change.of(tensor, index, terms, decay)], unit, **how)
 
 
 def z(unit: Unit, length: int, seed: int = 1, **where: int | bool) -> Tensor:
@@ -90,7 +90,7 @@ def test_z_is_what_this_kernel_version_gave(unit: Unit) -> None:
         "gaussian": GOLDEN_GAUSSIAN,
         "rademacher": GOLDEN_RADEMACHER,
     }
-    assert kernel.KERNEL_VERSION == 2
+    assert fused.KERNEL_VERSION == 2
     made = z(unit, 2000, seed=0x0123456789ABCDEF, index=3)[::200]
     assert made.tolist() == pytest.approx(golden[unit.name], abs=1e-6)
 
@@ -121,7 +121,7 @@ def test_blocked_and_flat_rademacher_agree() -> None:
 @each_unit
 def test_eager_chunks_do_not_show(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = z(unit, 10_000)
-    monkeypatch.setattr(kernel, "_EAGER_CHUNK", 1536)
+    monkeypatch.setattr(fused, "_EAGER_CHUNK", 1536)
     assert torch.equal(z(unit, 10_000), whole)
 
 
@@ -485,7 +485,7 @@ def test_a_result_written_elsewhere_is_the_one_in_place(
             Place(tensor, index, into if apart else None)
             for index, (tensor, into) in enumerate(zip(tensors, results, strict=True))
         ]
-        kernel.add_(
+        fused.add_(
             [Change(places, terms_of(number), 0.5)],
             unit,
             stochastic_rounding=number == 3,

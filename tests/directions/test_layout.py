@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoopt.directions import compilation, generator, kernel, layout
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.generator import BLOCK, Unit
-from zoopt.directions.layout import Piece
+from zoopt.directions.kernel import compilation, fused, generator, layout
+from zoopt.directions.kernel.generator import BLOCK, Unit
+from zoopt.directions.kernel.layout import Piece
 from zoopt.directions.rademacher import RADEMACHER
 from zoopt.interfaces import Change, Place, Terms
 
@@ -23,8 +23,8 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind of piece, in several batches, at sizes that a test can afford."""
     monkeypatch.setattr(layout, "DIRECT", 4)
     monkeypatch.setattr(layout, "POOL", 6)
-    monkeypatch.setattr(kernel, "_WORDS", 16 * 16)
-    monkeypatch.setattr(kernel, "_WIDE_BATCH", 5)
+    monkeypatch.setattr(fused, "_WORDS", 16 * 16)
+    monkeypatch.setattr(fused, "_WIDE_BATCH", 5)
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -48,17 +48,17 @@ def test_together_equals_one_by_one(
 ) -> None:
     terms = tuple((seed, 0.3 / (1 + seed)) for seed in range(number))
     many, alone = tensors(dtype), tensors(dtype)
-    kernel.add_([together(many, terms)], unit, stochastic_rounding=stochastic)
-    kernel.add_(one_by_one(alone, terms), unit, stochastic_rounding=stochastic)
+    fused.add_([together(many, terms)], unit, stochastic_rounding=stochastic)
+    fused.add_(one_by_one(alone, terms), unit, stochastic_rounding=stochastic)
     assert all(torch.equal(a, b) for a, b in zip(many, alone, strict=True))
 
 
 def test_segments_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "SEGMENT", 4 * BLOCK)
     many, alone = tensors(), tensors()
-    kernel.add_([together(many)], RADEMACHER)
+    fused.add_([together(many)], RADEMACHER)
     monkeypatch.setattr(layout, "DIRECT", 1 << 30)
-    kernel.add_(one_by_one(alone), RADEMACHER)
+    fused.add_(one_by_one(alone), RADEMACHER)
     assert all(torch.equal(a, b) for a, b in zip(many, alone, strict=True))
 
 
@@ -68,15 +68,15 @@ def test_places_may_differ_in_dtype_and_layout() -> None:
         return [torch.ones(700), half, torch.ones(30, 40).t(), double, torch.ones(0)]
 
     many, alone = mixed(), mixed()
-    kernel.add_([together(many)], GAUSSIAN)
-    kernel.add_(one_by_one(alone), GAUSSIAN)
+    fused.add_([together(many)], GAUSSIAN)
+    fused.add_(one_by_one(alone), GAUSSIAN)
     assert all(torch.equal(a, b) for a, b in zip(many, alone, strict=True))
     assert many[2].stride() == (1, 40)
 
 
 def test_changes_may_differ_in_terms_and_decay() -> None:
     theta = [torch.ones(3) for _ in range(4)]
-    kernel.add_(
+    fused.add_(
         [
             Change.of(theta[0], 0, TERMS[:1]),
             Change.of(theta[1], 0, TERMS[:1], decay=0.5),
@@ -93,7 +93,7 @@ def test_changes_may_differ_in_terms_and_decay() -> None:
 def test_nothing_is_changed_where_one_of_them_cannot_be() -> None:
     fine = torch.ones(5)
     with pytest.raises(TypeError, match=r"torch\.int64"):
-        kernel.add_(one_by_one([fine, torch.ones(5).long()]), GAUSSIAN)
+        fused.add_(one_by_one([fine, torch.ones(5).long()]), GAUSSIAN)
     assert fine.tolist() == [1.0] * 5
 
 
@@ -114,20 +114,20 @@ def test_batches_cover_every_element_once_and_keep_their_limits() -> None:
 def test_few_launches_for_many_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     launches = []
-    run = kernel._run
+    run = fused._run
 
     def noted(name: str, *args: Any, **kwargs: Any) -> None:
         launches.append(name)
         run(name, *args, **kwargs)
 
-    monkeypatch.setattr(kernel, "_run", noted)
-    kernel.add_([together([torch.ones(576) for _ in range(272)])], RADEMACHER)
+    monkeypatch.setattr(fused, "_run", noted)
+    fused.add_([together([torch.ones(576) for _ in range(272)])], RADEMACHER)
     assert launches == ["rademacher_words_cpu", "rademacher_2_float32_cpu"]
 
 
 def test_compiled_together_equals_eager() -> None:
     eager, compiled = tensors(), tensors()
-    kernel.add_([together(eager)], RADEMACHER)
-    kernel.add_([together(compiled)], RADEMACHER, compiled=True)
+    fused.add_([together(eager)], RADEMACHER)
+    fused.add_([together(compiled)], RADEMACHER, compiled=True)
     assert all(torch.equal(a, b) for a, b in zip(eager, compiled, strict=True))
     assert not compilation._state.broken

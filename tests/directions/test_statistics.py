@@ -12,7 +12,7 @@ from torch import Tensor
 import zoopt
 from zoopt import testing
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel import BLOCK, Unit, add_
+from zoopt.directions.kernel.fused import BLOCK, Unit, add_
 from zoopt.directions.rademacher import RADEMACHER
 from zoopt.interfaces import Change, Slot
 

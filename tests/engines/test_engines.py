@@ -18,9 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import zoopt
 from zoopt import registry, testing
 from zoopt.engines import Copy, InPlace, Overlay, UnseenParameterError
-from zoopt.interfaces import Change, Displacement, Slot
-from zoopt.probing import NonFiniteLossError
-from zoopt.signals import deferred_signals
+from zoopt.interfaces import Change, Displacement, NonFiniteLossError, Slot
+from zoopt.support.signals import deferred_signals
 
 HALF_AND_FULL = [torch.float32, torch.bfloat16, torch.float16]
 UPDATES = sorted(registry.UPDATES)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import zoopt
-from zoopt import checkpoint
 from zoopt.engines import Copy, InPlace, Overlay
-from zoopt.engines.substitution import Watching
+from zoopt.engines.interception.substitution import Watching
+from zoopt.trajectory import checkpoint
 
 HALVES = [torch.bfloat16, torch.float16]
 each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)

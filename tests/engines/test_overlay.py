@@ -12,7 +12,7 @@ from torch.overrides import _get_current_function_mode_stack as modes
 import zoopt
 from zoopt.directions.dense import DenseDirection
 from zoopt.engines import overlay
-from zoopt.engines.interception import UnseenParameterError
+from zoopt.engines.interception.mode import UnseenParameterError
 from zoopt.interfaces import Change
 
 IDS = torch.arange(12).view(3, 4)

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from zoopt import registry
-from zoopt.tuning import evaluation
+from zoopt.objectives import registry
+from zoopt.tuning.report import evaluation
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDS = ["<pad>", "<unk>", "good", "bad", "sad", "happy", "dog", '"Hello!"', "said", "Tom", "."]

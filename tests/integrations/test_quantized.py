@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import zoopt
-from zoopt import trajectory
+from zoopt.trajectory import header
 
 CONFIG = LlamaConfig(
     vocab_size=32,
@@ -145,7 +145,9 @@ def test_scales_of_a_quantized_model(quantize):
 def test_tuning_packed_numbers_is_refused(quantize):
     model = quantized_llama(quantize)
     name, weight = next(
-        (n, p) for n, p in model.named_parameters() if "q_proj" in n and zoopt.quantized.packing(p)
+        (n, p)
+        for n, p in model.named_parameters()
+        if "q_proj" in n and zoopt.parameters.quantized.packing(p)
     )
     for source, params in ((model, name), ([(name, weight)], None)):
         with pytest.raises(TypeError, match=r"LoRA adapters .* or its scales") as refusal:
@@ -243,6 +245,6 @@ def test_a_log_knows_the_rest_of_a_quantized_model(quantize):
             model.get_input_embeddings().weight[3, 4] += change
         for _ in range(forwards):
             loss_of(model)()
-        return trajectory.fingerprint(trajectory.frozen_part(model, zoopt.ZOOptimizer(model).slots))
+        return header.fingerprint(header.frozen_part(model, zoopt.ZOOptimizer(model).slots))
 
     assert frozen() == frozen(forwards=1) != frozen(change=0.1)

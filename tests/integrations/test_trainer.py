@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, default_data_co
 
 import zoopt
 from zoopt.cli import main
-from zoopt.integrations import trainer as trainer_module
+from zoopt.integrations.trainer import trainer as trainer_module
 
 
 def theta(model):
@@ -766,7 +766,7 @@ def test_ten_steps_in_a_row_end_training(encoder, sentences, make_trainer):
     lasting.train()
     assert lasting.zo_optimizer.steps == 12 - 9
     ended = trainer(set(range(2, 12)))
-    with pytest.raises(zoopt.probing.NonFiniteLossError):
+    with pytest.raises(zoopt.interfaces.NonFiniteLossError):
         ended.train()
     assert ended.zo_optimizer.steps == 1
     assert ended.state.global_step == 10

@@ -260,7 +260,7 @@ def test_mrr_is_one_over_the_first_relevant_rank(scores, relevances, expected):
 
 BUILT_IN = {
     name: metric
-    for name, metric in zoopt.registry.objectives().items()
+    for name, metric in zoopt.objectives.registry.objectives().items()
     if metric.function.__module__.startswith("zoopt_objectives")
 }
 OF_NUMBERS = [

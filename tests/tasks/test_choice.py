@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 import zoopt
-from zoopt.tuning import evaluation
+from zoopt.tuning.report import evaluation
 
 ROWS = [
     {"text": "a b", "choices": ["good", "bad fine"], "label": 1},

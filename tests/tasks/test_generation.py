@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 import zoopt
-from zoopt.population import Population
+from zoopt.probes.population import Population
 
 ROWS = [{"text": "a b", "topic": 1}, {"text": "c", "topic": 2}, {"text": "d e f a", "topic": 3}]
 

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 import zoopt
-from zoopt.population import Population
+from zoopt.probes.population import Population
 from zoopt.tasks.grouping import beginning, grouped
 
 

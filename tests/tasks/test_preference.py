@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 
 import zoopt
 from zoopt.tasks import TaskObjective
-from zoopt.tuning.evaluation import compare
+from zoopt.tuning.report.evaluation import compare
 
 
 def item(*x):

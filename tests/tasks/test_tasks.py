@@ -16,7 +16,7 @@ from transformers import (
 
 import zoopt
 from zoopt.tasks import TaskObjective, as_needed
-from zoopt.tuning import evaluation
+from zoopt.tuning.report import evaluation
 
 ROWS = [
     {"text": "a b c", "label": "good"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import zoopt
-from zoopt.tuning import evaluation
+from zoopt.tuning.report import evaluation
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import zoopt
 from zoopt import trajectory
 from zoopt.runs.inspecting import RunFiles
 from zoopt.tuning import sinks
-from zoopt.tuning.patience import Patience
+from zoopt.tuning.faults.patience import Patience
 
 
 class Follower(zoopt.Callback):

@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import zoopt
-from zoopt import checkpoint, trajectory
+from zoopt import trajectory
 from zoopt.tasks import TaskObjective
+from zoopt.trajectory import checkpoint
 from zoopt.tuning import loop
-from zoopt.tuning.folder import Metrics
+from zoopt.tuning.folder.metrics_file import Metrics
 from zoopt.tuning.stepping import Stepper
 
 SETTINGS = {
@@ -28,7 +29,7 @@ SETTINGS = {
     "steps": 7,
     "batch_size": 8,
     "eval_every": 2,
-    "rollbacks": 0,  # a run that goes back is another run: tests/tuning/test_guard.py
+    "rollbacks": 0,  # a run that goes back is another run: tests/tuning/faults/test_guard.py
     "quiet": True,
 }
 PER_STEP = 2

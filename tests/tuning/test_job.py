@@ -39,7 +39,7 @@ def test_a_paper_task_without_data_is_read_from_the_hub(monkeypatch):
 
 def test_models_are_loaded_by_what_the_task_asks(monkeypatch):
     asked = []
-    monkeypatch.setattr(jobs.transformers, "load", lambda *given: asked.append(given))
+    monkeypatch.setattr(jobs.pretrained, "load", lambda *given: asked.append(given))
     for settings in (
         TaskSettings(),
         TaskSettings(kind="masked"),

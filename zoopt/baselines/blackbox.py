@@ -9,8 +9,10 @@ import torch
 
 from zoopt.baselines.coordinates import Coordinates, Vector
 from zoopt.interfaces import Direction
-from zoopt.parameters import Select, groups_of, slots_of
-from zoopt.probing import evaluation_mode, finite_number, same_randomness
+from zoopt.parameters.selection import Select, groups_of, slots_of
+from zoopt.probes.closure import finite_number
+from zoopt.probes.randomness import same_randomness
+from zoopt.probes.surroundings import evaluation_mode
 
 
 class Search(Protocol):

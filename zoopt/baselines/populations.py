@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoopt import registry
 from zoopt.baselines.coordinates import Coordinates
 from zoopt.interfaces import Direction
-from zoopt.parameters import Select, groups_of, slots_of
-from zoopt.probing import finite_number, same_surroundings
+from zoopt.parameters.selection import Select, groups_of, slots_of
+from zoopt.probes.closure import finite_number
+from zoopt.probes.surroundings import same_surroundings
+from zoopt.support.names import unknown
 
 SEARCHES = ("PGPE", "SNES", "XNES")
 
@@ -54,7 +55,7 @@ class EvoTorch:
         seed: int = 0,
     ) -> None:
         if name not in SEARCHES:
-            raise KeyError(registry.unknown("search of evotorch", name, SEARCHES))
+            raise KeyError(unknown("search of evotorch", name, SEARCHES))
         self.model = source if isinstance(source, torch.nn.Module) else None
         pairs = [pair for group in groups_of(source, params) for pair in group["params"]]
         names, tensors = zip(*pairs, strict=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from zoopt import registry
 from zoopt.baselines.coordinates import Vector
+from zoopt.support.names import unknown
 
 ARCHIVE_BYTES = 1 << 30
 """What nevergrad's archive of candidates may take before it is pruned harder than by default."""
@@ -47,7 +47,7 @@ class Nevergrad:
         import zoopt.integrations.nevergrad  # noqa: F401, registers zoopt's own
 
         if name not in ng.optimizers.registry:
-            raise KeyError(registry.unknown("nevergrad optimizer", name, ng.optimizers.registry))
+            raise KeyError(unknown("nevergrad optimizer", name, ng.optimizers.registry))
         metamodel.float = _scalar
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -11,14 +11,14 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
-from zoopt import registry
 from zoopt.bench import report
 from zoopt.bench.contestants import NAMES, contestant
 from zoopt.bench.problems import GROUPS
 from zoopt.bench.study import Study
 from zoopt.bench.tables import cells
 from zoopt.bench.trial import Problem
-from zoopt.parsing import Parser
+from zoopt.support.names import unknown
+from zoopt.support.parser import Parser
 
 CONTESTANTS = ["spsa/rademacher", "nspsa:4/rademacher", "mezo"]
 
@@ -100,7 +100,7 @@ def problems_of(name: str) -> list[Problem]:
         return GROUPS[name]()
     module, colon, attribute = name.partition(":")
     if not colon:
-        message = registry.unknown("group of problems", name, GROUPS)
+        message = unknown("group of problems", name, GROUPS)
         raise KeyError(f"{message} Your own is given as module:case, a function of a seed.")
     if "" not in sys.path:
         sys.path.insert(0, "")

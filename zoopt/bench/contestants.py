@@ -17,7 +17,8 @@ from zoopt import baselines, registry
 from zoopt.baselines.populations import SEARCHES
 from zoopt.bench.trial import Contestant, Steps
 from zoopt.optimizer import ZOOptimizer
-from zoopt.parameters import groups_of
+from zoopt.parameters.selection import groups_of
+from zoopt.support.names import unknown
 
 NAMES = {
     "spsa, mezo, nspsa:16, onesided:8": "zoopt, n behind its estimator; tuned: lr, two ε in turn",
@@ -133,7 +134,7 @@ def _check(library: str, name: str) -> None:
         known = importlib.import_module("nevergrad").optimizers.registry
         name = name.removesuffix("-tuned")
     if name not in known:
-        raise KeyError(registry.unknown(f"optimizer of {library}", name, known))
+        raise KeyError(unknown(f"optimizer of {library}", name, known))
 
 
 class Bounded:

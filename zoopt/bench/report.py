@@ -13,7 +13,7 @@ import pandas as pd
 
 from zoopt.bench import plots, tables, targets
 from zoopt.bench.results import rows, standings
-from zoopt.pages import rendered
+from zoopt.support.html import rendered
 
 SHOWN = ["contestant", "algorithm", "setting", "edge", "ended early", "q1", "median", "q3"]
 """Columns of a problem's table."""

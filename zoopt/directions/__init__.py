@@ -1,7 +1,7 @@
 """Direction families: what z looks like. One file a family, with the kernel that they share."""
 
-from zoopt.directions.compilation import kernel_mode
 from zoopt.directions.gaussian import Gaussian
+from zoopt.directions.kernel.compilation import kernel_mode
 from zoopt.directions.lowrank import LowRank
 from zoopt.directions.rademacher import Rademacher
 from zoopt.directions.sphere import Sphere

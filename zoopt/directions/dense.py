@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from zoopt.directions import compilation, kernel
-from zoopt.directions.generator import Unit
+from zoopt.directions.kernel import compilation, fused
+from zoopt.directions.kernel.generator import Unit
 from zoopt.interfaces import Change, Slot, Terms
 
 
@@ -30,8 +30,8 @@ class DenseDirection:
         return terms
 
     def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
-        """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index]; see :func:`kernel.add_`."""
-        kernel.add_(
+        """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index]; see :func:`fused.add_`."""
+        fused.add_(
             [self._of_unit(change) for change in changes],
             self.unit,
             stochastic_rounding=stochastic_rounding,
@@ -57,4 +57,4 @@ class DenseDirection:
             shape ``(*ids.shape, width)``.
         """
         rows = torch.nn.functional.embedding(ids, matrix.detach())
-        return kernel.add_to_rows(rows, ids, matrix.numel(), index, self.scaled(terms), self.unit)
+        return fused.add_to_rows(rows, ids, matrix.numel(), index, self.scaled(terms), self.unit)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.generator import BLOCK, Unit, random_word, words_of
+from zoopt.directions.kernel.generator import BLOCK, Unit, random_word, words_of
 
 CENTRE = (
     2.81022636e-08,

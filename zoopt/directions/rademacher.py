@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.generator import Unit, random_word, words_of
+from zoopt.directions.kernel.generator import Unit, random_word, words_of
 from zoopt.seeds import as_int32
 
 SIGN_BIT = as_int32(0x80000000)

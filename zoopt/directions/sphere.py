@@ -13,7 +13,7 @@ import torch
 
 from zoopt.directions.dense import DenseDirection
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel import add_
+from zoopt.directions.kernel.fused import add_
 from zoopt.interfaces import Change, Slot, Terms
 
 _REMEMBERED = 256

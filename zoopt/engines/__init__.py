@@ -3,7 +3,7 @@
 from zoopt.engines.batched import Batched
 from zoopt.engines.copy import Copy
 from zoopt.engines.inplace import InPlace
-from zoopt.engines.interception import UnseenParameterError
+from zoopt.engines.interception.mode import UnseenParameterError
 from zoopt.engines.overlay import Overlay
 
 __all__ = ["Batched", "Copy", "InPlace", "Overlay", "UnseenParameterError"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from zoopt.engines.interception import opaque_modules, refuse_opaque
-from zoopt.engines.standins import Masters
+from zoopt.engines.interception.mode import opaque_modules, refuse_opaque
+from zoopt.engines.interception.standins import Masters
 from zoopt.interfaces import (
     Change,
     Direction,
@@ -22,9 +22,9 @@ from zoopt.interfaces import (
     Value,
     Values,
 )
-from zoopt.masters import Vectors
-from zoopt.population import Population
-from zoopt.signals import deferred_signals
+from zoopt.parameters.masters import Vectors
+from zoopt.probes.population import Population
+from zoopt.support.signals import deferred_signals
 
 
 class BaseEngine(ABC):

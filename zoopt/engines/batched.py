@@ -2,7 +2,7 @@
 
 With z = A Bᵀ the product x (W + c z)ᵀ is x Wᵀ + c (x B) Aᵀ: all probes share the reading of W, and
 two thin products give each its own part. A ``TorchFunctionMode`` sees each operation that takes
-a parameter; :mod:`zoopt.engines.operations` knows what perturbing it means. θ is never written.
+a parameter; :mod:`zoopt.engines.batching` knows what perturbing it means. θ is never written.
 
 What must hold is that the first dimension of every activation is the batch. The engine holds the
 model to it: it declares the rows, refuses other shapes, and when it first evaluates a population it
@@ -20,13 +20,13 @@ from torch.utils._pytree import tree_leaves
 
 from zoopt.directions import LowRank
 from zoopt.engines.base import BaseEngine
-from zoopt.engines.interception import Interception, require_seen
-from zoopt.engines.memory import available_bytes, peak_bytes
-from zoopt.engines.operations import Noise, perturbed_operation, shared_choice
-from zoopt.engines.perturbations import Derived, OfParameter, Perturbation, ProbeTerms
-from zoopt.graphs import in_passing
+from zoopt.engines.batching.operations import Noise, perturbed_operation, shared_choice
+from zoopt.engines.batching.perturbations import Derived, OfParameter, Perturbation, ProbeTerms
+from zoopt.engines.interception.mode import Interception, require_seen
 from zoopt.interfaces import Direction, Displacement, Slot, Values
-from zoopt.population import Population
+from zoopt.probes.cuda_graph import in_passing
+from zoopt.probes.population import Population
+from zoopt.support.memory import available_bytes, peak_bytes
 
 _COMPARED = 256
 _SHARE = 0.5

@@ -12,7 +12,7 @@ import torch
 
 from zoopt.engines.base import Writing
 from zoopt.interfaces import Direction, Displacement, Place, Slot, Value, Values
-from zoopt.signals import deferred_signals
+from zoopt.support.signals import deferred_signals
 
 
 class Copy(Writing):

@@ -19,8 +19,8 @@ import torch
 
 from zoopt.engines.base import Writing
 from zoopt.interfaces import Direction, Displacement, Slot, Terms, Value
-from zoopt.signals import deferred_signals
-from zoopt.whereabouts import counted, versions
+from zoopt.parameters.versions import counted, versions
+from zoopt.support.signals import deferred_signals
 
 
 class InPlace(Writing):

@@ -1,6 +1,6 @@
 """The overlay engine: θ is never written while probing.
 
-Operations that take a parameter get θ + displacement (:mod:`zoopt.engines.standins`), made in
+Operations that take a parameter get θ + displacement (:mod:`zoopt.engines.interception`), made in
 scratch memory for that operation (for a lookup, only the rows looked up; vectors, of which there
 are many and small ones, are made together for a probe). An interrupted run cannot leave a perturbed
 model, and half-precision weights do not drift.
@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from zoopt.engines.base import OneByOne
-from zoopt.engines.interception import refuse_view, require_seen, transforming
-from zoopt.engines.standins import StandIns
-from zoopt.engines.substitution import Watching
-from zoopt.graphs import in_passing
+from zoopt.engines.interception.mode import refuse_view, require_seen, transforming
+from zoopt.engines.interception.standins import StandIns
+from zoopt.engines.interception.substitution import Watching
 from zoopt.interfaces import Change, Direction, Displacement, Place, Slot, Value
-from zoopt.masters import vectors_alike
+from zoopt.parameters.masters import vectors_alike
+from zoopt.probes.cuda_graph import in_passing
 
 _OFTEN = 32
 """Times that a parameter is perturbed in one probe, from which on another engine is cheaper."""

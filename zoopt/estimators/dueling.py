@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zoopt.comparison import sign
 from zoopt.estimators.base import ZOEstimator
 from zoopt.interfaces import Direction, Evaluate, GradientEstimate, Probe
+from zoopt.probes.ranks import sign
 
 
 class Dueling(ZOEstimator):

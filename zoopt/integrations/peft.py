@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from zoopt.probing import evaluation_mode
+from zoopt.probes.surroundings import evaluation_mode
 
 
 def prefix_from_tokens(model: Any, ids: Sequence[int] | None = None, *, seed: int = 0) -> None:

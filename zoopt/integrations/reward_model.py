@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from zoopt.probing import evaluation_mode
+from zoopt.probes.surroundings import evaluation_mode
 
 Reward = Callable[..., list[float]]
 

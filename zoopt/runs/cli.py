@@ -12,11 +12,12 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
-from zoopt import checkpoint, trajectory
-from zoopt.parsing import Parser
+from zoopt import trajectory
 from zoopt.runs.difference import difference
 from zoopt.runs.inspecting import RunFiles, account
 from zoopt.runs.merging import CAVEAT, merge
+from zoopt.support.parser import Parser
+from zoopt.trajectory import checkpoint
 from zoopt.tuning.job import job_from, load_model
 
 

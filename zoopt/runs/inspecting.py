@@ -10,10 +10,11 @@ from typing import Any
 import yaml
 
 from zoopt import trajectory
-from zoopt.tuning.folder import entries_of, flat
-from zoopt.tuning.scores import worth
+from zoopt.support.units import in_bytes, in_time
+from zoopt.tuning.folder.metrics_file import entries_of
+from zoopt.tuning.folder.run_folder import flat
+from zoopt.tuning.folder.scores import worth
 from zoopt.tuning.settings import Job, TaskSettings, plain
-from zoopt.units import in_bytes, in_time
 
 _MANY = 8
 """Rollbacks and notes of each kind that are shown one by one."""
@@ -127,7 +128,7 @@ def _search(found: Mapping[str, Any], sign: float) -> dict[str, str]:
     """The search for lr and eps: what it found, at what cost, and why.
 
     Args:
-        found: the rates that were chosen; see :class:`zoopt.tuning.auto.Choice`.
+        found: the rates that were chosen; see :class:`zoopt.tuning.search.auto.Choice`.
         sign: what makes the objective of what trials scored, where lower is better.
     """
     told = {

@@ -2,10 +2,10 @@
 
 from zoopt.tasks.base import Example, Scores, Task, TaskObjective, as_needed, references_for
 from zoopt.tasks.choice import MultipleChoice
-from zoopt.tasks.direct import Direct
 from zoopt.tasks.generation import Generation
 from zoopt.tasks.head import HeadClassification, Regression
 from zoopt.tasks.masked import MaskedVerbalizer
+from zoopt.tasks.model_function import Direct
 from zoopt.tasks.paper import paper_task
 from zoopt.tasks.preference import Preference
 from zoopt.tasks.similarity import Similarity

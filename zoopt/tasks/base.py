@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from zoopt.combination import Combination
-from zoopt.metrics import Metric, Needs, Parts, for_each
-from zoopt.population import Population
+from zoopt.objectives.combination import Combination
+from zoopt.objectives.metric import Metric, Needs, Parts, for_each
+from zoopt.probes.population import Population
 from zoopt.tasks.grouping import beginning, grouped
 
 Example = Mapping[str, Any]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoopt.population import Population
+from zoopt.probes.population import Population
 from zoopt.tasks.base import Example, Scores, Task
 from zoopt.tasks.text import TextInputs, device_of
 

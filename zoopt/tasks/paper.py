@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from zoopt.registry import unknown
+from zoopt.support.names import unknown
 from zoopt.tasks.base import Example, Task
 from zoopt.tasks.prompts import CAUSAL, MASKED, SOURCES, Prompt, Source
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoopt.metrics import NUMERIC, Metric
+from zoopt.objectives.metric import NUMERIC, Metric
+from zoopt.objectives.resolve import resolve
 from zoopt.testing.common import require
-from zoopt.tuning.objective import resolve
 
 EXAMPLES = 24
 SURE = 0.9

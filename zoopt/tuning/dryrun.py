@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from zoopt.comparison import Comparison
-from zoopt.engines.memory import peak_bytes
-from zoopt.masters import Vectors
-from zoopt.metrics import Metric
+from zoopt.objectives.comparison import Comparison
+from zoopt.objectives.metric import Metric
 from zoopt.optimizer import ZOOptimizer
-from zoopt.probing import evaluation_mode
+from zoopt.parameters.masters import Vectors
+from zoopt.probes.surroundings import evaluation_mode
+from zoopt.support.memory import peak_bytes
+from zoopt.support.units import in_bytes, in_time
 from zoopt.tasks import Task
-from zoopt.tuning.fitting import Fitting
+from zoopt.tuning.faults.fitting import Fitting
 from zoopt.tuning.making import make_optimizer
 from zoopt.tuning.settings import AUTO, Settings
 from zoopt.tuning.stepping import Stepper, seeded
-from zoopt.units import in_bytes, in_time
 
 
 @dataclass(frozen=True)

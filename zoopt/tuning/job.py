@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from zoopt.integrations import transformers
-from zoopt.registry import unknown
+from zoopt.support.names import unknown
 from zoopt.tasks import TASKS, Task, paper, prompts
+from zoopt.tuning import pretrained
 from zoopt.tuning.data import read_splits
 from zoopt.tuning.settings import DataSettings, Job, TaskSettings
 
@@ -42,7 +42,7 @@ def load_model(job: Job, name: str | None = None) -> tuple[torch.nn.Module, Any]
     """The job's model, or another folder's, and its tokenizer."""
     _check(job.task)
     asked = TASKS.get(job.task.kind) or paper.prompt(job.task.name, job.task.masked).task
-    return transformers.load(name or job.model, asked.loads, job.dtype, len(job.task.labels) or 1)
+    return pretrained.load(name or job.model, asked.loads, job.dtype, len(job.task.labels) or 1)
 
 
 def make_task(job: Job, tokenizer: Any) -> Task:

@@ -10,34 +10,36 @@ from typing import Any
 
 import torch
 
-from zoopt import checkpoint, trajectory
-from zoopt.comparison import Comparison
+from zoopt import trajectory
 from zoopt.estimators import ZOEstimator
-from zoopt.metrics import Metric
+from zoopt.interfaces import NonFiniteLossError
+from zoopt.objectives.comparison import Comparison
+from zoopt.objectives.metric import Metric
 from zoopt.optimizer import ZOOptimizer
-from zoopt.probing import NonFiniteLossError, evaluation_mode
+from zoopt.probes.surroundings import evaluation_mode
 from zoopt.tasks import Example, Scores, Task
+from zoopt.trajectory import checkpoint
 from zoopt.tuning import sinks
-from zoopt.tuning.auto import Choice, Search
 from zoopt.tuning.callbacks import Callbacks
-from zoopt.tuning.console import Console
-from zoopt.tuning.endings import disk_named, terminable
-from zoopt.tuning.evaluation import class_offsets
-from zoopt.tuning.fitting import Fitting
-from zoopt.tuning.folder import RunFolder
-from zoopt.tuning.guard import Guard
-from zoopt.tuning.identity import identity_of
-from zoopt.tuning.learning import Learning
+from zoopt.tuning.faults.endings import disk_named, terminable
+from zoopt.tuning.faults.fitting import Fitting
+from zoopt.tuning.faults.guard import Guard
+from zoopt.tuning.faults.patience import Patience
+from zoopt.tuning.faults.rollbacks import Rollbacks
+from zoopt.tuning.folder.identity import identity_of
+from zoopt.tuning.folder.recovery import usable_snapshot
+from zoopt.tuning.folder.run_folder import RunFolder
+from zoopt.tuning.folder.scores import worth
 from zoopt.tuning.making import make_optimizer, unusual_rate
-from zoopt.tuning.patience import Patience
-from zoopt.tuning.race import length_of
-from zoopt.tuning.recovery import usable_snapshot
-from zoopt.tuning.report import Report, write_report
-from zoopt.tuning.rollbacks import Rollbacks
-from zoopt.tuning.scores import worth
+from zoopt.tuning.report.console import Console
+from zoopt.tuning.report.evaluation import class_offsets
+from zoopt.tuning.report.learning import Learning
+from zoopt.tuning.report.page import Report, write_report
+from zoopt.tuning.search.auto import Choice, Search
+from zoopt.tuning.search.race import length_of
+from zoopt.tuning.search.takeover import TakeOver
 from zoopt.tuning.settings import Settings
 from zoopt.tuning.stepping import Stepper, seeded
-from zoopt.tuning.takeover import TakeOver
 
 
 @dataclass(frozen=True)

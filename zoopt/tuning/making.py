@@ -6,8 +6,8 @@ import torch
 
 from zoopt import registry
 from zoopt.estimators import ZOEstimator
-from zoopt.masters import is_half
 from zoopt.optimizer import ZOOptimizer
+from zoopt.parameters.masters import is_half
 from zoopt.recipes import recipe_for
 from zoopt.tuning.settings import AUTO, Settings
 

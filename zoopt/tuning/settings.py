@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from zoopt import registry
+from zoopt.support.names import unknown
 
 AUTO = "auto"
-"""A rate that the run finds itself; see :mod:`zoopt.tuning.auto`."""
+"""A rate that the run finds itself; see :mod:`zoopt.tuning.search.auto`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +100,9 @@ class Settings:
                 f"how many, as in surrogate_steps={max(1, self.steps // 2)}"
             )
         if self.schedule not in SCHEDULES:
-            raise ValueError(registry.unknown("schedule", self.schedule, SCHEDULES))
+            raise ValueError(unknown("schedule", self.schedule, SCHEDULES))
         if self.eps_schedule not in EPS_SCHEDULES:
-            raise ValueError(registry.unknown("eps_schedule", self.eps_schedule, EPS_SCHEDULES))
+            raise ValueError(unknown("eps_schedule", self.eps_schedule, EPS_SCHEDULES))
 
     @property
     def automatic(self) -> bool:
@@ -249,7 +250,7 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     known = {f.name for f in fields(Settings)}
     for name in given:
         if name not in known:
-            raise TypeError(registry.unknown("setting", name, known))
+            raise TypeError(unknown("setting", name, known))
     made = dict(given)
     if not isinstance(made.get("estimator", ""), str):
         made["estimator"], options = _by_name("estimator", made["estimator"])

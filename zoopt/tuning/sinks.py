@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoopt.registry import unknown
+from zoopt.support.names import unknown
 from zoopt.tuning.callbacks import Callback, Entry
 
 log = logging.getLogger("zoopt")

@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
-from zoopt.combination import blend
-from zoopt.comparison import Comparison
-from zoopt.directions import compilation
+from zoopt.directions.kernel import compilation
 from zoopt.interfaces import GradientEstimate
-from zoopt.metrics import Metric
+from zoopt.objectives.combination import blend
+from zoopt.objectives.comparison import Comparison
+from zoopt.objectives.metric import Metric
+from zoopt.objectives.resolve import resolve
 from zoopt.optimizer import ZOOptimizer
-from zoopt.population import Population
-from zoopt.probing import evaluation_mode
+from zoopt.probes.population import Population
+from zoopt.probes.surroundings import evaluation_mode
 from zoopt.seeds import fold
 from zoopt.tasks import Example, Scores, Task, TaskObjective, as_needed
 from zoopt.tuning.data import Batches
-from zoopt.tuning.fitting import Fitting
-from zoopt.tuning.learning import Halves, silent_share
-from zoopt.tuning.objective import surrogate_of
+from zoopt.tuning.faults.fitting import Fitting
+from zoopt.tuning.report.learning import Halves, silent_share
 from zoopt.tuning.settings import Settings
 
 Advance = Callable[[int], None]
@@ -57,7 +57,7 @@ class Stepper:
         self.model, self.task, self.metric = model, task, metric
         self.settings, self.optimizer, self.fitting = settings, optimizer, fitting
         self.objective = TaskObjective(task, metric)
-        self.surrogate = surrogate_of(metric, settings)
+        self.surrogate = _surrogate_of(metric, settings)
         self.batches = Batches(task, settings.batch_size, settings.seed)
         self.halves = Halves()
         self.forwards = 0
@@ -200,3 +200,20 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed % (1 << 63))
         yield
+
+
+def _surrogate_of(objective: Metric, settings: Settings) -> Metric | None:
+    """The smooth objective that a run begins with, None where it begins with what is meant.
+
+    Raises:
+        ValueError: a surrogate is wanted, and neither named nor known.
+    """
+    if not settings.surrogate_steps:
+        return None
+    name = settings.surrogate or objective.smooth
+    if not name:
+        raise ValueError(
+            f"surrogate_steps={settings.surrogate_steps}, but objective {objective.name!r} has no "
+            "smooth variant of its own: name one, as in surrogate='cross_entropy'"
+        )
+    return resolve(name)

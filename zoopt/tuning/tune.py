@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from zoopt.comparison import Comparison
+from zoopt.objectives.comparison import Comparison
+from zoopt.objectives.resolve import resolve
 from zoopt.tasks import Direct, Task
 from zoopt.tuning.loop import Result, Tuner
-from zoopt.tuning.objective import resolve
 from zoopt.tuning.settings import Settings, plain, settings_from
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from zoopt.directions.rounding import round_into
+from zoopt.directions.kernel.rounding import round_into
 from zoopt.interfaces import Slot, UpdateStep
-from zoopt.masters import Vectors
+from zoopt.parameters.masters import Vectors
 
 
 def buffer(step: UpdateStep, slot: Slot, name: str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from zoopt.interfaces import UpdateStep
-from zoopt.masters import Vectors
+from zoopt.parameters.masters import Vectors
 from zoopt.updates.sgd import SGD
 
 

@@ -1,0 +1,132 @@
+"""Intervals against a closed form, paired gains, and calibration against brute force."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import zoopt
+from zoopt.tuning.report import evaluation
+from zoopt.tuning.report.evaluation import class_offsets, compare
+from zoopt.tuning.report.page import Report, Row
+
+RNG = np.random.default_rng(0)
+
+
+def logits_with_accuracy(truth, share):
+    right = RNG.random(len(truth)) < share
+    return np.eye(2)[np.where(right, truth, 1 - truth)]
+
+
+def test_the_interval_of_an_accuracy_is_binomial(monkeypatch):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 1000)
+    truth = RNG.integers(0, 2, 400)
+    scores = logits_with_accuracy(truth, 0.8)
+    estimate = compare(zoopt.get_objective("accuracy"), {"model": scores}, truth).values["model"]
+    half = 1.96 * np.sqrt(estimate.value * (1 - estimate.value) / 400)
+    assert estimate.high - estimate.value == pytest.approx(half, rel=0.15)
+    assert estimate.value - estimate.low == pytest.approx(half, rel=0.15)
+
+
+def test_gains_are_paired_and_positive_where_better():
+    truth = RNG.integers(0, 2, 400)
+    worse, better = logits_with_accuracy(truth, 0.6), np.eye(2)[truth]
+    conditions = {"a": worse, "b": worse, "c": better}
+    accuracy = compare(zoopt.get_objective("accuracy"), conditions, truth)
+    assert accuracy.gains["a", "b"] == evaluation.Estimate(0.0, 0.0, 0.0)
+    assert accuracy.gains["a", "c"].low > 0
+    loss = compare(zoopt.get_objective("cross_entropy"), conditions, truth)
+    assert loss.gains["a", "c"].value > 0
+
+
+def test_a_single_example_has_no_interval():
+    found = compare(zoopt.get_objective("accuracy"), {"m": np.eye(2)[:1]}, np.array([0]))
+    assert found.values["m"].value == 1.0
+    assert np.isnan(found.values["m"].low)
+
+
+def test_resamples_that_a_metric_is_undefined_on_are_left_out(monkeypatch, caplog):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 200)
+    truth = np.array([1] * 2 + [0] * 58)  # one resample in eight has no positive
+    scores = np.eye(2)[truth] + RNG.normal(size=(60, 2))
+    found = compare(zoopt.get_objective("roc_auc"), {"m": scores}, truth).values["m"]
+    assert 0 < found.low < found.value <= found.high <= 1
+    assert not caplog.records
+    alone = compare(zoopt.get_objective("roc_auc"), {"m": scores[2:]}, truth[2:]).values["m"]
+    assert all(map(np.isnan, (alone.value, alone.low, alone.high)))
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "roc_auc has no value on these examples: all 58 references are of class 0" in said
+
+
+def words(number):
+    return np.array([" ".join(["word"] * n) for n in RNG.integers(1, 9, number)], dtype=object)
+
+
+def test_a_reward_is_asked_about_each_text_once(monkeypatch):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 500)
+    asked = []
+
+    def judge(completions, weight, **columns):
+        asked.append(len(completions))
+        return [None if w == 0 else float(len(c)) for c, w in zip(completions, weight, strict=True)]
+
+    rows = [{"prompt": "p", "weight": i % 3} for i in range(30)]
+    texts, rows = words(30), np.array(rows, dtype=object)
+    metric = zoopt.metric(judge)
+    found = compare(metric, {"a": texts, "b": texts[::-1]}, rows).values["a"]
+    assert asked == [30, 30]
+    assert found.value == pytest.approx(metric(texts, rows))
+    plain = zoopt.Metric("plain", metric.function, True, "completions")
+    again = compare(plain, {"a": texts, "b": texts[::-1]}, rows).values["a"]
+    for name in ("value", "low", "high"):
+        assert getattr(found, name) == pytest.approx(getattr(again, name))
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_a_mean_over_texts_is_known_from_asking_about_each(mean, monkeypatch):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 100)
+    asked = []
+
+    def length(texts, references):
+        asked.append(len(texts))
+        lengths = np.array([len(text) for text in texts], dtype=float)
+        return lengths.mean() if mean else lengths.max()
+
+    texts = words(20)
+    compare(zoopt.Metric("length", length, True, "texts"), {"a": texts}, texts)
+    assert len(asked) == (21 if mean else 21 + 101)
+
+
+def test_calibration_is_the_best_threshold():
+    truth = RNG.integers(0, 2, 200)
+    margin = RNG.normal(size=200) + truth + 3.0
+    offsets = class_offsets(np.stack([np.zeros(200), margin], axis=1), truth)
+    best = max(((margin > cut) == truth).mean() for cut in np.sort(margin))
+    assert ((margin + offsets[1] > 0) == truth).mean() == best
+
+
+def test_calibration_leaves_out_choices_that_an_example_has_not():
+    scores = np.array([[2.0, 1.0, -np.inf], [1.0, 0.5, 0.0], [1.0, 0.8, 0.0], [0.0, -np.inf, 1.0]])
+    offsets = class_offsets(scores, np.array([0, 1, 1, 2]))
+    assert np.isfinite(offsets).all()
+    assert (scores + offsets).argmax(1).tolist() == [0, 1, 1, 2]
+
+
+def test_calibration_of_three_classes_never_hurts():
+    truth = RNG.integers(0, 3, 200)
+    scores = RNG.normal(size=(200, 3)) + 2 * np.eye(3)[truth] + np.array([3.0, 0.0, -2.0])
+    before = (scores.argmax(1) == truth).mean()
+    assert ((scores + class_offsets(scores, truth)).argmax(1) == truth).mean() > before + 0.1
+
+
+def test_a_terminal_of_80_columns_shows_names_and_numbers_whole():
+    names, each = ("cross_entropy", "f1_macro"), evaluation.Estimate(-0.004, -0.010, 0.001)
+    rows = tuple(Row(name, True, each, each, each, each, each) for name in names)
+    terminal = Console(width=80, file=io.StringIO())
+    terminal.print(Report(rows, (), 100, 1).table())
+    shown = terminal.file.getvalue()
+    assert "…" not in shown
+    assert all(name in shown for name in (*names, "calibrated"))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("0.001]") == 5 * len(names)

@@ -1,0 +1,1 @@
+"""What perturbing a parameter means for an operation on a batch of probes."""

@@ -1,0 +1,1 @@
+"""How a model's operations get other tensors than its parameters, without the model's knowing."""

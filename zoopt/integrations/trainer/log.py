@@ -1,0 +1,161 @@
+"""The log of a Trainer's run beside its checkpoints, and the guard that reads it.
+
+Each checkpoint has a mark: how much of the log there was, and its SHA-256. What goes on from the
+checkpoint goes on from that much of the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerState, TrainingArguments
+
+from zoopt import trajectory
+from zoopt.optimizer import ZOOptimizer
+from zoopt.trajectory import checkpoint
+from zoopt.tuning.faults.guard import Guard
+from zoopt.tuning.settings import Settings
+
+log = logging.getLogger("zoopt")
+
+MARK = "trajectory.mark.json"
+_COMPARED = ("parameters", "estimator", "update", "direction", "engine", "seed", "maximize")
+_IN_RECORDS = ("eps", "n")
+"""Options of an estimator that each record has."""
+
+
+class RunLog:
+    """Writes ``trajectory.jsonl`` while a Trainer trains, and watches what it says.
+
+    Without a log (the steps before are in none, the optimizer has a recorder of its own, or
+    hyperparameters are searched for) the guard does not cut, since a resumed run could not repeat
+    that; it only warns.
+
+    Args:
+        cuts: whether the optimizer's coefficients are bounded as :func:`zoopt.tune` does.
+    """
+
+    def __init__(self, cuts: bool) -> None:
+        self._cuts = cuts
+        self._log: trajectory.Trajectory | None = None
+        self._path = Path()
+        self._told = False
+        self._guard = Guard(0.0)
+
+    def begin(
+        self,
+        optimizer: ZOOptimizer,
+        model: torch.nn.Module | None,
+        args: TrainingArguments,
+        state: TrainerState,
+        resumed: str | None,
+    ) -> None:
+        """Opens the log: a new one, or what a checkpoint's mark says of the one beside it."""
+        self._told = False
+        self._path = Path(str(args.output_dir)) / trajectory.FILENAME
+        self._guard = Guard(Settings.clip_ratio, maximize=optimizer.maximize)
+        if self._cuts:
+            optimizer.clip = None
+        if optimizer.recorder is not None or state.is_hyper_param_search:
+            return
+        new = optimizer.steps == 0 and state.global_step == 0
+        header = trajectory.header_of(optimizer, model)
+        try:
+            if not new:
+                self._take_up(optimizer, header, resumed)
+            elif (self._path.parent / "config.yaml").exists():
+                raise trajectory.TrajectoryError("the folder is of a run of zoopt.tune")
+        except trajectory.TrajectoryError as error:
+            log.warning("%s is not written: %s", self._path, error)
+            return
+        self._log = trajectory.Trajectory(self._path, header if new else None)
+        optimizer.recorder = self._log.append
+
+    def _take_up(self, optimizer: ZOOptimizer, header: dict[str, Any], resumed: str | None) -> None:
+        """Cuts the log to what a checkpoint had of it, and shows it to the guard."""
+        if resumed is None:
+            raise trajectory.TrajectoryError(
+                f"training goes on at step {optimizer.steps}, from weights that are no checkpoint's"
+            )
+        beside = Path(resumed).parent / trajectory.FILENAME
+        try:
+            mark = json.loads((Path(resumed) / MARK).read_text(encoding="utf-8"))
+            text = beside.read_bytes()[: mark["size"]]
+        except (OSError, ValueError):
+            raise trajectory.TrajectoryError(
+                f"{resumed} has no {MARK}, or no {beside.name} beside it"
+            ) from None
+        if hashlib.sha256(text).hexdigest() != mark["sha256"]:
+            raise trajectory.TrajectoryError(
+                f"{beside} is of another run than {resumed}, or its beginning has changed"
+            )
+        cut = self._path.with_name(self._path.name + ".partial")
+        cut.write_bytes(text)
+        held = trajectory.read(cut)
+        try:
+            _check(held, optimizer, header)
+        except trajectory.TrajectoryError:
+            cut.unlink()
+            raise
+        assert held is not None
+        checkpoint.into_place(cut, self._path)
+        self._guard.follow(held.records, 0, optimizer.estimator)
+
+    def before(self, optimizer: ZOOptimizer) -> None:
+        """A step is about to be estimated."""
+        if self._cuts and self._log is not None:
+            optimizer.clip = self._guard.bound
+
+    def after(self, optimizer: ZOOptimizer) -> None:
+        """A step was estimated."""
+        self._guard.see(optimizer.estimated)
+        trouble = "" if self._told else self._guard.trouble()
+        if trouble:
+            self._told = True
+            log.warning(
+                "step %d: %s, which is worse than the first steps by far. The learning rate is %g: "
+                "go back to a checkpoint, and train with a tenth of learning_rate",
+                optimizer.steps,
+                trouble,
+                optimizer.param_groups[0]["lr"],
+            )
+
+    def mark(self, folder: Path) -> None:
+        """Writes into a checkpoint how much of the log there is."""
+        if self._log is None:
+            return
+        self._log.sync()
+        text = self._path.read_bytes()
+        entry = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+        (folder / MARK).write_text(json.dumps(entry), encoding="utf-8")
+
+    def close(self, optimizer: ZOOptimizer) -> None:
+        """Closes the log."""
+        if self._log is not None:
+            self._log.close()
+            self._log = optimizer.recorder = None
+
+
+def _check(held: trajectory.Log | None, optimizer: ZOOptimizer, header: dict[str, Any]) -> None:
+    """Raises TrajectoryError for a log that an optimizer's next step cannot follow."""
+    if held is None or len(held.records) != optimizer.steps:
+        count = 0 if held is None else len(held.records)
+        raise trajectory.TrajectoryError(
+            f"it has {count} steps and the optimizer {optimizer.steps}: was the optimizer's state "
+            "not saved (save_only_model)?"
+        )
+    there, here = ({**each, "estimator": _of(each)} for each in (held.header, header))
+    for name in _COMPARED:
+        if there[name] != here[name]:
+            raise trajectory.TrajectoryError(
+                f"it was made with {name}={there[name]!r}, and training goes on with {here[name]!r}"
+            )
+
+
+def _of(header: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in header["estimator"].items() if k not in _IN_RECORDS}

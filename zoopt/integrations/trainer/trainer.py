@@ -1,0 +1,348 @@
+"""The Hugging Face Trainer with forward passes alone: ``zoopt.ZOTrainer``.
+
+It overrides where the Trainer computes gradients (``training_step`` estimates instead) and where it
+makes its optimizer. The rest is the Trainer's own, down to the bare ``optimizer.step()`` that
+applies the estimate.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+from zoopt.estimators import ZOEstimator
+from zoopt.integrations.trainer.faults import Forwards, Skips
+from zoopt.integrations.trainer.log import RunLog
+from zoopt.integrations.trainer.objectives import MicroBatches, trainer_objective
+from zoopt.interfaces import Direction, GradientEstimate, NonFiniteLossError, UpdateRule
+from zoopt.optimizer import ZOOptimizer
+from zoopt.parameters.selection import Select
+from zoopt.probes.population import Population
+from zoopt.recipes import eps_of_parts, recipe_for
+from zoopt.tuning.report.learning import silent_share
+
+log = logging.getLogger("zoopt")
+
+_REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (
+        lambda trainer: trainer.args.world_size > 1,
+        "there are several processes, which would draw the same directions for different batches "
+        "and then drift apart: start one process",
+    ),
+    (
+        lambda trainer: trainer.args.n_gpu > 1,
+        "there are several GPUs, over which the Trainer spreads copies of the model: make one "
+        "visible, for example with CUDA_VISIBLE_DEVICES=0",
+    ),
+    (
+        lambda trainer: len({p.device for p in trainer.model.parameters()}) > 1,
+        "the model's parameters are on several devices: load it without device_map='auto', on one",
+    ),
+    (
+        lambda trainer: trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled,
+        "DeepSpeed and FSDP divide gradients and optimizer states, of which there are none: leave "
+        "them out",
+    ),
+    (
+        lambda trainer: trainer.args.fp16,
+        "fp16=True scales gradients, of which there are none: take bf16=True, or load the model "
+        "with dtype=torch.float16, which engine='overlay' tunes without drift",
+    ),
+)
+"""What would go wrong in silence, and what to do instead."""
+
+_WITHOUT_MEANING = ("max_grad_norm", "neftune_noise_alpha", "optim")
+
+
+class ZOTrainer(Trainer):
+    """A ``transformers.Trainer`` that needs no gradients: any model, any number as objective.
+
+    Scripts for the Trainer run unchanged but for the class. Learning rate, its schedule, weight
+    decay and seed are those of ``TrainingArguments``; mind that a learning rate for AdamW is far
+    too large for tuning all parameters (``zoopt recipes`` lists published ones). Several probes are
+    evaluated on each batch; with gradient accumulation each on all micro-batches. Models are
+    probed in eval mode, without dropout.
+
+    The logs have, beside the objective, ``projected_gradient`` (the mean of |c|), ``silent`` (the
+    share of directions whose probes gave the same value) and ``forwards`` (probes so far).
+
+    A step whose objective is NaN or infinite is left out, and counted as ``skipped_steps``; ten in
+    a row raise :class:`zoopt.interfaces.NonFiniteLossError`. Where memory does not suffice for a
+    micro-batch, it is halved and the step made again. See docs/faults.md.
+
+    Each step is in ``output_dir/trajectory.jsonl`` before it is applied, so that
+    ``zoopt.replay(base_model, output_dir)`` makes the tuned weights again, and ``zoopt inspect``
+    and ``zoopt diff`` read the run. Estimates far larger than usual are cut, as by
+    :func:`zoopt.tune` (not with an optimizer of yours), and a warning says when the objective gets
+    much worse.
+
+    Args:
+        *trainer_args: as for ``transformers.Trainer``.
+        zo: the estimator, by name or as an object, such as ``zoopt.MeZO(eps=1e-3)``; that of the
+            model's recipe if not given, see :func:`zoopt.recipes.recipe_for`; ``modules_to_save``
+            beside an adapter then have the ε for a model's own parameters.
+        objective: ``"loss"``, the model's; ``"compute_metrics"``, the entry of its dict that
+            ``metric_for_best_model`` names; or whatever :func:`zoopt.tune` takes.
+        direction: what z looks like; overrides the estimator's.
+        engine: how probes are evaluated; overrides the estimator's.
+        update: the update rule, by name or as an object; SGD if not given.
+        params: which parameters are tuned, as for :class:`zoopt.ZOOptimizer`.
+        **trainer_options: as for ``transformers.Trainer``. ``optimizers`` may have a
+            :class:`zoopt.ZOOptimizer`, in place of the options above. (For the scales of a
+            quantized model write a loop: transformers trains it with adapters alone. See
+            docs/precision.md.)
+
+    Raises:
+        TypeError: ``lr`` or ``eps``, which have their places elsewhere.
+        ValueError: several processes or devices, fp16, or options that exclude each other.
+    """
+
+    def __init__(
+        self,
+        *trainer_args: Any,
+        zo: str | ZOEstimator | None = None,
+        objective: Any = "loss",
+        direction: str | Direction | None = None,
+        engine: str | None = None,
+        update: str | UpdateRule | None = None,
+        params: Select = None,
+        **trainer_options: Any,
+    ) -> None:
+        _refuse_rates(trainer_options)
+        super().__init__(*trainer_args, **trainer_options)
+        _refuse(self)
+        self.zo_objective = trainer_objective(objective, self)
+        self._options: dict[str, Any] = {
+            "zo": zo,
+            "direction": direction,
+            "engine": engine,
+            "update": update,
+            "params": params,
+        }
+        self._micro_batches: list[Any] = []
+        self._said: list[tuple[float, float, float]] = []
+        self._skips, self._forwards = Skips(), Forwards()
+        self._run_log = RunLog(cuts=self.optimizer is None)
+        self._resumed: str | None = None
+        self.add_callback(_Course(self))
+        self._check_given_optimizer()
+        _warn_of_arguments(self.args)
+
+    @property
+    def zo_optimizer(self) -> ZOOptimizer:
+        """The optimizer, out of what accelerate wraps it in."""
+        made: Any = self.optimizer
+        optimizer: ZOOptimizer = getattr(made, "optimizer", made)
+        return optimizer
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """A :class:`zoopt.ZOOptimizer` over the model, unless one was given."""
+        if self.optimizer is None:
+            tuned: Any = self.model if model is None else model
+            chosen = {name: value for name, value in self._options.items() if value is not None}
+            zo = chosen.pop("zo", None)
+            if zo is None:
+                zo = recipe_for(tuned).estimator()
+                chosen.setdefault("params", eps_of_parts(tuned))
+            self.optimizer = ZOOptimizer(
+                tuned,
+                estimator=zo,
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                maximize=self.zo_objective.higher_is_better,
+                seed=self.args.seed,
+                share_prefix=not self.args.torch_compile,
+                **chosen,
+            )
+        engine = self.zo_optimizer.engine
+        if engine.takes_population and not self.zo_objective.takes_population:
+            raise ValueError(
+                f"engine={engine.name!r} evaluates several probes in one forward, whose loss is "
+                "one number for all of them: tune a metric of the predictions, such as "
+                "objective='cross_entropy' for a classifier, or take engine='overlay'"
+            )
+        return self.optimizer
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Estimates, once all micro-batches of the step are there; the Trainer then updates."""
+        self._micro_batches.append(self._prepare_inputs(inputs))
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        batches, self._micro_batches = self._micro_batches, []
+        try:
+            self._run_log.before(self.zo_optimizer)
+            value = self._forwards(batches, functools.partial(self._estimate, model))
+        except NonFiniteLossError as error:
+            self._skips.skip(error, self.state.global_step)
+            return torch.tensor(math.nan, device=self.args.device)
+        self._skips.made()
+        self._run_log.after(self.zo_optimizer)
+        if self._is_watched():
+            self.zo_optimizer.settle()
+        coefficients = self._estimated().coefficients
+        self._said.append((value, sum(map(abs, coefficients)), silent_share(coefficients)))
+        return torch.tensor(value, device=self.args.device)
+
+    def _estimate(self, model: torch.nn.Module, batches: MicroBatches) -> float:
+        def values(probes: Population) -> list[float]:
+            with self.compute_loss_context_manager():
+                return self.zo_objective.values(self, model, batches, probes)
+
+        return self.zo_optimizer.estimate(values)
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The Trainer's; however it ends, no probe is left in the weights."""
+        if resume_from_checkpoint is True:
+            last = get_last_checkpoint(str(self.args.output_dir))  # type: ignore[no-untyped-call]
+            resume_from_checkpoint = last or True  # which raises
+        self._resumed = str(resume_from_checkpoint) if resume_from_checkpoint else None
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self._micro_batches.clear()
+            self._said.clear()
+            if self.optimizer is not None:
+                self.zo_optimizer.settle()
+                self._run_log.close(self.zo_optimizer)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's, with what the estimates since the last time say."""
+        if "loss" in logs and (self._said or self._skips.lately):
+            logs.pop("grad_norm", None)  # of gradients that there are not
+            values, magnitudes, silent = zip(*self._said, strict=True) if self._said else ((),) * 3
+            if self._skips.lately:  # the Trainer's mean is over steps that were not made, too
+                logs["loss"] = _mean(values)
+            if self.zo_objective.name != "loss":
+                logs[self.zo_objective.name] = logs.pop("loss")
+            if self._said:
+                logs["projected_gradient"], logs["silent"] = _mean(magnitudes), _mean(silent)
+            logs["forwards"] = self.zo_optimizer.steps * len(self._estimated().losses)
+            if self._skips.total:
+                logs["skipped_steps"] = self._skips.total
+            self._said.clear()
+            self._skips.lately = 0
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """A forward for each probe, where the Trainer counts one forward and its backward."""
+        return int(super().floating_point_ops(inputs)) // 3 * len(self._estimated().losses)
+
+    def _estimated(self) -> GradientEstimate:
+        """The last estimate; an empty one before the first."""
+        return self.zo_optimizer.estimated or GradientEstimate((), (), ())
+
+    def _is_watched(self) -> bool:
+        """Whether a callback looks at the model before the update, when a probe is still in θ."""
+        own = TrainerCallback.on_pre_optimizer_step
+        return any(
+            getattr(callback.on_pre_optimizer_step, "__func__", None) is not own
+            for callback in self.callback_handler.callbacks
+            if not isinstance(callback, _Course)
+        )
+
+    def _check_given_optimizer(self) -> None:
+        """Refuses an optimizer that needs gradients, or contradicts the options."""
+        given = self.optimizer
+        if given is None:
+            return
+        if not isinstance(given, ZOOptimizer):
+            raise ValueError(
+                f"ZOTrainer was given {type(given).__name__}, which needs gradients: leave out "
+                "optimizers=..., or make a zoopt.ZOOptimizer(model, ...)"
+            )
+        beside = [name for name, value in self._options.items() if value is not None]
+        if beside:
+            raise ValueError(
+                f"{', '.join(beside)} would make another optimizer than the one in optimizers=...: "
+                "give it to zoopt.ZOOptimizer instead"
+            )
+        if given.maximize != self.zo_objective.higher_is_better:
+            raise ValueError(
+                f"the given optimizer has maximize={given.maximize}, but the objective "
+                f"{self.zo_objective.name!r} has higher_is_better="
+                f"{self.zo_objective.higher_is_better}"
+            )
+
+
+class _Course(TrainerCallback):
+    """Tells a trainer when training begins and a checkpoint is there; holds back a step."""
+
+    def __init__(self, trainer: ZOTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        trainer, optimizer = self._trainer, self._trainer.zo_optimizer
+        trainer._run_log.begin(optimizer, trainer.model, args, state, trainer._resumed)
+        if not optimizer.steps:  # save_only_model: directions of steps that were made are not new
+            optimizer.steps = state.global_step
+        trainer._skips.begin(max(0, state.global_step - optimizer.steps))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._trainer._skips.skipping:
+            # accelerate's optimizer makes no step then, and the Trainer goes on as after one.
+            self._trainer.accelerator.gradient_state._set_sync_gradients(False)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if folder.is_dir():
+            self._trainer._run_log.mark(folder)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _refuse_rates(options: Mapping[str, Any]) -> None:
+    """Raises TypeError for rates given as to ``zoopt.tune``, and says where they go."""
+    given = [f"{name}={options[name]!r}" for name in ("lr", "eps") if name in options]
+    if given:
+        raise TypeError(
+            f"ZOTrainer takes no {' and no '.join(given)}: write "
+            "TrainingArguments(learning_rate=1e-6) and zo=zoopt.MeZO(eps=1e-3), with numbers. The "
+            "search of lr='auto' and eps='auto' is zoopt.tune's: it prints what it finds, and "
+            "auto.json in the run's folder has it"
+        )
+
+
+def _refuse(trainer: Trainer) -> None:
+    """Raises ValueError where a Trainer's setting cannot be kept."""
+    for applies, why in _REFUSED:
+        if applies(trainer):
+            raise ValueError(f"ZOTrainer: {why}")
+
+
+def _warn_of_arguments(args: TrainingArguments) -> None:
+    """Says which arguments have no meaning here, and which default is of another method."""
+    defaults = {field.name: field.default for field in fields(TrainingArguments)}
+    idle = [name for name in _WITHOUT_MEANING if getattr(args, name) != defaults[name]]
+    if idle:
+        log.warning(
+            "%s: about gradients or their optimizers, so without effect in a ZOTrainer (update=... "
+            "chooses the update rule)",
+            ", ".join(idle),
+        )
+    if args.learning_rate == defaults["learning_rate"]:
+        log.warning(
+            "learning_rate=%g is the default for AdamW. Published zeroth-order runs have 1e-7 to "
+            "1e-6 for all parameters and 5e-5 to 1e-4 for LoRA; `zoopt recipes` lists them",
+            args.learning_rate,
+        )

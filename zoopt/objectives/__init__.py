@@ -1,0 +1,1 @@
+"""Objectives: metrics, combinations and comparisons of them, and how they are found."""

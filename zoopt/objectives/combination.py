@@ -1,0 +1,188 @@
+"""Several metrics as one number: weighted sums, and constraints by a penalty."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from zoopt.objectives.metric import Metric, Parts
+
+Lookup = Callable[[str], Metric]
+
+_NAME = r"[A-Za-z_][\w.:]*(?:\([^()]*\))?"
+_NUMBER = r"\d+\.?\d*(?:[eE][+-]?\d+)?"
+_TERM = re.compile(rf"\s*([+-]?)\s*(?:({_NUMBER})\s*\*\s*)?({_NAME})")
+_CONSTRAINT = re.compile(rf"\s*({_NAME})\s*(<=|>=)\s*(-?{_NUMBER})(?:\s+weight\s+({_NUMBER}))?\s*$")
+_SUBJECT = " subject to "
+_OPERATOR = re.compile(rf"\s[+-]\s|\*|{_SUBJECT}")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on a metric, and what a unit beyond it costs.
+
+    Attributes:
+        metric: what is bounded.
+        bound: the value that it may reach.
+        at_most: whether it may not exceed the bound, or not fall below it.
+        weight: the penalty of one unit of violation, in units of the objective.
+    """
+
+    metric: Metric
+    bound: float
+    at_most: bool
+    weight: float = 1.0
+
+    def penalty(self, value: float) -> float:
+        """weight · max(0, violation)."""
+        beyond = value - self.bound if self.at_most else self.bound - value
+        return self.weight * max(0.0, beyond)
+
+    def __str__(self) -> str:
+        order = "<=" if self.at_most else ">="
+        weight = "" if self.weight == 1.0 else f" weight {self.weight:g}"
+        return f"{self.metric.name} {order} {self.bound:g}{weight}"
+
+
+@dataclass(frozen=True)
+class Combination(Metric):
+    """Σ_i w_i m_i, made worse by Σ_j λ_j max(0, violation_j).
+
+    The penalty is the exact (ℓ1) penalty: for a λ above a problem's own threshold, the best point
+    with it is the best that keeps the bounds (Nocedal and Wright 2006, *Numerical Optimization*,
+    section 17.2). Make it with :func:`zoopt.combined`.
+
+    Attributes:
+        terms: (weight, metric) pairs; the first's direction is the sum's.
+        constraints: the bounds.
+    """
+
+    terms: tuple[tuple[float, Metric], ...] = ()
+    constraints: tuple[Constraint, ...] = field(default=())
+
+    @classmethod
+    def make(
+        cls, terms: Sequence[tuple[float, Metric]], constraints: Sequence[Constraint] = ()
+    ) -> Combination:
+        """The combination of terms and constraints, named as one would write it."""
+        up = terms[0][1].higher_is_better
+        sign = 1.0 if up else -1.0
+        metrics = [metric for _, metric in terms] + [each.metric for each in constraints]
+
+        def function(predictions: Parts, references: Parts) -> float:
+            """Weighted sum, less the penalties of bounds that are broken."""
+            views = zip(metrics, predictions.items, references.items, strict=True)
+            values = [metric(guess, truth) for metric, guess, truth in views]
+            bounded = values[len(terms) :]
+            total = sum(w * value for (w, _), value in zip(terms, values, strict=False))
+            kept = zip(constraints, bounded, strict=True)
+            return total - sign * sum(each.penalty(value) for each, value in kept)
+
+        return cls(
+            name=_written(terms, constraints),
+            function=function,
+            higher_is_better=up,
+            needs=tuple(metric.needs for metric in metrics),
+            piecewise_constant=all(metric.piecewise_constant for metric in metrics),
+            from_base=any(metric.from_base for metric in metrics),
+            terms=tuple(terms),
+            constraints=tuple(constraints),
+        )
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that it is made of, in order."""
+        return (*(metric for _, metric in self.terms), *(c.metric for c in self.constraints))
+
+
+def combined(expression: str, lookup: Lookup, metrics: Mapping[str, Any] | None = None) -> Metric:
+    """The metric that an expression describes; see :func:`zoopt.combined`."""
+    known = dict(metrics or {})
+
+    def named(name: str) -> Metric:
+        if name in known:
+            given = known[name]
+            return replace(given, name=name) if isinstance(given, Metric) else given
+        return lookup(name)
+
+    summed, _, bounded = expression.partition(_SUBJECT)
+    terms = _terms(summed, expression, named)
+    constraints = [_constraint(c, expression, named) for c in bounded.split(" and ") if c.strip()]
+    for weight, metric in terms[1:]:
+        if weight > 0 and metric.higher_is_better != terms[0][1].higher_is_better:
+            raise ValueError(
+                f"in {expression!r} {metric.name} is added to {terms[0][1].name}, but of one "
+                f"higher is better and of the other lower: write '- {metric.name}'"
+            )
+    return Combination.make(terms, constraints)
+
+
+def is_combination(text: str) -> bool:
+    """Whether an objective is an expression rather than a name.
+
+    >>> is_combination("f1 - 0.1 * words"), is_combination("my_package.rewards:polite")
+    (True, False)
+    """
+    before, _, rest = text.partition("(")
+    return bool(_OPERATOR.search(before) or _OPERATOR.search(rest.rpartition(")")[2]))
+
+
+def _terms(summed: str, expression: str, named: Lookup) -> list[tuple[float, Metric]]:
+    terms: list[tuple[float, Metric]] = []
+    at = 0
+    while summed[at:].strip():
+        found = _TERM.match(summed, at)
+        if found is None or bool(found[1]) != bool(terms):
+            raise ValueError(
+                f"objective {expression!r} cannot be read at {summed[at:].strip()!r}: write it as "
+                "in 'f1 - 0.1 * repetition subject to words <= 40 weight 0.5'"
+            )
+        weight = float(found[2] or 1.0)
+        terms.append((-weight if found[1] == "-" else weight, named(found[3])))
+        at = found.end()
+    if not terms:
+        raise ValueError(f"objective {expression!r} names no metric to tune")
+    return terms
+
+
+def _constraint(text: str, expression: str, named: Lookup) -> Constraint:
+    found = _CONSTRAINT.match(text)
+    if found is None:
+        raise ValueError(
+            f"constraint {text.strip()!r} of {expression!r} cannot be read: write it as in "
+            "'words <= 40' or 'accuracy >= 0.8 weight 5', several joined by 'and'"
+        )
+    name, order, bound, weight = found.groups()
+    return Constraint(named(name), float(bound), order == "<=", float(weight or 1.0))
+
+
+def _written(terms: Sequence[tuple[float, Metric]], constraints: Sequence[Constraint]) -> str:
+    text = ""
+    for weight, metric in terms:
+        size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
+        joint = (" - " if weight < 0 else " + ") if text else ""
+        text += f"{joint}{size}{metric.name}"
+    if constraints:
+        text += _SUBJECT + " and ".join(map(str, constraints))
+    return text
+
+
+def blend(objective: Metric, surrogate: Metric, share: float) -> Metric:
+    """(1 − share) · objective + share · surrogate, both in the objective's direction.
+
+    What a run tunes while it goes from a smooth stand-in to what is meant.
+
+    Args:
+        objective: what is meant.
+        surrogate: what stands in for it.
+        share: of the surrogate, from 0 to 1.
+    """
+    if share <= 0.0:
+        return objective
+    turn = 1.0 if surrogate.higher_is_better == objective.higher_is_better else -1.0
+    mixed = Combination.make([(1.0 - share, objective), (turn * share, surrogate)])
+    if share >= 1.0:
+        mixed = Combination.make([(turn, surrogate)])
+    return replace(mixed, higher_is_better=objective.higher_is_better)

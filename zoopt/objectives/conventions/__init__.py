@@ -1,0 +1,134 @@
+"""Metrics that people have already, unchanged, whichever way they are called.
+
+Each module here knows one way of calling: whether a function follows it (``matches``), and how it
+is asked for one number (``read``). Another convention is a module and a line in
+:data:`CONVENTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zoopt.objectives.conventions import (
+    compute_metrics,
+    evaluate,
+    model_function,
+    own,
+    reward,
+    scikit,
+    torchmetrics,
+)
+from zoopt.objectives.conventions.checking import told
+from zoopt.objectives.conventions.reading import Reading, build, imported, name_of, parameters
+from zoopt.objectives.conventions.reward import rewards
+from zoopt.objectives.metric import Metric
+
+__all__ = ["CONVENTIONS", "Convention", "metric", "rewards"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A way of calling metrics.
+
+    Attributes:
+        called: how, in a line.
+        matches: whether a function, an object or a name follows it, by its looks.
+        read: the function and what predictions its user says that it takes, to a reading.
+    """
+
+    called: str
+    matches: Callable[[Any], bool]
+    read: Callable[[Any, str | None], Reading]
+
+
+CONVENTIONS: dict[str, Convention] = {
+    "zoopt": Convention(own.CALLED, own.matches, own.read),
+    "sklearn": Convention(scikit.CALLED, scikit.matches, scikit.read),
+    "torchmetrics": Convention(torchmetrics.CALLED, torchmetrics.matches, torchmetrics.read),
+    "evaluate": Convention(evaluate.CALLED, evaluate.matches, evaluate.read),
+    "compute_metrics": Convention(
+        compute_metrics.CALLED, compute_metrics.matches, compute_metrics.read
+    ),
+    "reward": Convention(reward.CALLED, reward.matches, reward.read),
+    "direct": Convention(model_function.CALLED, model_function.matches, model_function.read),
+}
+
+
+def metric(
+    fn: Any,
+    convention: str | None = None,
+    *,
+    name: str | None = None,
+    higher_is_better: bool | None = None,
+    needs: str | None = None,
+    key: str | None = None,
+) -> Metric:
+    """A metric of yours, unchanged, as something that zoopt tunes.
+
+    The result checks what it is given and what the function returns: as many predictions as
+    references, and one number.
+
+    Args:
+        fn: a function, an object, the name of a scikit-learn scorer, or a dotted path
+            ``package.module:name`` to one of them.
+        convention: how it is called, a key of :data:`CONVENTIONS`; recognised by its parameters or
+            methods if not given.
+        name: what to call it; its own name if not given.
+        higher_is_better: which way is up, where it does not say.
+        needs: what predictions it takes, a key of :data:`zoopt.objectives.metric.NEEDS`, where the
+            convention's usual one is not meant.
+        key: which number, if it returns a dict.
+
+    Raises:
+        TypeError: no convention is recognised, or the function cannot be called so.
+        ValueError: what it takes or which way is up is not known.
+
+    Example:
+        >>> from functools import partial
+        >>> from sklearn.metrics import fbeta_score
+        >>> metric("f1_macro")([[2.0, 1.0], [0.0, 1.0], [0.5, 0.0]], [0, 1, 0])
+        1.0
+        >>> f2 = metric(partial(fbeta_score, beta=2))
+        >>> f2.name, f2.higher_is_better, round(f2([1, 1, 0, 0], [1, 0, 0, 0]), 3)
+        ('fbeta_score', True, 0.833)
+        >>> metric(lambda told, truth: sum(told), "zoopt", higher_is_better=False)([1, 2], [0, 0])
+        3.0
+    """
+    if isinstance(fn, str) and ":" in fn:
+        fn = imported(fn)
+    if isinstance(fn, Metric):
+        stated = {"name": name, "higher_is_better": higher_is_better, "needs": needs}
+        return replace(fn, **{k: v for k, v in stated.items() if v is not None})  # type: ignore[arg-type]
+    if isinstance(fn, type):
+        raise TypeError(f"{fn.__name__} is a class: hand over an object of it, {fn.__name__}(...)")
+    if convention is None:
+        convention = recognise(fn)
+    elif convention not in CONVENTIONS:
+        raise ValueError(f"convention={convention!r} is none of {', '.join(CONVENTIONS)}")
+    elif not (callable(fn) or CONVENTIONS[convention].matches(fn)):
+        raise TypeError(f"{told(fn)} cannot be called as {CONVENTIONS[convention].called}")
+    reading = CONVENTIONS[convention].read(fn, needs)
+    return build(reading, name=name, higher_is_better=higher_is_better, key=key)
+
+
+def recognise(fn: Any) -> str:
+    """The convention that a metric follows, by its methods or the names of its parameters.
+
+    >>> recognise(lambda y_true, y_pred: 0), recognise(lambda completions, **columns: [])
+    ('sklearn', 'reward')
+
+    Raises:
+        TypeError: it looks like none, or like several.
+    """
+    found = [name for name, convention in CONVENTIONS.items() if convention.matches(fn)]
+    if len(found) == 1:
+        return found[0]
+    looks = f"looks like {' and '.join(found)}" if found else "follows no convention that I know"
+    takes = f"({', '.join(parameters(fn))})" if callable(fn) else f", a {type(fn).__name__},"
+    ways = "\n".join(f"  {name}: {way.called}" for name, way in CONVENTIONS.items())
+    raise TypeError(
+        f"{name_of(fn)}{takes} {looks}. Say how it is called with "
+        f'zoopt.metric(fn, convention="..."), one of\n{ways}'
+    )

@@ -1,0 +1,210 @@
+"""What all conventions share: how a function is read, called and named."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoopt.objectives.conventions.checking import number, require_form
+from zoopt.objectives.metric import NEEDS, Metric
+
+PAIRS = {"predictions": "references", "preds": "target"}
+"""What predictions and references are called; scikit-learn's ``y_true`` goes with any ``y_…``."""
+
+DISCRETE = ("labels", "texts", "completions")
+"""Predictions that a small move of θ mostly leaves as they are."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a convention understands a metric.
+
+    Attributes:
+        name: what the metric is called if nobody says.
+        call: ``(predictions, references)`` to what the metric returns.
+        needs: what predictions it takes, a key of :data:`zoopt.objectives.metric.NEEDS`; None: must
+            be said.
+        higher_is_better: which way is up; None: must be said.
+        settled: nobody may say another direction, because the convention has one.
+        allowed: what ``needs`` may be.
+        keyed: it returns a dict, of which one entry may stand alone.
+        doc: what it says of itself.
+        asks: the function of the model, where there are no predictions to call it with.
+        each: see :class:`zoopt.Metric`.
+    """
+
+    name: str
+    call: Callable[[Any, Any], Any]
+    needs: str | None = "labels"
+    higher_is_better: bool | None = None
+    settled: bool = False
+    allowed: tuple[str, ...] = tuple(NEEDS)
+    keyed: bool = False
+    doc: str | None = None
+    asks: Callable[..., Any] | None = None
+    each: Callable[[Any, Any], Sequence[float | None]] | None = None
+
+
+def build(
+    reading: Reading,
+    *,
+    name: str | None = None,
+    higher_is_better: bool | None = None,
+    key: str | None = None,
+) -> Metric:
+    """The metric of a reading, which checks what goes in and what comes out.
+
+    Raises:
+        ValueError: the direction or the predictions are not known, or not as the convention has it.
+    """
+    title = name or (key or "").removeprefix("eval_") or reading.name
+    needs = reading.needs
+    if needs is None or needs not in reading.allowed:
+        problem = (
+            "does not say what it takes as predictions"
+            if needs is None
+            else f"cannot take needs={needs!r}"
+        )
+        raise ValueError(
+            f"{title!r} {problem}: state needs=..., one of {', '.join(map(repr, reading.allowed))}"
+        )
+    up = reading.higher_is_better if higher_is_better is None else higher_is_better
+    if up is None:
+        raise ValueError(
+            f"{title!r} does not say whether higher is better: state higher_is_better=True, or "
+            "False for an error or a loss"
+        )
+    if reading.settled and up != reading.higher_is_better:
+        raise ValueError(
+            f"higher_is_better={up} contradicts the convention of {title!r}, by which more is "
+            "better (a scorer of a loss is its negative): leave it out"
+        )
+
+    def score(predictions: Any, references: Any) -> float:
+        require_form(title, needs, predictions, references)
+        returned = reading.call(predictions, references)
+        return number(returned, title, key=key, keyed=reading.keyed)
+
+    score.__name__ = score.__qualname__ = title
+    score.__doc__ = reading.doc
+    discrete = needs in DISCRETE
+    return Metric(
+        title,
+        score,
+        up,
+        needs,
+        piecewise_constant=discrete,
+        of_model=reading.asks,
+        each=reading.each,
+    )
+
+
+def inner(fn: Any) -> Any:
+    """What a ``functools.partial`` calls in the end; anything else is handed through."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
+
+
+def name_of(fn: Any) -> str:
+    """A function's name, or an object's class.
+
+    >>> name_of(functools.partial(max, 1)), name_of(lambda p, r: 0), name_of(PAIRS)
+    ('max', 'metric', 'dict')
+    """
+    fn = inner(fn)
+    name = str(getattr(fn, "__name__", type(fn).__name__))
+    return "metric" if name == "<lambda>" else name
+
+
+def doc_of(fn: Any) -> str | None:
+    """What a function says of itself."""
+    return inspect.getdoc(inner(fn))
+
+
+def has(fn: Any, *methods: str) -> bool:
+    """Whether an object has all these methods."""
+    return all(callable(getattr(fn, method, None)) for method in methods)
+
+
+def parameters(fn: Any) -> dict[str, inspect.Parameter]:
+    """A function's parameters by name; none where it does not tell."""
+    try:
+        return dict(inspect.signature(fn).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
+def positional(fn: Any) -> list[str]:
+    """Names of the parameters that a call may fill by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, parameter in parameters(fn).items() if parameter.kind in kinds]
+
+
+def pair(fn: Any) -> tuple[str, str] | None:
+    """The parameters for predictions and for references, where their names tell.
+
+    >>> pair(lambda y_pred, y_true: 0)
+    ('y_pred', 'y_true')
+    """
+    first = positional(fn)[:2]
+    for predictions, references in PAIRS.items():
+        if {predictions, references} == set(first):
+            return predictions, references
+    others = [name for name in first if name != "y_true"]
+    if len(first) == 2 and len(others) == 1 and others[0].startswith("y_"):
+        return others[0], "y_true"
+    return None
+
+
+def ordered(fn: Any, *, references_first: bool) -> Callable[..., Any]:
+    """A function of two as ``(predictions, references)``, in the order that its names tell.
+
+    Args:
+        fn: what takes both.
+        references_first: its order where the names tell none.
+
+    Raises:
+        TypeError: it cannot be called with two arguments.
+    """
+    must_bind(fn, 2)
+    names = pair(fn)
+    if names is not None:
+        references_first = positional(fn)[0] == names[1]
+    if not references_first:
+        return lambda predictions, references, **more: fn(predictions, references, **more)
+    return lambda predictions, references, **more: fn(references, predictions, **more)
+
+
+def must_bind(fn: Any, count: int) -> None:
+    """Raises TypeError if a function cannot be called with so many arguments."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        raise TypeError(
+            f"{name_of(fn)}{signature} cannot be called with {count} "
+            f"argument{'s' * (count > 1)}: {error}. Bind what else it takes, as in "
+            f"functools.partial({name_of(fn)}, ...)"
+        ) from None
+
+
+def imported(path: str) -> Any:
+    """What a dotted path ``package.module:name`` names."""
+    module, _, attribute = path.partition(":")
+    found = importlib.import_module(module)
+    try:
+        return operator.attrgetter(attribute)(found)
+    except AttributeError:
+        near = difflib.get_close_matches(attribute, dir(found), n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"module {module!r} has no {attribute!r}{hint}") from None

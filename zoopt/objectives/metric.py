@@ -1,0 +1,157 @@
+"""A metric: the cheap half of an objective, one number from all predictions at once."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoopt.interfaces import NonFiniteLossError
+
+NEEDS = {
+    "labels": "class indices, shape (N,)",
+    "probabilities": "class probabilities, shape (N, classes)",
+    "values": "numbers, shape (N,)",
+    "scores": "what the task gives: class logits, shape (N, classes), or numbers, shape (N,)",
+    "texts": "N generated texts, with a reference text or several for each",
+    "completions": "N generated texts, with the examples that they answer, dicts with a prompt",
+    "margins": "score of the chosen less that of the rejected, shape (N,), with what people judged",
+    "model": "the model itself, and perhaps a batch",
+}
+"""What a metric takes as predictions."""
+
+NUMERIC = ("probabilities", "values", "scores", "margins")
+"""Predictions that are floating-point numbers, of which any may be NaN."""
+
+
+Needs = str | tuple[Any, ...]
+"""A key of :data:`NEEDS`, or one for each metric of a combination."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Predictions, or references, for each metric of a combination; indexed by example."""
+
+    items: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return len(self.items[0])
+
+    def __getitem__(self, examples: Any) -> Parts:
+        return Parts(tuple(item[examples] for item in self.items))
+
+
+def for_each(needs: Needs, make: Callable[[str], Any]) -> Any:
+    """What is made for one key of :data:`NEEDS`, or :class:`Parts` for several."""
+    if isinstance(needs, str):
+        return make(needs)
+    return Parts(tuple(for_each(each, make) for each in needs))
+
+
+def check_needs(name: str, needs: Needs) -> None:
+    """Raises ValueError where a metric needs what no task gives."""
+    if not isinstance(needs, str):
+        for each in needs:
+            check_needs(name, each)
+    elif needs not in NEEDS:
+        raise ValueError(
+            f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}: say what {name!r} takes "
+            "as predictions"
+        )
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """Numbers or whatever else as an array, tensors on any device among them."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def first_nan(predictions: Any) -> int | None:
+    """Index of the first example that has a NaN among its predictions.
+
+    >>> first_nan([[0.5, 0.5], [0.2, math.nan]])
+    1
+    """
+    array = as_array(predictions)
+    if array.dtype.kind != "f" or array.ndim == 0:
+        return None
+    missing = np.argwhere(np.isnan(array))
+    return int(missing[0, 0]) if missing.size else None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number to tune: one score from predictions and references.
+
+    Attributes:
+        name: what it is called.
+        function: ``(predictions, references) -> float``.
+        higher_is_better: which way is up.
+        needs: what predictions it takes, a key of :data:`NEEDS`; a combination has one for each
+            of its metrics, and takes :class:`Parts`.
+        bounds: the smallest and largest value it can have.
+        piecewise_constant: whether a small move of θ mostly leaves it as it is, so that it has no
+            gradient, and two probes often the same value.
+        of_model: where it needs the model itself, what gives the number of a model (and a batch);
+            ``function`` then averages over batches.
+        smooth: the name of a smooth objective to begin with in its place, if there is one.
+        from_base: whether it measures from what the base model says: its references are
+            :class:`Parts` of that, in the form that it needs, and of the task's references.
+        each: where it is the mean of a number for each example, ``(predictions, references)`` to
+            these numbers, None for an example that does not count.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    higher_is_better: bool
+    needs: Needs = "labels"
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    piecewise_constant: bool = False
+    of_model: Callable[..., Any] | None = None
+    smooth: str = ""
+    from_base: bool = False
+    each: Callable[[Any, Any], Sequence[float | None]] | None = None
+
+    def __post_init__(self) -> None:
+        check_needs(self.name, self.needs)
+
+    def __call__(self, predictions: Any, references: Any) -> float:
+        """The score of all predictions at once.
+
+        Raises:
+            ValueError: there are no predictions.
+            NonFiniteLossError: one of them is NaN; the message has the example's index.
+        """
+        if hasattr(predictions, "__len__") and len(predictions) == 0:
+            raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
+        if self.needs in NUMERIC and (example := first_nan(predictions)) is not None:
+            raise NonFiniteLossError(
+                f"{self.name!r} cannot score example {example}: its prediction is NaN. A smaller "
+                "lr or eps is the usual cure where it was a number before."
+            )
+        return float(self.function(predictions, references))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Its function's keyword-only parameters with their defaults, ``...`` where there is none.
+
+        A name may be followed by them: ``words(target=40)``.
+        """
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except (TypeError, ValueError):
+            return {}
+        return {
+            p.name: ... if p.default is p.empty else p.default
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY
+        }
+
+    @property
+    def about(self) -> str:
+        """The first line of what its function says of itself."""
+        return ((self.function.__doc__ or "").strip().splitlines() or [""])[0]

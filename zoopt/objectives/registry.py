@@ -1,0 +1,184 @@
+"""Objectives by name, an open registry.
+
+They come from anywhere: the decorator :func:`register_objective`, entry points in the group
+``zoopt.objectives`` of any installed package, and dotted paths ``package.module:name``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from zoopt.objectives.metric import Metric, check_needs
+from zoopt.support.names import joined, split, unknown
+
+ENTRY_POINTS = "zoopt.objectives"
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+_metrics: dict[str, Metric] = {}
+
+
+def register_objective(
+    name: str,
+    *,
+    higher_is_better: bool,
+    needs: str = "labels",
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    piecewise_constant: bool = False,
+    smooth: str = "",
+    from_base: bool = False,
+) -> Callable[[F], F]:
+    """Registers ``(predictions, references) -> float`` as an objective under a name.
+
+    Keyword-only parameters of the function are arguments of the objective, which a string gives
+    after its name: ``words(target=40)``.
+
+    Args:
+        name: what configs and calls will write.
+        higher_is_better: whether tuning raises the number or lowers it.
+        needs: what to hand it as predictions; see :class:`zoopt.Metric`.
+        bounds: the smallest and largest value it can have.
+        piecewise_constant: whether a small move of θ mostly leaves it as it is.
+        smooth: the name of a smooth objective that a run may begin with in its place.
+        from_base: whether it measures from what the base model says; see :class:`zoopt.Metric`.
+
+    Raises:
+        ValueError: the name belongs to another function already.
+
+    Example:
+        >>> import zoopt
+        >>> @zoopt.register_objective("share_of_ones", higher_is_better=True)
+        ... def share_of_ones(predictions, references):
+        ...     return sum(predictions) / len(predictions)
+        >>> zoopt.get_objective("share_of_ones")([0, 1, 1, 1], [0, 0, 0, 0])
+        0.75
+    """
+    check_needs(name, needs)
+
+    def register(function: F) -> F:
+        metric = Metric(
+            name,
+            function,
+            higher_is_better,
+            needs,
+            bounds,
+            piecewise_constant,
+            smooth=smooth,
+            from_base=from_base,
+        )
+        held = _metrics.get(name)
+        if held is not None and _origin(held.function) != _origin(function):
+            raise ValueError(
+                f"objective {name!r} is already {_origin(held.function)}; "
+                f"register {_origin(function)} under another name"
+            )
+        _metrics[name] = metric
+        return function
+
+    return register
+
+
+def list_objectives() -> list[str]:
+    """The names of all objectives: registered in this process, or offered by entry points."""
+    return sorted({*_metrics, *_offered()})
+
+
+def objectives() -> dict[str, Metric]:
+    """All objectives by name, for a listing: those too that need arguments before they score."""
+    return {name: _objective(name) for name in list_objectives()}
+
+
+def get_objective(name: str, **arguments: Any) -> Metric:
+    """The objective of a name, or of a dotted path ``package.module:function``.
+
+    Args:
+        name: a name or path; arguments may follow it, as in ``"words(target=40)"``.
+        **arguments: further ones, which may be anything.
+
+    Raises:
+        KeyError: nothing has that name; the message has the nearest ones.
+        ValueError: what the path or entry point names does not say which way is better, or the
+            arguments are not those that it takes.
+
+    Example:
+        >>> import zoopt
+        >>> short = zoopt.get_objective("words(target=3)")
+        >>> short.name, short(["one two three four"], [{"prompt": "Count."}])
+        ('words(target=3)', 1.0)
+    """
+    name, written = split(name)
+    return bound(_objective(name), {**written, **arguments})
+
+
+def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
+    """A metric with arguments of its function given, its name saying which.
+
+    Raises:
+        ValueError: it takes no such argument, or needs one that is not given.
+    """
+    takes = metric.arguments
+    for given in arguments:
+        if not takes:
+            raise ValueError(f"objective {metric.name!r} takes no arguments, so no {given!r}")
+        if given not in takes:
+            raise ValueError(unknown(f"argument of {metric.name!r}", given, takes))
+    missing = {key: ... for key in takes if takes[key] is ... and key not in arguments}
+    if missing:
+        raise ValueError(
+            f"objective {metric.name!r} needs {' and '.join(missing)}: write "
+            f"{joined(metric.name, missing)}"
+        )
+    if not arguments:
+        return metric
+    function = functools.partial(metric.function, **arguments)
+    function.__doc__ = metric.function.__doc__
+    return replace(metric, name=joined(metric.name, arguments), function=function, each=None)
+
+
+def is_path(objective: str) -> bool:
+    """Whether an objective is written as ``package.module:name``, perhaps with arguments."""
+    return ":" in objective.partition("(")[0]
+
+
+def _objective(name: str) -> Metric:
+    if name in _metrics:
+        return _metrics[name]
+    offered = _offered()
+    if name in offered:
+        loaded = offered[name].load()
+    elif is_path(name):
+        module, _, attribute = name.partition(":")
+        loaded = getattr(importlib.import_module(module), attribute)
+    else:
+        raise KeyError(unknown("objective", name, list_objectives()))
+    found = registered(loaded)
+    if found is not None:
+        return found
+    raise ValueError(
+        f"objective {name!r} loads {_origin(loaded)}, which does not say whether higher is better: "
+        "decorate it with @zoopt.register_objective(name, higher_is_better=...)"
+    )
+
+
+def registered(function: Callable[..., Any]) -> Metric | None:
+    """The metric that a function is registered as, if it is."""
+    if isinstance(function, Metric):
+        return function
+    return next((m for m in _metrics.values() if m.function is function), None)
+
+
+def _offered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _origin(function: Any) -> str:
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return f"{getattr(function, '__module__', '?')}.{name}"

@@ -1,0 +1,204 @@
+"""Which tensors θ consists of: chosen, named, and checked once.
+
+>>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
+>>> [name for group in groups_of(model, params="0.*") for name, _ in group["params"]]
+['0.weight', '0.bias']
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoopt.interfaces import Slot
+from zoopt.parameters.masters import is_half, master_of
+from zoopt.parameters.quantized import ALTERNATIVE, packing
+
+Options = Mapping[str, float | bool]
+"""A group's own ``lr``, ``eps``, ``weight_decay`` and ``decay_1d``."""
+
+Select = str | Sequence[str] | Mapping[str, Options] | Callable[[str, Tensor], bool] | None
+"""Which parameters: name patterns as in a shell (``"*.norm.weight"``), or a predicate.
+
+Patterns may have options, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}, "*norm*": {}}``: each makes a
+group of its own, and a parameter is in the first that it matches.
+"""
+
+_OPTIONS = ("lr", "eps", "weight_decay", "decay_1d")
+
+
+def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[str, Any]]:
+    """Parameter groups, each with ``params`` as (name, tensor) pairs, from what a user passes.
+
+    Frozen parameters (``requires_grad=False``) are left out, tied ones appear once.
+
+    Args:
+        source: a module; an iterable of parameters or of (name, parameter) pairs; or an iterable of
+            group dicts as ``torch.optim`` takes them.
+        params: patterns or a predicate ``(name, parameter) -> bool`` that choose among them;
+            patterns with options make groups of a module's parameters.
+        start: number given to the first parameter without a name.
+
+    Raises:
+        ValueError: nothing is left to tune, with the names there are.
+        TypeError: the source is none of these.
+    """
+    if isinstance(params, Mapping):
+        source, params = _split(source, params), None
+    if isinstance(source, torch.nn.Module):
+        raw: list[dict[str, Any]] = [{"params": list(source.named_parameters())}]
+    elif isinstance(source, Tensor):
+        raise TypeError(
+            "ZOOptimizer was given a tensor: pass the model, a list of parameters [tensor], "
+            "(name, parameter) pairs, or parameter groups"
+        )
+    else:
+        items = list(source)
+        raw = (
+            [dict(g) for g in items]
+            if items and isinstance(items[0], Mapping)
+            else [{"params": items}]
+        )
+    chosen, seen = _chooser(params), set[int]()
+    memory: dict[int, str] = {}
+    available: list[str] = []
+    packed: list[str] = []
+    groups = []
+    for group in raw:
+        named = _named(group["params"], start + len(available))
+        available += [name for name, _ in named]
+        kept = []
+        for name, tensor in named:
+            if packing(tensor) and chosen(name, tensor):
+                packed.append(f"{name!r} is {packing(tensor)}")
+            if tensor.requires_grad and id(tensor) not in seen and chosen(name, tensor):
+                seen.add(id(tensor))
+                kept.append((name, _checked(name, tensor)))
+                other = memory.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
+                if other != name:
+                    raise ValueError(
+                        f"parameters {other!r} and {name!r} are different objects in the same "
+                        "memory, which would be perturbed twice: tie them as one Parameter"
+                    )
+        groups.append({**group, "params": kept})
+    if not any(group["params"] for group in groups):
+        if packed:
+            raise TypeError(
+                f"no parameter to tune: {packed[0]}, and zoopt tunes plain floating-point "
+                f"parameters. {ALTERNATIVE}"
+            )
+        some = ", ".join(available[:8]) + (", …" if len(available) > 8 else "")
+        raise ValueError(
+            f"no parameter to tune: params={params!r} chose none of the trainable ones among "
+            f"{len(available)} ({some or 'none given'}). Frozen parameters have "
+            "requires_grad=False; unfreeze them or choose others."
+        )
+    return groups
+
+
+def slots_of(
+    param_groups: Sequence[Mapping[str, Any]], before: Sequence[Slot] = ()
+) -> tuple[Slot, ...]:
+    """The slots of θ, in the order of the groups; the order is part of what z depends on.
+
+    Args:
+        param_groups: as ``torch.optim`` has them.
+        before: slots whose masters are kept, where they still have a use.
+    """
+    slots: list[Slot] = []
+    masters = {
+        id(slot.tensor): slot.master
+        for slot in before
+        if slot.master is not None
+        and is_half([slot.tensor])
+        and slot.master.device == slot.tensor.device
+    }
+    for number, group in enumerate(param_groups):
+        names = group.get("param_names") or [None] * len(group["params"])
+        for name, tensor in zip(names, group["params"], strict=True):
+            master = masters[id(tensor)] if id(tensor) in masters else master_of(tensor)
+            slots.append(Slot(len(slots), name or f"param.{len(slots)}", tensor, number, master))
+    return tuple(slots)
+
+
+def is_expanded(tensor: Tensor) -> bool:
+    """Whether elements share memory, which torch does not write to.
+
+    >>> is_expanded(torch.zeros(1).expand(3)), is_expanded(torch.zeros(3))
+    (True, False)
+    """
+    return tensor.layout == torch.strided and any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
+def _split(source: Any, options: Mapping[str, Options]) -> list[dict[str, Any]]:
+    """A module's trainable parameters in a group for each pattern."""
+    if not isinstance(source, torch.nn.Module):
+        raise TypeError(
+            f"params={dict(options)!r} makes groups by name, so it takes a module; to "
+            f"{type(source).__name__} give group dicts with their own lr and eps instead"
+        )
+    groups: dict[str, dict[str, Any]] = {}
+    for pattern, own in options.items():
+        for name in own:
+            if name not in _OPTIONS:
+                raise ValueError(
+                    f"params[{pattern!r}] has {name!r}, which is none of {', '.join(_OPTIONS)}"
+                )
+        groups[pattern] = {**own, "params": []}
+    for name, tensor in source.named_parameters():
+        matching = (pattern for pattern in options if fnmatch.fnmatchcase(name, pattern))
+        chosen = next(matching, None) if tensor.requires_grad else None
+        if chosen is not None:
+            groups[chosen]["params"].append((name, tensor))
+    for pattern, group in groups.items():
+        if not group["params"]:
+            raise ValueError(
+                f"params[{pattern!r}] chose no trainable parameter that no pattern before it had"
+            )
+    return list(groups.values())
+
+
+def _chooser(params: Select) -> Callable[[str, Tensor], bool]:
+    if params is None:
+        return lambda name, tensor: True
+    if callable(params):
+        return params
+    patterns = [params] if isinstance(params, str) else list(params)
+    return lambda name, tensor: any(fnmatch.fnmatchcase(name, p) for p in patterns)
+
+
+def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
+    items: Iterable[Any] = [params] if isinstance(params, Tensor) else params
+    named = []
+    for number, item in enumerate(items, start):
+        name, tensor = item if isinstance(item, tuple) else (f"param.{number}", item)
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"expected parameters, (name, parameter) pairs or group dicts, got "
+                f"{type(tensor).__name__}; pass the model itself or model.named_parameters()"
+            )
+        named.append((name, tensor))
+    return named
+
+
+def _checked(name: str, tensor: Tensor) -> Tensor:
+    packed = packing(tensor)
+    if packed:
+        raise TypeError(
+            f"parameter {name!r} is {packed}, and zoopt tunes plain floating-point parameters. "
+            f"{ALTERNATIVE}"
+        )
+    if tensor.is_meta:
+        raise ValueError(f"parameter {name!r} is on the meta device: load its weights first")
+    if is_expanded(tensor):
+        raise ValueError(
+            f"parameter {name!r} is an expanded view whose elements share memory: "
+            "clone() it before tuning"
+        )
+    return tensor

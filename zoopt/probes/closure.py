@@ -1,0 +1,117 @@
+"""Closures: what a user's function says at each probe, as an engine asks for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoopt.interfaces import Engine, NonFiniteLossError
+from zoopt.probes.population import Population, takes_population
+
+Closure = Callable[..., Any]
+"""``() -> number``, or ``(population) -> K numbers``; see :class:`zoopt.Population`."""
+
+_DEVICES = ("cuda", "mps", "xpu")
+"""Where work is queued, and a number is there only when all of it is done."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A closure as an engine calls it: with a population.
+
+    Attributes:
+        closure: the user's function.
+        engine: what will call it.
+        rewind: sets the random state, and the buffers, that all probes of a step see.
+        probe: the surroundings of one call.
+        maximize: whether its numbers are higher-is-better.
+        compared: whether it returns outputs that are only compared, and no numbers.
+        where: where the run stands, for messages.
+
+    Raises:
+        TypeError: the engine evaluates probes together, and the closure takes no population.
+    """
+
+    closure: Closure
+    engine: Engine
+    rewind: Callable[[], None]
+    probe: Callable[[], AbstractContextManager[None]]
+    maximize: bool
+    compared: bool
+    where: str
+
+    def __post_init__(self) -> None:
+        if self.engine.takes_population and not takes_population(self.closure):
+            raise TypeError(
+                f"engine={self.engine.name!r} evaluates K probes in one call, so its closure takes "
+                "a population: opt.step(lambda population: ...), where population.expand(inputs) "
+                "goes into the model and K numbers come back; see zoopt.Population. For a closure "
+                "without argument use engine='overlay' or 'inplace'."
+            )
+
+    def __call__(self, population: Population) -> list[Any]:
+        """What the closure says of K probes: numbers, or outputs where those are compared.
+
+        A number that a GPU has still to compute is left there, so that the next probe is queued
+        meanwhile. A copy is: a closure may use its memory again.
+        """
+        self.rewind()
+        torch.clear_autocast_cache()
+        with self.probe():
+            said = (
+                population.numbers(self.closure(population))
+                if takes_population(self.closure)
+                else [self.closure()]
+            )
+        if self.compared:
+            return list(said)
+        return [
+            value.detach().clone() if _queued(value) else finite_number(value, self.where)
+            for value in said
+        ]
+
+    def losses(self, said: Sequence[Any]) -> list[float]:
+        """The numbers that it said, to be minimized; waits for them."""
+        sign = -1.0 if self.maximize else 1.0
+        return [sign * finite_number(value, self.where) for value in said]
+
+
+def _queued(value: Any) -> bool:
+    """Whether it is one number that a GPU may have still to compute."""
+    return isinstance(value, Tensor) and value.device.type in _DEVICES and value.numel() == 1
+
+
+def finite_number(value: Any, where: str) -> float:
+    """What a closure returned, as a float.
+
+    Args:
+        value: a float, a numpy scalar or a tensor of one element.
+        where: where the run stands, for the message.
+
+    Raises:
+        TypeError: it is not one number.
+        NonFiniteLossError: it is NaN or infinite.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        tensor = isinstance(value, torch.Tensor)
+        if isinstance(error, RuntimeError) and not (tensor and value.numel() != 1):
+            raise  # what was queued on a GPU failed
+        shape = f" of shape {tuple(value.shape)}" if tensor else ""
+        raise TypeError(
+            f"the objective returned {type(value).__name__}{shape}; expected one number "
+            "(a float or a 0-d tensor): reduce it, for example with .mean()"
+        ) from error
+    if not math.isfinite(number):
+        raise NonFiniteLossError(
+            f"the objective returned {number} at {where}; θ is as it was before the step. A "
+            "smaller lr is the usual cure where it grew first, a smaller eps where it came at once."
+        )
+    return number

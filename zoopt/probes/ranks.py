@@ -1,0 +1,81 @@
+"""Probes that are only compared: outputs become losses by their ranks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Compare = Callable[[Any, Any], Any]
+"""``(a, b)`` to a number: positive where a is better, negative where b is, 0 where they tie."""
+
+
+def sign(number: float) -> float:
+    """-1, 0 or 1.
+
+    >>> sign(-0.3), sign(0.0)
+    (-1.0, 0.0)
+    """
+    return float((number > 0) - (number < 0))
+
+
+def ranks(outputs: Sequence[Any], compare: Compare, group: int) -> list[float]:
+    """Losses that are in the order of the outputs within each consecutive group.
+
+    A pair costs one comparison, a group of m about m log₂ m. Outputs that tie share a rank. Where
+    the comparisons contradict one another, as people's may, some order is found that agrees with
+    those that were asked.
+
+    Args:
+        outputs: what the probes gave, in order.
+        compare: says which of two is better.
+        group: how many are compared with one another.
+
+    Raises:
+        TypeError: ``compare`` returned something else than a number.
+
+    Example:
+        >>> ranks([5, 9, 9, 1], lambda a, b: a - b, group=4)
+        [2.0, 0.5, 0.5, 3.0]
+        >>> ranks([5, 9, 9, 1], lambda a, b: a - b, group=2)
+        [1.0, 0.0, 0.0, 1.0]
+    """
+    losses = [0.0] * len(outputs)
+
+    def better_first(i: int, j: int) -> int:
+        return -int(verdict(compare, outputs[i], outputs[j]))
+
+    for start in range(0, len(outputs), group):
+        members = range(start, min(start + group, len(outputs)))
+        order = sorted(members, key=functools.cmp_to_key(better_first))
+        tied: list[list[int]] = []
+        for i in order:
+            if tied and better_first(tied[-1][-1], i) == 0:
+                tied[-1].append(i)
+            else:
+                tied.append([i])
+        above = 0
+        for place in tied:
+            for i in place:
+                losses[i] = above + (len(place) - 1) / 2
+            above += len(place)
+    return losses
+
+
+def verdict(compare: Compare, a: Any, b: Any) -> float:
+    """What a comparison says of two outputs, as -1, 0 or 1.
+
+    Raises:
+        TypeError: it said something else than a number.
+    """
+    said = compare(a, b)
+    try:
+        number = float(said)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if number != number:
+        raise TypeError(
+            f"compare(a, b) returned {said!r}; expected a positive number where a is better, a "
+            "negative one where b is, 0 where they tie"
+        )
+    return sign(number)

@@ -1,0 +1,128 @@
+"""What a log begins with: the base weights' fingerprint, and what makes the optimizer again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoopt import registry
+from zoopt.directions.kernel.fused import KERNEL_VERSION
+from zoopt.interfaces import Slot
+from zoopt.optimizer import ZOOptimizer
+from zoopt.trajectory.log import FORMAT, TrajectoryError
+
+
+def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        tensor = tensor.detach().contiguous().cpu()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def frozen_part(model: torch.nn.Module, slots: Sequence[Slot]) -> Iterator[tuple[str, Tensor]]:
+    """What a model has beside θ: its other floating-point parameters and saved buffers, by name.
+
+    Quantized weights are left out: some libraries pack them anew at the first forward.
+    """
+    seen = {id(slot.tensor) for slot in slots}
+    members = chain(model.named_parameters(), model.named_buffers())
+    saved = model.state_dict(keep_vars=True)
+    for name, tensor in members:
+        plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.is_floating_point()
+        if plain and name in saved and id(tensor) not in seen:
+            yield name, tensor
+
+
+def header_of(optimizer: ZOOptimizer, model: torch.nn.Module | None = None) -> dict[str, Any]:
+    """What a replay needs to know of an optimizer at step 0, and the fingerprint of its θ.
+
+    Args:
+        optimizer: as the run begins with it.
+        model: the model that θ belongs to, whose other weights have a fingerprint of their own.
+    """
+    frozen = None if model is None else fingerprint(frozen_part(model, optimizer.slots))
+    return {
+        "format": FORMAT,
+        "kernel": KERNEL_VERSION,
+        "torch": torch.__version__,
+        "zoopt": _own_version(),
+        "base": fingerprint((slot.name, slot.tensor) for slot in optimizer.slots),
+        "frozen": frozen,
+        "parameters": [[slot.name, slot.group] for slot in optimizer.slots],
+        "estimator": registry.describe(optimizer.estimator),
+        "update": registry.describe(optimizer.update),
+        "direction": optimizer.direction.name,
+        "engine": optimizer.engine.name,
+        "decay_1d": [bool(group["decay_1d"]) for group in optimizer.param_groups],
+        "seed": optimizer.seed,
+        "maximize": optimizer.maximize,
+    }
+
+
+def check_base(
+    header: dict[str, Any], optimizer: ZOOptimizer, model: torch.nn.Module | None = None
+) -> None:
+    """Refuses a model, or an optimizer, that is not the one a log began with.
+
+    Of what is not tuned, where the log says nothing of it, or no model is given, anything goes.
+    """
+    mine = header_of(optimizer, model)
+    if mine["base"] != header["base"]:
+        raise TrajectoryError(
+            f"the log starts from weights with fingerprint {header['base'][:12]}, the model given "
+            f"has {mine['base'][:12]}: a replay needs the base model exactly as it was before "
+            "tuning (same weights, same dtype, same choice of parameters)"
+        )
+    there, here = header.get("frozen"), mine["frozen"]
+    if there and here and there != here:
+        raise TrajectoryError(
+            f"the log is of a model whose untuned weights have fingerprint {there[:12]}, those of "
+            f"the model given have {here[:12]}: what was tuned fits the one it was tuned in, so "
+            "take that base model (same weights, same dtype)"
+        )
+    for name in ("parameters", "estimator", "update", "direction", "engine", "seed", "maximize"):
+        if mine[name] != header[name]:
+            raise TrajectoryError(
+                f"the log was made with {name}={header[name]!r}, this run has {mine[name]!r}"
+            )
+
+
+def optimizer_for(model: torch.nn.Module, header: dict[str, Any]) -> ZOOptimizer:
+    """The optimizer that a log was made with, over a model."""
+    tensors = dict(model.named_parameters())
+    missing = [name for name, _ in header["parameters"] if name not in tensors]
+    if missing:
+        raise TrajectoryError(
+            f"the log tunes {missing[0]!r} and {len(missing) - 1} more that the model does not have"
+        )
+    groups: list[dict[str, Any]] = [{"params": [], "decay_1d": d} for d in header["decay_1d"]]
+    for name, group in header["parameters"]:
+        groups[group]["params"].append((name, tensors[name]))
+    optimizer = ZOOptimizer(
+        groups,
+        estimator=registry.make_estimator(**header["estimator"]),
+        update=registry.make_update(**header["update"]),
+        direction=header["direction"],
+        engine=header["engine"],
+        seed=header["seed"],
+        maximize=header["maximize"],
+    )
+    check_base(header, optimizer, model)
+    return optimizer
+
+
+def _own_version() -> str:
+    try:
+        return version("zoopt-torch")
+    except PackageNotFoundError:  # run from its sources
+        return "unknown"

@@ -1,0 +1,103 @@
+"""``metrics.jsonl``: a line for each step and each evaluation of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoopt import trajectory
+from zoopt.trajectory import checkpoint
+from zoopt.tuning.folder.scores import worth
+
+
+class Metrics:
+    """``metrics.jsonl``: a line for each step, and one for each evaluation (with ``"dev"``).
+
+    Args:
+        path: the file. A torn last line is cut off.
+        logged: steps that the log has. Lines of later ones, which a power cut may leave behind,
+            are left out, since those steps will be made again.
+
+    Attributes:
+        entries: all lines.
+        steps: the lines of steps that count, by number of updates after the step.
+        evaluations: development scores that count (None without development examples), by number
+            of updates, in that order.
+    """
+
+    def __init__(self, path: Path, logged: int) -> None:
+        self._path = path
+        self.entries: list[dict[str, Any]] = []
+        self.steps: dict[int, dict[str, Any]] = {}
+        self.evaluations: dict[int, float | None] = {}
+        if path.exists():
+            for entry in entries_of(path):
+                if entry["step"] <= logged:
+                    self._take(entry)
+            text = b"".join(map(_line, self.entries))
+            if text != path.read_bytes():
+                checkpoint.write_whole(path, text)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Adds a line."""
+        with self._path.open("ab") as file:
+            file.write(_line(entry))
+        self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        self.entries.append(entry)
+        step = entry["step"]
+        if "value" in entry:
+            self.steps[step] = entry
+        if "dev" in entry:
+            scored = self.evaluations | {step: entry["dev"]}
+            self.evaluations = dict(sorted(scored.items()))  # one may be made again, later
+        if "rollback" in entry:
+            self.steps = {k: v for k, v in self.steps.items() if k <= step}
+            self.evaluations = {k: v for k, v in self.evaluations.items() if k <= step}
+
+    def last(self, name: str) -> Any:
+        """What the last line that has this entry says; None where none has."""
+        return next((entry[name] for entry in self.entries[::-1] if name in entry), None)
+
+    def best_step(self, higher_is_better: bool) -> int | None:
+        """The step of the first evaluation that no other beats; without scores the last."""
+        best, most = None, -math.inf
+        for step, score in self.evaluations.items():
+            value = -math.inf if score is None else worth(score, higher_is_better)
+            if best is None or score is None or value > most:
+                best, most = step, value
+        return best
+
+
+def entries_of(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of ``metrics.jsonl``, without a torn last one. Writes nothing.
+
+    Raises:
+        TrajectoryError: a line before that is damaged.
+    """
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1].split(b"\n")[:-1]
+    return [_entry(line, number, path) for number, line in enumerate(whole, start=1)]
+
+
+def _entry(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    try:
+        entry: Any = json.loads(line)
+        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+            raise ValueError("it is no object with a step")
+    except ValueError as error:
+        raise trajectory.TrajectoryError(
+            f"line {number} of {path} is damaged ({error}). No step is lost, since the log has "
+            "them all: take this line out, and snapshot*.safetensors out of the same folder. "
+            "Started again with the base model, the run repeats its log and makes the evaluation "
+            "again that the line may have been of."
+        ) from None
+    return entry
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"

@@ -1,0 +1,54 @@
+"""Models and tokenizers of Hugging Face transformers, from a folder or the hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoopt.support.names import unknown
+
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+_NO_LIMIT = 1 << 20
+"""Tokens from which a tokenizer's limit is none (OPT's says 10³⁰)."""
+
+
+def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Module, Any]:
+    """A model and its tokenizer, which gets the model's limit of tokens if it has none.
+
+    Args:
+        name: a folder, in which ``~`` and environment variables are expanded, or a hub name. One of
+            a PEFT adapter, which names its base model, gives that with the adapter to be tuned.
+        auto: the class of transformers that loads it, such as ``"AutoModelForCausalLM"``.
+        dtype: dtype of the weights, such as ``"float32"``.
+        labels: outputs of the head of a sequence classifier.
+    """
+    import transformers
+    from transformers.utils import logging
+
+    if dtype not in _DTYPES:
+        raise ValueError(unknown("dtype", dtype, _DTYPES))
+    where = os.path.expanduser(os.path.expandvars(name))
+    if name.startswith(("~", ".", "/", "$")) and not Path(where).is_dir():
+        raise FileNotFoundError(f"model={name!r}: there is no folder {where}")
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    classifies = auto == "AutoModelForSequenceClassification"
+    if classifies:
+        options["num_labels"] = labels
+    model: Any = getattr(transformers, auto).from_pretrained(where, **options)
+    if classifies:
+        pad = tokenizer.pad_token_id
+        model.config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions and tokenizer.model_max_length > _NO_LIMIT:
+        tokenizer.model_max_length = positions
+    if getattr(model, "_hf_peft_config_loaded", False):
+        model.set_adapter(model.active_adapters())  # which come frozen, and are to be tuned
+    if torch.cuda.is_available():
+        model.to("cuda")
+    made: torch.nn.Module = model
+    return made, tokenizer

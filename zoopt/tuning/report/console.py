@@ -1,0 +1,169 @@
+"""What a run says while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from zoopt.objectives.metric import Metric
+from zoopt.optimizer import ZOOptimizer
+from zoopt.tasks import Task
+from zoopt.tuning.folder.run_folder import RunFolder
+from zoopt.tuning.report.learning import Learning
+from zoopt.tuning.report.page import Report
+from zoopt.tuning.settings import Settings
+
+_SMOOTH = 0.9
+_NOTES = {"forward_size": "out of memory, going on with smaller forwards"}
+
+
+class Console:
+    """Progress on a terminal; in a log, one line for each evaluation.
+
+    Args:
+        quiet: say nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._out = RichConsole(quiet=quiet, highlight=False, markup=False)
+        self._progress: Progress | None = None
+        self._bar: Any = None
+        self._smooth: float | None = None
+        self._rate: float | None = None
+        self._forwards = 0
+        self._dev = ""
+
+    def start(self, optimizer: ZOOptimizer, settings: Settings, task: Task, resumed: bool) -> None:
+        """What is about to happen."""
+        self._out.print(
+            Text.assemble(
+                ("resuming" if resumed else "tuning", "bold"),
+                f" {optimizer.d:,} parameters in {len(optimizer.slots)} tensors on ",
+                (str(settings.objective), "bold"),
+                f": {settings.estimator}, {optimizer.direction.name} directions, "
+                f"{optimizer.engine.name} engine, {settings.update}",
+            )
+        )
+        self._out.print(
+            f"{len(task.train):,} training, {len(task.dev):,} development, {len(task.test):,} test "
+            f"examples; {settings.steps} steps of {settings.batch_size}"
+        )
+
+    @contextmanager
+    def work(self, doing: str, examples: int) -> Iterator[Callable[[int], None]]:
+        """A bar for forwards over examples; what it gives is told how many were done."""
+        if not self._out.is_terminal:
+            self._out.print(f"{doing} …")
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        with self._bars(*columns, TimeRemainingColumn(), transient=True) as bars:
+            bar = bars.add_task(doing, total=examples)
+            yield lambda done: bars.advance(bar, done)
+
+    @contextmanager
+    def progress(self, steps: int) -> Iterator[None]:
+        """A progress bar for the steps within."""
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with self._bars(*columns) as self._progress:
+            self._bar = self._progress.add_task("", total=steps)
+            yield
+
+    def replayed(self, step: int) -> None:
+        """A step of an earlier session was repeated."""
+        self._advance(step, "repeating the log")
+
+    def step(self, entry: dict[str, Any]) -> None:
+        """A step was made."""
+        if "compile_seconds" in entry:
+            self._out.print(f"compiled kernels in {entry['compile_seconds']:.1f} s")
+        if entry["value"] is not None:
+            self._smooth = _average(self._smooth, entry["value"])
+        self._rate = _average(self._rate, 1 / entry["seconds"])
+        self._forwards = entry["forwards"]
+        train = "" if self._smooth is None else f"train {self._smooth:.4f}"
+        self._advance(
+            entry["step"],
+            f"{train}{self._dev}  {self._rate:.2f} steps/s  {self._forwards:,} forwards",
+        )
+
+    def say(self, message: str, style: str = "") -> None:
+        """Something was found."""
+        self._out.print(message, style=style)
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Something befell the run, and it goes on."""
+        said = ", ".join(f"{name} {value}" for name, value in entry.items())
+        self._out.print(f"{_NOTES.get(next(iter(entry)), 'note')}: {said}", style="yellow")
+
+    def warn(self, message: str) -> None:
+        """Something is not as it should be, and the run goes on."""
+        self._out.print(message, style="bold yellow")
+
+    def evaluated(self, entry: dict[str, Any], metric: Metric) -> None:
+        """The development examples were scored."""
+        if entry["dev"] is None:
+            return
+        self._dev = f"  dev {entry['dev']:.4f}"
+        train = "" if self._smooth is None else f"   train {self._smooth:.4f}"
+        rate = "" if self._rate is None else f"   {self._rate:.2f} steps/s"
+        self._out.print(
+            Text.assemble(
+                f"step {entry['step']:>5}   dev {metric.name} ",
+                (f"{entry['dev']:.4f}", "bold"),
+                f"{train}{rate}",
+            )
+        )
+
+    def finished(
+        self,
+        report: Report,
+        stop: dict[str, Any],
+        folder: RunFolder,
+        learning: Learning,
+        hints: Sequence[str],
+    ) -> None:
+        """What came of it."""
+        reason, value = next(iter(stop.items()))
+        self._out.print(f"stopped: {reason} ({value}); best checkpoint: step {report.best_step}")
+        if "interrupted" in stop:
+            self._out.print("the same call goes on from there; best/ has the best checkpoint")
+        if report.rows:
+            self._out.print(report.table())
+        self._out.print(f"learning: {learning}")
+        for hint in hints:
+            self._out.print(hint, style="bold yellow")
+        self._out.print(
+            f"report {folder.path / 'report.html'}   model {folder.model}   log {folder.trajectory}"
+        )
+
+    def _bars(self, *columns: ProgressColumn, **options: Any) -> Progress:
+        hidden = self._out.quiet or not self._out.is_terminal
+        return Progress(*columns, console=self._out, disable=hidden, **options)
+
+    def _advance(self, step: int, description: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=step, description=description)
+
+
+def _average(old: float | None, new: float) -> float:
+    return new if old is None else _SMOOTH * old + (1 - _SMOOTH) * new

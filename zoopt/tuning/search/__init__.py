@@ -1,0 +1,1 @@
+"""``lr="auto", eps="auto"``: which perturbation scale, and which learning rate."""
