@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return commands[chosen.subcommand](chosen[chosen.subcommand])
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     except _MISTAKES as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -100,9 +100,9 @@ def _parser() -> tuple[Parser, dict[str, Callable[[Namespace], int]]]:
     tuning.add_argument(
         "--dry-run",
         action="store_true",
-        help="say what the run would do, need and take, from a measured step; write nothing",
+        help="measure one step, print what the run would tune, need and take, and write nothing",
     )
-    sub.add_subcommand("tune", tuning, help="tune a model, or go on with a run")
+    sub.add_subcommand("tune", tuning, help="tune a model, or resume a run")
 
     evaluating = _job_parser()
     evaluating.add_argument("--split", default="test", help="train, dev or test")

@@ -106,13 +106,13 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A tensor that z has components for.
+    """A tensor of θ that is to be changed, and where the result goes.
 
     Attributes:
         tensor: any real floating-point tensor, of any shape and strides.
         index: its position in θ, part of the key of z.
-        into: where what becomes of it is written, of the same shape and dtype; None for the tensor
-            itself, which otherwise stays as it is.
+        into: where the result is written, of the same shape and dtype; None to overwrite
+            ``tensor``, which otherwise stays as it is.
     """
 
     tensor: torch.Tensor = field(repr=False)
@@ -121,18 +121,18 @@ class Place:
 
     @property
     def result(self) -> torch.Tensor:
-        """Where what becomes of it is written."""
+        """The tensor that the result is written to."""
         return self.tensor if self.into is None else self.into
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is to become of tensors: decay · tensor + Σ_k c_k z(s_k)[index] of each.
+    """An affine change of tensors: tensor ← decay · tensor + Σ_k c_k z(s_k)[index] for each.
 
     Attributes:
         places: the tensors, which share no memory.
         terms: (seed, coefficient) pairs.
-        decay: what the tensors are multiplied with first.
+        decay: the factor of the tensors themselves.
     """
 
     places: Sequence[Place] = field(repr=False)
@@ -152,7 +152,7 @@ class Change:
         return cls([Place(tensor, index, into)], terms, decay)
 
     def __bool__(self) -> bool:
-        """Whether anything becomes other than it was."""
+        """Whether it changes anything."""
         return self.decay != 1.0 or any(c for _, c in self.terms)
 
 
@@ -205,16 +205,16 @@ class Engine(Protocol):
     """Whether its closures must take a :class:`zoopt.Population`."""
 
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
-        """What the closure says at θ + displacement, for several, together where it can."""
+        """What the closure returns at θ + displacement, for several, together where possible."""
 
     def revisit(self, displacement: Displacement) -> None:
-        """Does to θ whatever :meth:`evaluate` did, without evaluating: for a replay."""
+        """Repeats what :meth:`evaluate` does to θ, without evaluating: for a replay."""
 
     def commit(self, displacement: Displacement, decay: Mapping[int, float]) -> None:
         """θ ← decay · θ + displacement, where decay maps a slot's index to its factor."""
 
     def settle(self) -> None:
-        """Brings θ to where it belongs: no probe in it, every commit in it."""
+        """Finishes pending work on θ: removes any probe and applies any waiting commit."""
 
     @property
     def waiting(self) -> bool:

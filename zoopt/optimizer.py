@@ -119,12 +119,12 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.steps = 0
         self.recorder: Callable[[StepRecord], None] | None = None
         self.clip: float | None = None
-        """Bound on the estimate's coefficients; where it is set, larger ones are cut to it."""
+        """Bound on the magnitude of the estimate's coefficients; larger ones are clipped to it."""
         self._share_prefix = share_prefix
         self._wanted_engine = engine or self.estimator.engine
         self._pending: tuple[GradientEstimate, StepRecord] | None = None
         self.estimated: GradientEstimate | None = None
-        """What the last step moved θ along."""
+        """The most recent gradient estimate; None before the first."""
         self._ready = False
         self.slots: tuple[Slot, ...] = ()
         defaults = {
@@ -181,20 +181,20 @@ class ZOOptimizer(torch.optim.Optimizer):
     def estimate(self, closure: Closure, compare: Compare | None) -> float | None: ...
 
     def estimate(self, closure: Closure, compare: Compare | None = None) -> float | None:
-        """Probes the objective and leaves an estimate that a bare :meth:`step` applies.
+        """Evaluates the probes and keeps the estimate, which a bare :meth:`step` then applies.
 
-        The in-place engine restores θ in the pass that updates it: until then θ holds the last
-        probe, and whatever reads it in between calls :meth:`settle` first. An estimate that is
-        never applied leaves that engine's rounding in θ, and none in the log.
+        With the in-place engine θ holds the last probe until then, because restoring and updating
+        share one pass: call :meth:`settle` before anything reads θ in between. An estimate that is
+        discarded leaves that engine's rounding error in θ and nothing in the log.
 
         Args:
-            closure: returns the objective's value where θ stands, as a float or 0-d tensor, and is
-                called once a probe; or takes a :class:`zoopt.Population` of K probes and returns K
-                values. Either runs without autograd. A tensor on a GPU (and not its ``.item()``)
-                lets the next probe begin before the value is there.
-            compare: where there is no number to return, says which of two outputs of the closure
-                is better: ``compare(a, b)`` is positive for a, negative for b. It takes an
-                estimator that only orders its probes.
+            closure: returns the objective's value at the current θ, as a float or 0-d tensor, and
+                is called once per probe; or takes a :class:`zoopt.Population` of K probes and
+                returns K values. Either runs without autograd. Return a GPU tensor rather than its
+                ``.item()``, so that the next probe can be queued before the value is computed.
+            compare: for objectives that only rank: ``compare(a, b)`` is positive if the closure's
+                output a is better than b, negative if b is better, 0 for a tie. It requires an
+                estimator that uses only the order of its probes.
 
         Returns:
             The mean of the probed values, in the closure's own sign; None where they are compared.
@@ -280,9 +280,9 @@ class ZOOptimizer(torch.optim.Optimizer):
         return value
 
     def repeat(self, record: StepRecord) -> None:
-        """Does again what a recorded step did, with its losses instead of the objective.
+        """Repeats a recorded step, with its losses in place of the objective.
 
-        The arithmetic, and its rounding, is the same as the step's. Groups take the recorded lr,
+        The arithmetic and its rounding are the step's own. Parameter groups take the recorded lr,
         eps and weight decay. Call it within :meth:`chain`, so that passes are shared as they were.
         """
         if record.step != self.steps:
@@ -312,19 +312,22 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._apply(self.estimated)
 
     def chain(self) -> AbstractContextManager[None]:
-        """Within it, an update may wait and share a pass over θ with the next step's first probe.
+        """Lets an update wait for the next step's first probe, so that both share a pass over θ.
 
-        Two passes over θ a step instead of three, with the in-place engine. Only for code that owns
-        its loop: call :meth:`settle` before anything but a step reads θ.
+        With the in-place engine a step then takes two passes over θ instead of three. Use it only
+        in a loop that you control: call :meth:`settle` before anything but a step reads θ.
         """
         return self.engine.chain()
 
     def settle(self) -> None:
-        """Makes θ exact: every update in it, no probe in it. After a step outside a chain it is."""
+        """Finishes pending work on θ: undoes an active probe and applies a waiting update.
+
+        After a step outside :meth:`chain` nothing is pending.
+        """
         self.engine.settle()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears ``.grad`` of θ, should anything have set it; nothing here does."""
+        """Clears ``.grad`` of the tuned parameters. ZOOptimizer itself never sets it."""
         super().zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:

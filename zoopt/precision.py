@@ -1,4 +1,4 @@
-"""What survives rounding: how much of a perturbation and of an update reaches each tensor of θ."""
+"""How much of a perturbation, and of an update, survives rounding in each tensor of θ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published settings: which learning rate and ε go with which part of which kind of model.
+"""Published hyperparameters: learning rate and ε by kind of model and tuned part.
 
 >>> RECIPES["opt/lora"].eps
 0.01
@@ -20,14 +20,14 @@ SCRIPT = "MeZO paper's code, medium_models/README.md"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a published run was done with.
+    """The hyperparameters of a published run.
 
     Attributes:
         about: which parameters of which model.
         lr: the learning rates that were tried; all are reported to work somewhere.
         eps: the perturbation scale ε.
         weight_decay: weight decay.
-        batch_size: examples a step.
+        batch_size: examples per step.
         steps: how many updates.
         source: where the numbers come from.
     """
@@ -75,10 +75,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe_for(model: torch.nn.Module) -> Recipe:
-    """The nearest published recipe of a model, by what it generates and by its PEFT adapter.
+    """The nearest published recipe for a model, by its kind and its PEFT adapter.
 
-    Models that generate text are taken for kin of OPT, others of RoBERTa. Adapters for which
-    nothing was published, such as prompt tuning, get the recipe for all parameters.
+    Models that generate text use OPT's recipes, all others RoBERTa's. Adapters without a published
+    recipe, such as prompt tuning, use the one for all parameters.
 
     Example:
         >>> recipe_for(torch.nn.Linear(2, 2)).about

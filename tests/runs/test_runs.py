@@ -235,4 +235,4 @@ def test_another_base_is_refused_naming_the_run_and_both(tmp_path):
 def test_how_a_run_without_metrics_ended_is_not_told(tmp_path):
     tuned(tmp_path)
     (tmp_path / "metrics.jsonl").unlink()
-    assert account(RunFiles.read(tmp_path))["stopped"].startswith("not told")
+    assert account(RunFiles.read(tmp_path))["stopped"].startswith("unknown")

@@ -47,7 +47,7 @@ def test_rates_that_the_run_will_find_are_called_auto(blobs):
     model, task = blobs()
     told = dry(model, task, lr="auto", eps=0.01).account()
     assert "lr auto, eps 0.01" in told["group 0"]
-    assert told["time"].endswith("the search for rates on top")
+    assert told["time"].endswith("plus the search for lr and eps")
 
 
 def test_memory_that_does_not_suffice_is_noticed_and_the_task_left_as_it_was(blobs):

@@ -1,10 +1,9 @@
-"""What all probes of a step have in common is computed once.
+"""The part of a forward pass that all probes of a step share is computed once.
 
-Where only upper layers, norms or a head are tuned, everything before the first operation that takes
-a tuned parameter gives every probe of a step the same. The first probe notes what modules without
-tuned parameters were given and returned, in each forward up to that operation; the others get it
-back, as long as they give the same inputs. So a forward costs its upper part from the second probe
-on, and the numbers are the same ones, not similar ones.
+If only late layers, norms or a head are tuned, everything before the first operation on a tuned
+parameter is the same for every probe of a step. The first probe records the inputs and outputs of
+modules without tuned parameters up to there; the others reuse the outputs as long as their inputs
+are equal by value. The results are identical, not approximate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An oracle that only compares: which of two outputs is better, and by how much nobody says."""
+"""Objectives from an oracle that only ranks outputs: which is better, not by how much."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from zoopt.probes.ranks import Compare, verdict
 class Comparison(Metric):
     """An objective that only says which of two models' outputs is better.
 
-    Its score, for reports and checkpoints, is how often what the tuned model says is preferred to
-    what the base model says, ties half. Make it with :func:`comparison`.
+    Its score, for reports and checkpoints, is how often the tuned model's output is preferred to
+    the base model's, ties counting half. Make it with :func:`comparison`.
 
     Attributes:
         prefers: ``(a, b, references)`` to -1, 0 or 1 for all examples of a batch at once.
@@ -30,9 +30,9 @@ def comparison(
 ) -> Comparison:
     """An objective from a function, or a person, that says which of two outputs is better.
 
-    A step asks which of two probes' outputs for its minibatch is better; a report asks the same of
-    the tuned and the base model, example by example. It takes an estimator that only orders its
-    probes, and ``zoopt.tune`` takes ``"dueling"`` if none is named.
+    Each step compares the outputs of its probes on the minibatch; the report compares the tuned
+    with the base model, example by example. It requires an estimator that uses only the order of
+    its probes; ``zoopt.tune`` selects ``"dueling"`` unless another is named.
 
     Args:
         compare: ``(outputs_a, outputs_b)`` to a positive number where a is better, a negative one

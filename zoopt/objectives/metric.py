@@ -90,19 +90,19 @@ class Metric:
     Attributes:
         name: what it is called.
         function: ``(predictions, references) -> float``.
-        higher_is_better: which way is up.
-        needs: what predictions it takes, a key of :data:`NEEDS`; a combination has one for each
-            of its metrics, and takes :class:`Parts`.
+        higher_is_better: whether larger values are better.
+        needs: the form of predictions that it takes, a key of :data:`NEEDS`; a combination has one
+            for each of its metrics, and takes :class:`Parts`.
         bounds: the smallest and largest value it can have.
-        piecewise_constant: whether a small move of θ mostly leaves it as it is, so that it has no
-            gradient, and two probes often the same value.
-        of_model: where it needs the model itself, what gives the number of a model (and a batch);
-            ``function`` then averages over batches.
-        smooth: the name of a smooth objective to begin with in its place, if there is one.
-        from_base: whether it measures from what the base model says: its references are
-            :class:`Parts` of that, in the form that it needs, and of the task's references.
-        each: where it is the mean of a number for each example, ``(predictions, references)`` to
-            these numbers, None for an example that does not count.
+        piecewise_constant: whether small changes of θ usually leave the value unchanged, as with
+            accuracy: it then has no useful gradient, and probes often tie.
+        of_model: for objectives of the model itself, the function that returns the number of a
+            model (and a batch); ``function`` then averages over batches.
+        smooth: name of a smooth surrogate to start a run with; empty if there is none.
+        from_base: whether it compares with the base model's outputs. Its references are then
+            :class:`Parts`: those outputs in the form of ``needs``, and the task's references.
+        each: for a mean over examples, the function ``(predictions, references)`` to the value of
+            each example, None for one that is skipped.
     """
 
     name: str

@@ -42,13 +42,13 @@ def register_objective(
     after its name: ``words(target=40)``.
 
     Args:
-        name: what configs and calls will write.
+        name: the name in configs and calls.
         higher_is_better: whether tuning raises the number or lowers it.
-        needs: what to hand it as predictions; see :class:`zoopt.Metric`.
+        needs: the form of predictions that it takes; see :class:`zoopt.Metric`.
         bounds: the smallest and largest value it can have.
-        piecewise_constant: whether a small move of θ mostly leaves it as it is.
-        smooth: the name of a smooth objective that a run may begin with in its place.
-        from_base: whether it measures from what the base model says; see :class:`zoopt.Metric`.
+        piecewise_constant: whether small changes of θ usually leave the value unchanged.
+        smooth: name of a smooth surrogate that a run may start with.
+        from_base: whether it compares with the base model's outputs; see :class:`zoopt.Metric`.
 
     Raises:
         ValueError: the name belongs to another function already.

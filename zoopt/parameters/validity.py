@@ -62,7 +62,7 @@ class Whereabouts:
         for parameters, key, tensor in self._held:
             if parameters.get(key) is not tensor:
                 raise ValueError(
-                    f"the model has another tensor in the place of parameter "
-                    f"{self._names[id(tensor)]!r}, which it would be of no use to tune; {_AFTER} "
-                    "load_state_dict(assign=True) and whatever else replaces parameters"
+                    f"parameter {self._names[id(tensor)]!r} of the model was replaced by another "
+                    "tensor after the optimizer was made, so tuning the old one has no effect; "
+                    f"{_AFTER} load_state_dict(assign=True) or anything else that replaces it"
                 )

@@ -1,7 +1,7 @@
-"""Forwards as CUDA graphs: recorded once, and then launched as one, where a GPU waits for its host.
+"""CUDA graphs of forward passes: recorded once, then replayed with a single launch.
 
-A recording goes on reading the memory that it read. So a forward is recorded only where operations
-get at other probes what they get at this one, which the surroundings of a probe say here.
+A graph keeps reading the addresses that it was recorded with. So a forward is recorded only where
+later probes will read the same memory, which the surroundings of a probe declare here.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch.utils._pytree import tree_map_only
 
 _DEVICES = ("cuda",)
 _places: list[tuple[Hashable, str]] = []
-"""(what names the memory that operations get, or None where it passes; why it passes)."""
+"""(owner of the memory that operations read, None where it is temporary; why it is temporary)."""
 
 log = logging.getLogger("zoopt")
 
 
 @contextmanager
 def in_memory_of(owner: Hashable) -> Iterator[None]:
-    """Inside, operations get tensors of the owner's in place of some, the same ones each time."""
+    """Inside, operations read substitute tensors that keep their addresses, ``owner``'s."""
     yield from _within(owner, "")
 
 
 @contextmanager
 def in_passing(why: str) -> Iterator[None]:
-    """Inside, operations get tensors that are gone afterwards; why, and what to do about it."""
+    """Inside, operations read temporary tensors; ``why``, and what to do about it."""
     yield from _within(None, why)
 
 
@@ -43,17 +43,17 @@ def _within(owner: Hashable, why: str) -> Iterator[None]:
 
 
 class CudaGraph:
-    """A function of tensors, recorded as a CUDA graph for each shape of them, and replayed.
+    """Records a function of tensors as a CUDA graph, one per input shape, and replays it.
 
-    A forward of few tokens, or of a small model, is over sooner than Python has asked a GPU for it.
-    Replayed it takes what the GPU takes. What can be recorded does the same work each time and
-    never waits for the GPU: no ``.item()``, nothing that depends on a value. Parameters stay where
-    they are in memory. Activations stay allocated, those of one shape for all calls.
+    Small models and short inputs leave a GPU idle while Python launches its kernels one by one; a
+    replay launches all of them at once. The function must do the same operations at every call and
+    never wait for the GPU: no ``.item()``, no control flow on values. Parameters must stay where
+    they are in memory. The activations of each recorded shape stay allocated.
 
-    The first call of a shape is not recorded; neither are those where an engine makes parameters
-    anew for each probe (``overlay``, ``batched``), of which a warning says so. Without a GPU it
-    calls the function. Where recording failed, torch 2.11 draws no more random numbers on that GPU:
-    start the process anew.
+    The first call with a shape runs as usual, the second records. Under the ``overlay`` and
+    ``batched`` engines, which make parameters for each probe, nothing is recorded, and a warning
+    says so once. Without a GPU the function is simply called. If recording fails, torch 2.11 can
+    draw no more random numbers on that GPU: restart the process.
 
     Args:
         function: takes tensors, returns tensors, without autograd.
@@ -105,7 +105,7 @@ class CudaGraph:
         return recording.replay(inputs)
 
     def _passes(self) -> bool:
-        """Whether what operations get now is gone afterwards, which is said once."""
+        """Whether operations read temporary memory now; warns of it once."""
         reasons = [why for owner, why in _places if owner is None]
         for why in reasons:
             if why and why not in self._said:

@@ -22,7 +22,7 @@ class Population:
 
     Attributes:
         size: K.
-        remade: elements of θ that the engine makes anew for every forward.
+        remade: elements of θ that the engine has to compute again for every forward.
         rows: K · B as last declared, 0 before.
 
     Example:

@@ -149,10 +149,10 @@ def _search(found: Mapping[str, Any], sign: float) -> dict[str, str]:
 
 def _stopped(run: RunFiles) -> str:
     if not run.metrics:
-        return "not told: there is no metrics.jsonl (a run of ZOTrainer has the Trainer's own logs)"
+        return "unknown: there is no metrics.jsonl (ZOTrainer writes the Trainer's own logs)"
     stops = [entry for entry in run.metrics if "stop" in entry]
     if not stops or run.metrics[-1] is not stops[-1]:
-        return "not finished: it is running, or was killed; the same call goes on with it"
+        return "not finished: it is running, or was killed; the same call resumes it"
     return ", ".join(f"{reason} ({value})" for reason, value in stops[-1]["stop"].items())
 
 

@@ -1,4 +1,4 @@
-"""Memory that a step frees is kept for the next one, instead of faulting it in anew."""
+"""Freed memory, kept for the next step instead of being returned to the system."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _OWN_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESH
 
 
 def keep_freed_memory() -> bool:
-    """Has the C library keep the memory that is freed, for what this process allocates next.
+    """Makes glibc keep freed memory for reuse instead of returning it to the system.
 
-    A forward pass on a CPU allocates and frees the same megabytes in every operation. glibc gives
-    much of that back to the system each time, which fills every page with zeros when it is touched
-    again. The command line calls this; a program of your own may, before it tunes. What is kept
-    counts as the process's memory, up to its peak, until it ends. Blocks above 32 MiB are still
-    given back: glibc's M_MMAP_THRESHOLD goes no higher
+    A forward pass on a CPU allocates and frees the same megabytes in every operation. glibc returns
+    much of it each time, and the system zeroes every page when it is touched again. The command
+    line calls this; a program of your own may call it before it tunes. The process then stays as
+    large as it was at its peak. Blocks above 32 MiB are still returned: glibc's M_MMAP_THRESHOLD
+    goes no higher
     (https://man7.org/linux/man-pages/man3/mallopt.3.html).
 
     Returns:

@@ -33,7 +33,7 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
 
 
 class Task(ABC):
-    """Examples, and how a model is asked about them.
+    """Examples, and how a model is evaluated on them.
 
     Args:
         train: examples that tuning draws minibatches from, again and again: each epoch in another
@@ -45,19 +45,19 @@ class Task(ABC):
     """
 
     gives: str = "values"
-    """What it makes predictions of: a key of :data:`TAKEN`."""
+    """The kind of predictions that it makes, a key of :data:`TAKEN`."""
 
     loads: str = "AutoModelForSequenceClassification"
-    """The class of transformers that loads a model which can be asked."""
+    """The Auto class of transformers that loads a suitable model."""
 
     labels: tuple[str, ...] = ()
     """Names of the classes in the order of the logits; empty where there are none."""
 
     metric: str = ""
-    """The objective that the task is usually reported by; empty where there is none."""
+    """The objective that the task is usually reported with; empty if there is none."""
 
     padding_costs: bool = True
-    """Whether a forward takes as long as it has tokens: not where it decodes one after another."""
+    """Whether a forward's cost grows with its tokens, so that padding is wasted work."""
 
     def __init__(
         self,
@@ -91,12 +91,12 @@ class Task(ABC):
         """One forward: a row of output for each example, or for each of its rows."""
 
     def said(self, out: torch.Tensor, population: Population) -> Scores:
-        """What each of K probes says, shape (K, R, …), from one forward of K · R rows."""
+        """Scores of K probes, shape (K, R, …), from the output of one forward of K · R rows."""
         exact = out.to(torch.promote_types(out.dtype, torch.float32))
         return population.per_probe(exact).cpu().numpy().astype(np.float64)
 
     def joined(self, said: Scores, examples: Sequence[Example]) -> Scores:
-        """What each of K probes says of N examples, (K, N, …), from what it says of their rows."""
+        """Scores of K probes on N examples, shape (K, N, …), from the scores of their rows."""
         return said
 
     def length(self, example: Example) -> int:
@@ -125,28 +125,28 @@ class Task(ABC):
         return None
 
     def anchor(self, model: torch.nn.Module, *splits: Sequence[Example]) -> None:
-        """Remembers what a model says of examples, for objectives that measure from there."""
+        """Stores a model's outputs on these examples, for objectives that compare with them."""
         for split in splits:
             if split:
                 said = self.predict(model, split)
                 self._anchor |= {id(e): one for e, one in zip(split, said, strict=True)}
 
     def anchored(self, examples: Sequence[Example]) -> Scores:
-        """What the anchored model said of examples.
+        """The anchored model's outputs on these examples.
 
         Raises:
-            ValueError: it was not asked about one of them.
+            ValueError: one of them was not among those given to :meth:`anchor`.
         """
         try:
             return np.stack([self._anchor[id(example)] for example in examples])
         except KeyError:
             raise ValueError(
-                "the objective measures from what a base model says of these examples, which it "
-                "was not asked: call task.anchor(model, examples) first"
+                "the objective compares with a base model's outputs on these examples, and there "
+                "are none: call task.anchor(model, examples) first"
             ) from None
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
-        """The examples as rewards see them, with the prompt; only where texts are generated."""
+        """The examples with the rendered prompt, as reward functions take them."""
         raise TypeError(f"{type(self).__name__} generates no texts that a reward could look at")
 
     def predict(
@@ -172,7 +172,7 @@ class Task(ABC):
         population: Population,
         advance: Callable[[int], None] | None = None,
     ) -> Scores:
-        """What each of K probes says of the examples, shape (K, N, …); see :meth:`predict`."""
+        """Scores of K probes on the examples, shape (K, N, …); see :meth:`predict`."""
         rows = [row for example in examples for row in self.rows(example)]
         lengths = [self.length(row) for row in rows]
         order = sorted(range(len(rows)), key=lengths.__getitem__)

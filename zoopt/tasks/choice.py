@@ -1,4 +1,4 @@
-"""Multiple choice: a causal language model finds one of an example's choices the likeliest."""
+"""Multiple choice: a causal language model scores each choice by its mean log-probability."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ weight, and the margin that the base model gave."""
 class Preference(Task):
     """Pairs that people compared; the prediction is the margin score(chosen) − score(rejected).
 
-    An example is ``{"chosen": item, "rejected": item}``, where an item is what ``scorer`` takes,
-    with three things that may be said besides: ``"share"``, of judgements for the chosen one (1 if
-    not said, 0.5 for a tie); ``"weight"``, of the pair (1); and ``"group"``, whose pairs depend on
-    one another, as those about one document do, and are resampled together for intervals.
-    :func:`zoopt.preferences` makes such pairs from ratings. For DPO, which measures from a base
-    model, call ``task.anchor(model, task.train, task.dev, task.test)`` first.
+    An example is ``{"chosen": item, "rejected": item}``, each item as ``scorer`` takes it. Optional
+    keys: ``"share"``, the fraction of judgements for the chosen item (default 1; 0.5 is a tie);
+    ``"weight"`` of the pair (default 1); ``"group"``: pairs of one group, for example about one
+    document, are resampled together for confidence intervals. :func:`zoopt.preferences` makes such
+    pairs from ratings. For DPO, which compares with a base model, call
+    ``task.anchor(model, task.train, task.dev, task.test)`` first.
 
     Args:
         scorer: a task whose model output is the score of an item: one value, or the logits of two

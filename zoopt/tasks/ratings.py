@@ -1,4 +1,4 @@
-"""Recorded judgements of people: pairs that they prefer, and how far they agree themselves."""
+"""Recorded human ratings: the preferences they express, and inter-rater agreement."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def preferences(
     *,
     weights: Mapping[Hashable, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Who preferred what, from scores of items: a pair for each two items of a group.
+    """Pairs of a preferred and a rejected item, derived from scores that people gave.
 
-    A person who gave one item a higher score than another prefers it. The judgements of all people
-    on two items become one pair: the item with more of them is chosen, ``share`` is its part of
-    those that are strict, and ``weight`` their number. Two items that nobody tells apart make none.
+    Within a group, a rater who scored one item higher than another prefers it. All judgements on
+    two items become one pair: the item preferred more often is ``chosen``, ``share`` is its part of
+    the judgements that are not ties, and ``weight`` is their total weight. Two items on which
+    nobody has a preference give no pair.
 
     Args:
         ratings: a row for each score, with columns ``item``, ``rater``, ``score`` and ``group``;
@@ -65,10 +66,10 @@ def preferences(
 
 
 def agreement(ratings: pd.DataFrame) -> float:
-    """How often two people who both tell two items apart prefer the same one.
+    """Inter-rater agreement: how often two people with a preference on a pair share it.
 
-    Over all pairs of items of a group and all pairs of people: what the agreement of a model with
-    people is to be measured against.
+    Over all pairs of items in a group and all pairs of people: the reference for a model's
+    agreement with people.
 
     Args:
         ratings: as for :func:`preferences`.

@@ -91,8 +91,8 @@ def facts(path: Path) -> dict[str, Any]:
             about: dict[str, Any] = json.loads(file.metadata()["zoopt"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpointError(
-            f"{path} is damaged ({error}). Start the run again with the base model: it is made "
-            "again from the log"
+            f"{path} is damaged ({error}). Start the run again with the base model: the checkpoint "
+            "is rebuilt from the log"
         ) from error
     return about
 

@@ -102,9 +102,8 @@ def optimizer_for(model: torch.nn.Module, header: dict[str, Any]) -> ZOOptimizer
     tensors = dict(model.named_parameters())
     missing = [name for name, _ in header["parameters"] if name not in tensors]
     if missing:
-        raise TrajectoryError(
-            f"the log tunes {missing[0]!r} and {len(missing) - 1} more that the model does not have"
-        )
+        more = f" and {len(missing) - 1} more parameters" if missing[1:] else ""
+        raise TrajectoryError(f"the log tunes {missing[0]!r}{more} that the model does not have")
     groups: list[dict[str, Any]] = [{"params": [], "decay_1d": d} for d in header["decay_1d"]]
     for name, group in header["parameters"]:
         groups[group]["params"].append((name, tensors[name]))

@@ -1,4 +1,4 @@
-"""Callbacks: what is told of a run while it runs, and may end it."""
+"""Callbacks: objects that observe a run, and may end it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Entry = Mapping[str, Any]
 
 
 class Callback:
-    """Something that follows a run; any object with some of these methods will do.
+    """Observes a run and may end it; any object with some of these methods will do.
 
-    A function ``on_step(metrics, step)`` is a callback as well. What a callback raises ends the
-    run, which goes on when it is started again.
+    A function ``on_step(metrics, step)`` works as well. An exception in a callback ends the run;
+    starting it again resumes it.
 
     Example:
         >>> import zoopt

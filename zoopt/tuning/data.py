@@ -43,8 +43,8 @@ def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
             key = repr(sorted((name, str(value)) for name, value in example.items()))
             if seen.setdefault(key, name) != name:
                 raise ValueError(
-                    f"an example is in both {seen[key]} and {name}, which would flatter the "
-                    f"result: {example}"
+                    f"an example is in both {seen[key]} and {name}, which would bias the result: "
+                    f"{example}"
                 )
     return splits
 

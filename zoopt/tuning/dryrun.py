@@ -176,7 +176,7 @@ class DryRun:
             f"{in_time(self.steps * self.step_seconds)}, {self.evaluations} evaluations "
             f"{in_time(self.evaluations * self.evaluation_seconds)}, before and after "
             f"{in_time(self.test_seconds)}, compiling {in_time(self.compile_seconds)}"
-            + (", and the search for rates on top" if self.searches else ""),
+            + (", plus the search for lr and eps" if self.searches else ""),
         }
 
 

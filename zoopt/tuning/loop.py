@@ -44,7 +44,7 @@ from zoopt.tuning.stepping import Stepper, seeded
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
         run_dir: the run's folder: report.html, curve.png, metrics.jsonl, trajectory.jsonl, best/.

@@ -23,34 +23,33 @@ class Settings:
             either with arguments where it takes some: "words(target=40)".
         estimator: which probes estimate the gradient (``zoopt list estimators``).
         estimator_options: further options of the estimator, as {clip: 100} for nspsa.
-        n: directions a step; 2n evaluations.
-        n_final: directions at the end, to which n moves evenly; n stays as it is if 0.
+        n: directions per step; 2n evaluations with two-sided estimators.
+        n_final: directions in the last step, to which n changes linearly; 0 keeps n.
         eps: perturbation scale of a probe, in units of the parameters; "auto" measures what suits
             the model and the objective.
-        eps_schedule: course of eps: "constant", "linear" to a tenth, or "power", Spall's k^-0.101.
+        eps_schedule: how eps changes: "constant", "linear" to a tenth, "power" (Spall's k^-0.101).
         direction: family of the directions (``zoopt list directions``).
         engine: how probes are evaluated; "auto" leaves it to the estimator.
         update: update rule (``zoopt list updates``).
         update_options: options of the update rule, as {beta: 0.5} for momentum.
-        lr: learning rate at the start; "auto" tries several for a third of the run each and goes
-            on with the best.
-        schedule: course of the learning rate: "constant", "linear" or "cosine" to zero, or "power",
-            Spall's (k + a)^-0.602.
-        clip_ratio: coefficients of the estimate are cut to so many times their running median; none
-            if 0.
-        rollbacks: how often the run, once it diverges, may go back some steps and on with half the
-            learning rate.
+        lr: initial learning rate; "auto" tries several for a third of the run each and continues
+            the best trial.
+        schedule: how the learning rate changes: "constant", "linear" or "cosine" to zero, or
+            "power", Spall's (k + a)^-0.602.
+        clip_ratio: clip the estimate's coefficients at this multiple of their running median; 0
+            disables.
+        rollbacks: how often a diverging run may go back and continue at half the learning rate.
         weight_decay: decoupled decay of tensors with two dimensions or more.
         params: name patterns of the parameters to tune; all trainable ones if empty.
         steps: updates.
-        batch_size: training examples a step.
+        batch_size: training examples per step.
         eval_every: steps between evaluations on the development set, each a possible checkpoint.
         calibrate_on: training examples that choose the class offsets of the calibrated baseline.
-        seed: what directions, batches and sampling are drawn from.
-        surrogate: a smooth objective to begin with; the objective's own one if empty.
-        surrogate_steps: steps over which its share falls linearly from 1 to 0; none if 0.
-        patience: evaluations in a row without a better development score after which the run ends;
-            never if 0.
+        seed: seed of directions, batches and sampling.
+        surrogate: smooth objective to start with; the objective's own one if empty.
+        surrogate_steps: steps over which its weight falls linearly from 1 to 0; 0 disables.
+        patience: stop after this many evaluations in a row without a better development score; 0
+            disables.
         sinks: where the metrics go besides metrics.jsonl: tensorboard, wandb, mlflow, csv.
     """
 

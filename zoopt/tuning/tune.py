@@ -30,21 +30,21 @@ def tune(
 ) -> Result:
     """Tunes a model on a task's objective, with forward passes alone.
 
-    The model is left with the weights that scored best on the development examples (with the last
-    ones where there are none). A run that was interrupted or killed goes on when called again with
-    the same settings, and ends with the weights it would have had. Ctrl-C ends it early, report
-    included.
+    The model ends with the weights of the best development score, or the last ones if there are no
+    development examples. An interrupted or killed run is resumed by the same call with the same
+    settings, and ends with the weights it would have had. Ctrl-C stops early and still writes the
+    report.
 
     Args:
-        model: any torch module that the task can ask.
-        task: examples and how the model is asked.
+        model: any torch module that the task can evaluate.
+        task: the examples, and how the model is evaluated on them.
         train: without a task, batches for an objective called as ``(model, batch)``.
         dev: as train, to choose the best checkpoint.
         test: as train, for the report.
         run_dir: folder for everything that the run writes.
-        job: what else the run's configuration should record; the CLI gives the whole file.
+        job: extra entries for the recorded configuration; the CLI passes its whole file.
         quiet: no progress display.
-        callbacks: told of each step and evaluation; functions ``on_step(metrics, step)``, or
+        callbacks: called at each step and evaluation; functions ``on_step(metrics, step)``, or
             objects as :class:`zoopt.Callback` describes them.
         **settings: the fields of :class:`zoopt.Settings`: objective, estimator, steps, lr, …
             The objective may be a name, or anything that :func:`zoopt.metric` takes.

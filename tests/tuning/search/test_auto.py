@@ -72,7 +72,7 @@ def test_of_an_objective_that_moves_in_jumps_scales_that_see_them_are_taken():
 
 
 def test_an_objective_that_never_changes_is_an_error():
-    with pytest.raises(ValueError, match=r"say nothing .* larger batches"):
+    with pytest.raises(ValueError, match=r"do not measure a slope: .* larger batches"):
         slopes_of(lambda x: 1.0).best_scale()
     flat = slopes_of(lambda x: 1.0, scales=(1e-2,))
     with pytest.raises(ValueError, match=r"eps 0\.01"):

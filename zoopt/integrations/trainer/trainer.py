@@ -49,13 +49,13 @@ _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
     ),
     (
         lambda trainer: trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled,
-        "DeepSpeed and FSDP divide gradients and optimizer states, of which there are none: leave "
-        "them out",
+        "DeepSpeed and FSDP shard gradients and optimizer states, which ZOTrainer does not have: "
+        "disable them",
     ),
     (
         lambda trainer: trainer.args.fp16,
-        "fp16=True scales gradients, of which there are none: take bf16=True, or load the model "
-        "with dtype=torch.float16, which engine='overlay' tunes without drift",
+        "fp16=True scales gradients, which ZOTrainer does not have: take bf16=True, or load the "
+        "model with dtype=torch.float16, which engine='overlay' tunes without drift",
     ),
 )
 """What would go wrong in silence, and what to do instead."""
@@ -66,18 +66,18 @@ _WITHOUT_MEANING = ("max_grad_norm", "neftune_noise_alpha", "optim")
 class ZOTrainer(Trainer):
     """A ``transformers.Trainer`` that needs no gradients: any model, any number as objective.
 
-    Scripts for the Trainer run unchanged but for the class. Learning rate, its schedule, weight
-    decay and seed are those of ``TrainingArguments``; mind that a learning rate for AdamW is far
-    too large for tuning all parameters (``zoopt recipes`` lists published ones). Several probes are
-    evaluated on each batch; with gradient accumulation each on all micro-batches. Models are
-    probed in eval mode, without dropout.
+    Existing Trainer scripts work with the class name changed. Learning rate, schedule, weight decay
+    and seed come from ``TrainingArguments``; a learning rate for AdamW is far too large for tuning
+    all parameters (``zoopt recipes`` lists published ones). Each batch is evaluated at several
+    probes; with gradient accumulation each probe sees all micro-batches. Models run in eval mode,
+    without dropout.
 
     The logs have, beside the objective, ``projected_gradient`` (the mean of |c|), ``silent`` (the
     share of directions whose probes gave the same value) and ``forwards`` (probes so far).
 
-    A step whose objective is NaN or infinite is left out, and counted as ``skipped_steps``; ten in
-    a row raise :class:`zoopt.interfaces.NonFiniteLossError`. Where memory does not suffice for a
-    micro-batch, it is halved and the step made again. See docs/faults.md.
+    A step whose objective is NaN or infinite is skipped, and counted as ``skipped_steps``; ten in a
+    row raise :class:`zoopt.NonFiniteLossError`. If a micro-batch does not fit into memory, it is
+    halved and the step repeated. See docs/faults.md.
 
     Each step is in ``output_dir/trajectory.jsonl`` before it is applied, so that
     ``zoopt.replay(base_model, output_dir)`` makes the tuned weights again, and ``zoopt inspect``
@@ -336,7 +336,7 @@ def _warn_of_arguments(args: TrainingArguments) -> None:
     idle = [name for name in _WITHOUT_MEANING if getattr(args, name) != defaults[name]]
     if idle:
         log.warning(
-            "%s: about gradients or their optimizers, so without effect in a ZOTrainer (update=... "
+            "%s: concerns gradients or their optimizers, so ZOTrainer ignores it (update=... "
             "chooses the update rule)",
             ", ".join(idle),
         )

@@ -87,9 +87,9 @@ class Rollbacks:
 
     def __str__(self) -> str:
         if not self._made:
-            return "never back"
+            return "no rollbacks"
         last = self._made[-1]
         return (
-            f"back from step {last.at} to {last.to}, and on with "
+            f"rolled back from step {last.at} to {last.to}, continuing with "
             f"{self._stepper.slower:g} of the learning rate"
         )

@@ -82,7 +82,7 @@ class RunFolder:
                 what, lines = next((what, lines) for what, lines in said if lines)
                 raise ValueError(
                     f"{self.path} holds a run {what}:\n" + "\n".join(lines) + "\n"
-                    "Take it back to go on with that run, or choose another run_dir."
+                    "Restore what differs to resume that run, or choose another run_dir."
                 )
             self._clear()
         if settings or not self.config.exists():

@@ -27,7 +27,7 @@ from zoopt.tuning.report.page import Report
 from zoopt.tuning.settings import Settings
 
 _SMOOTH = 0.9
-_NOTES = {"forward_size": "out of memory, going on with smaller forwards"}
+_NOTES = {"forward_size": "out of memory, continuing with smaller forwards"}
 
 
 class Console:

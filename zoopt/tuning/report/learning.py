@@ -1,4 +1,4 @@
-"""Does it learn? What a run's own probes say of that, and what to change where they say little."""
+"""Does the run learn? What its own probes show, and what to change if they show little."""
 
 from __future__ import annotations
 
@@ -111,14 +111,14 @@ def reliability(steps: Iterable[Mapping[str, Any]], less: float = 0.0) -> float 
 
 @dataclass(frozen=True)
 class Learning:
-    """What a run's probes said.
+    """How much a run's probes say about the objective.
 
     Attributes:
         silent: share of directions whose probes gave the same value.
         snr: ratio of signal to noise of a projected gradient, √(R/(1 − R)) for a reliability R of
             whole batches; None where batches were not split.
-        noise_floor: by how much two evaluations of the same θ on the same batch differed.
-        spread: by how much the probes of a step differed, on average.
+        noise_floor: difference of two evaluations of the same θ on the same batch.
+        spread: difference between the probes of a step, on average.
     """
 
     silent: float
@@ -145,7 +145,7 @@ class Learning:
         if self.snr is not None:
             parts.append(f"signal to noise of a projected gradient {self.snr:.2g}")
         exact = "none" if self.noise_floor == 0 else f"{self.noise_floor:.2g}"
-        parts.append(f"noise floor {exact} (probes differ by {self.spread:.2g})")
+        parts.append(f"noise floor {exact} (spread of probes {self.spread:.2g})")
         return ", ".join(parts)
 
     def advice(self, metric: Metric, batch_size: int, eps: float) -> list[str]:
@@ -160,27 +160,27 @@ class Learning:
         if self.silent >= MANY:
             change = (
                 f"Take larger batches (batch_size={4 * batch_size}), a larger eps "
-                f"(eps={10 * eps:g}) or more directions a step (n)"
+                f"(eps={10 * eps:g}) or more directions per step (n)"
             )
             if metric.smooth:
-                change += f", or begin with {metric.smooth} (surrogate_steps=...)"
+                change += f", or start with {metric.smooth} (surrogate_steps=...)"
             elif metric.piecewise_constant:
-                change += ", or begin with a smooth objective (surrogate=..., surrogate_steps=...)"
+                change += ", or start with a smooth objective (surrogate=..., surrogate_steps=...)"
             hints.append(
-                f"{self.silent:.0%} of the directions taught nothing: the objective was the same "
-                f"at both of their probes. {change}."
+                f"For {self.silent:.0%} of the directions the probes gave the same value, so they "
+                f"contribute nothing to the gradient estimate. {change}."
             )
         elif self.snr is not None and self.snr < FAINT:
             hints.append(
-                f"What a step learns is mostly its minibatch's accident (signal to noise "
+                f"The gradient estimate is dominated by minibatch noise (signal to noise "
                 f"{self.snr:.2g}). Take larger batches (batch_size={4 * batch_size}) or a lower lr "
                 "with more steps."
             )
         if 0 < self.spread < 2 * self.noise_floor:
             hints.append(
-                f"Probes differ by {self.spread:.2g}, and two evaluations of the same weights by "
-                f"{self.noise_floor:.2g}: the objective's own noise drowns them. Take a larger eps "
-                f"(eps={10 * eps:g}), or make the objective deterministic."
+                f"Probes differ by {self.spread:.2g}, and repeated evaluations of the same weights "
+                f"by {self.noise_floor:.2g}: the objective is too noisy for this eps. Take a "
+                f"larger one (eps={10 * eps:g}), or make the objective deterministic."
             )
         return hints
 

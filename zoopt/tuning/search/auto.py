@@ -146,9 +146,9 @@ class Search:
             return Choice(eps, float(settings.lr), errors, {}, None, (), forwards)
         measured = self._measured(settings)
         self._said(
-            f"lr {measured['expected']:.3g} is to be expected from a slope of "
-            f"{measured['slope']:.3g}, a curvature of {measured['curvature']:.3g} and a share of "
-            f"{measured['signal']:.2f} that batches have in common; trying rates around it"
+            f"expected lr {measured['expected']:.3g} (slope {measured['slope']:.3g}, curvature "
+            f"{measured['curvature']:.3g}, share of the signal common to batches "
+            f"{measured['signal']:.2f}); trying rates around it"
         )
         forwards = self._stepper.forwards - before
         checkpoint.load(self._base, self._stepper.optimizer)

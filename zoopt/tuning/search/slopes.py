@@ -104,10 +104,10 @@ class Slopes:
         errors = self.errors()
         if min(errors) == math.inf:
             raise ValueError(
-                f"probes of eps {self.scales[0]:g} to {self.scales[-1]:g} say nothing of the "
-                "objective's slope: it does not depend on the tuned parameters, or moves in jumps "
-                "too rare for a batch. Take larger batches, begin with a smooth surrogate, or "
-                "give eps"
+                f"probes with eps {self.scales[0]:g} to {self.scales[-1]:g} do not measure a "
+                "slope: the objective does not depend on the tuned parameters, or changes in jumps "
+                "too rare for one batch. Take larger batches, start with a smooth surrogate, or give "
+                "eps"
             )
         return self.scales[int(np.argmin(errors))]
 
