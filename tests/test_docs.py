@@ -38,6 +38,12 @@ def test_the_readme_shows_python_that_compiles_and_names_that_exist():
             assert hasattr(zoopt, name), name
 
 
+def test_files_that_the_page_of_the_design_names_exist():
+    files = {path.as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
+    for name in re.findall(r"`([\w/]+\.py)`", (ROOT / "docs/design.md").read_text("utf-8")):
+        assert any(file.endswith(f"/{name}") for file in files), name
+
+
 def test_the_page_of_precision_prints_what_it_shows(capsys):
     text = (ROOT / "docs/precision.md").read_text(encoding="utf-8")
     program, shown = re.search(

@@ -937,7 +937,7 @@ def test_a_metric_of_classes_refuses_the_logits_of_tokens(decoder, texts, make_t
 
 def test_arguments_without_meaning_are_said(encoder, sentences, make_trainer, caplog):
     make_trainer(encoder, sentences, max_grad_norm=0.5, learning_rate=5e-5)
-    assert "max_grad_norm: about gradients" in caplog.text
+    assert "max_grad_norm: concerns gradients" in caplog.text
     assert "5e-05 is the default for AdamW" in caplog.text
     caplog.clear()
     make_trainer(encoder, sentences)

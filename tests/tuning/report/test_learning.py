@@ -22,7 +22,7 @@ def learning(**entries):
 def test_advice_names_settings_that_help_and_is_silent_where_probes_speak():
     (said,) = learning(silent=0.75).advice(ACCURACY, 16, 1e-3)
     assert said.startswith("For 75% of the directions the probes gave the same value")
-    for setting in ("batch_size=64", "eps=0.01", "begin with expected_accuracy"):
+    for setting in ("batch_size=64", "eps=0.01", "start with expected_accuracy"):
         assert setting in said
     (said,) = learning(silent=0.75).advice(zoopt.get_objective("mse"), 16, 1e-3)
     assert "begin with" not in said
@@ -36,7 +36,7 @@ def test_advice_where_the_batch_or_the_objectives_own_noise_drowns_the_probes():
     assert learning(shared=0.9, total=1.0).advice(ACCURACY, 16, 1e-3) == []
     noisy = Learning(silent=0.0, snr=None, noise_floor=0.2, spread=0.3)
     (said,) = noisy.advice(ACCURACY, 16, 1e-3)
-    assert "two evaluations of the same weights by 0.2" in said
+    assert "repeated evaluations of the same weights by 0.2" in said
 
 
 def test_signal_to_noise_is_that_of_a_known_mixture():

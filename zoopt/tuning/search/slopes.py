@@ -106,8 +106,8 @@ class Slopes:
             raise ValueError(
                 f"probes with eps {self.scales[0]:g} to {self.scales[-1]:g} do not measure a "
                 "slope: the objective does not depend on the tuned parameters, or changes in jumps "
-                "too rare for one batch. Take larger batches, start with a smooth surrogate, or give "
-                "eps"
+                "too rare for one batch. Take larger batches, start with a smooth surrogate, or "
+                "give eps"
             )
         return self.scales[int(np.argmin(errors))]
 
