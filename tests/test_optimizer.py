@@ -1,5 +1,6 @@
 """ZOOptimizer as a torch.optim.Optimizer, and what it promises about the objective."""
 
+import copy
 import random
 import re
 import warnings
@@ -593,6 +594,20 @@ def test_foreign_states_are_refused() -> None:
         optimizer.load_state_dict(future)
 
 
+def test_a_state_dict_has_the_direction_of_tuning_and_the_bound(caplog: Any) -> None:
+    saved = ZOOptimizer(mlp(), maximize=True)
+    saved.clip = 0.5
+    optimizer = ZOOptimizer(mlp())
+    optimizer.load_state_dict(saved.state_dict())
+    assert optimizer.clip == 0.5
+    assert "maximize is False, as given; the saved run had True" in caplog.text
+
+
+def test_it_is_not_copied_without_its_model() -> None:
+    with pytest.raises(TypeError, match="load_state_dict"):
+        copy.deepcopy(ZOOptimizer(mlp()))
+
+
 def test_a_state_dict_settles_theta() -> None:
     models = mlp(), mlp()
     ZOOptimizer(models[0], 0.1).step(objective(models[0]))
@@ -762,6 +777,37 @@ def test_all_probes_see_the_same_random_state_and_it_advances_once(engine_name: 
 
 
 # ------------------------------------------------------------------------------------------- repeat
+
+
+@pytest.mark.parametrize("option", ["lr", "eps", "weight_decay"])
+def test_an_option_changed_before_the_update_is_in_the_record(option: str) -> None:
+    """lr and decay are those of the update, ε that of the probes."""
+
+    def make() -> tuple[nn.Module, ZOOptimizer]:
+        model = mlp()
+        groups = [{"params": [p]} for p in model.parameters()]
+        return model, ZOOptimizer(groups, 0.05, engine="copy", weight_decay=0.1)
+
+    model, optimizer = make()
+    records: list[StepRecord] = []
+    optimizer.recorder = records.append
+    for _ in range(3):
+        optimizer.estimate(objective(model))
+        optimizer.param_groups[1][option] *= 0.5
+        optimizer.step()
+    again, repeater = make()
+    for record in records:
+        repeater.repeat(record)
+    assert torch.equal(flat(again), flat(model))
+
+
+def test_tensors_that_no_probe_has_moved_are_not_moved() -> None:
+    model = mlp()
+    optimizer = ZOOptimizer(model[0].parameters(), 1.0)
+    optimizer.estimate(objective(model))
+    optimizer.add_param_group({"params": list(model[3].parameters())})
+    with pytest.raises(RuntimeError, match="pending estimate, and there is none"):
+        optimizer.step()
 
 
 @pytest.mark.parametrize("chained", [False, True], ids=["unchained", "chained"])

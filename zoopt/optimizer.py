@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, overload
+from dataclasses import replace
+from typing import Any, NoReturn, overload
 
 import torch
 from torch import Tensor
@@ -122,7 +123,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         """Bound on the magnitude of the estimate's coefficients; larger ones are clipped to it."""
         self._share_prefix = share_prefix
         self._wanted_engine = engine or self.estimator.engine
-        self._pending: tuple[GradientEstimate, StepRecord] | None = None
+        self._pending: tuple[Displacement, StepRecord] | None = None
         self.estimated: GradientEstimate | None = None
         """The most recent gradient estimate; None before the first."""
         self._ready = False
@@ -159,10 +160,14 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._whereabouts = Whereabouts(self.model, self.slots)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; the tensors already there keep their place in θ, and so their z."""
+        """Adds a group; the tensors already there keep their place in θ, and so their z.
+
+        An estimate that is pending is dropped: it says nothing of the new tensors.
+        """
         for name in ("lr", "eps", "weight_decay"):
             groups.number(name, param_group.get(name, self.defaults[name]))
         if self._ready:
+            self._pending = None
             self.engine.settle()
             (param_group,) = groups_of([param_group], start=len(self.slots))
         super().add_param_group(param_group)
@@ -239,7 +244,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             except BaseException:
                 self.engine.settle()
                 raise
-        self._pending = estimate, self._record(estimate, chained)
+        self._pending = self._gradient(estimate), self._record(estimate, chained)
         self.estimated = estimate
         if compare is not None:
             return None
@@ -269,11 +274,11 @@ class ZOOptimizer(torch.optim.Optimizer):
                     "zeroth-order step needs values of the objective. Write opt.step(closure), or "
                     "opt.estimate(closure) and then opt.step(). loss.backward() has no part in it."
                 )
-            (estimate, record), self._pending = self._pending, None
+            (gradient, record), self._pending = self._pending, None
             with deferred_signals():
                 if self.recorder is not None:
-                    self.recorder(record)
-                self._apply(estimate)
+                    self.recorder(self._at_present_rates(record))
+                self._apply(gradient)
         except BaseException:
             self.engine.settle()
             raise
@@ -301,15 +306,20 @@ class ZOOptimizer(torch.optim.Optimizer):
         if not record.chained:
             self.engine.settle()
         self._catch_up()
-        losses = iter(record.losses)
+        losses = list(record.losses)
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
+            if len(losses) < len(probes):
+                raise ValueError(f"the record of step {record.step} has too few losses")
             for probe in probes:
                 self.engine.revisit(self._displace(probe))
-            return [next(losses) for _ in probes]
+            taken, losses[:] = losses[: len(probes)], losses[len(probes) :]
+            return taken
 
         self.estimated = self._run_estimator(evaluate)
-        self._apply(self.estimated)
+        if losses:
+            raise ValueError(f"the record of step {record.step} has {len(losses)} losses too many")
+        self._apply(self._gradient(self.estimated))
 
     def chain(self) -> AbstractContextManager[None]:
         """Lets an update wait for the next step's first probe, so that both share a pass over θ.
@@ -330,6 +340,17 @@ class ZOOptimizer(torch.optim.Optimizer):
         """Clears ``.grad`` of the tuned parameters. ZOOptimizer itself never sets it."""
         super().zero_grad(set_to_none)
 
+    def __getstate__(self) -> NoReturn:
+        """Refuses to be pickled or copied: θ, which an engine moves, is the model's.
+
+        Raises:
+            TypeError: always, saying what to do instead.
+        """
+        raise TypeError(
+            "a ZOOptimizer cannot be pickled or copied, because its parameters are a model's: make "
+            "a new one for the copied model, and load_state_dict(optimizer.state_dict()) into it"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Torch's state dict, and under ``"zoopt"`` what continues the sequence of directions."""
         self.settle()
@@ -339,6 +360,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "kernel": KERNEL_VERSION,
             "direction": self.direction.name,
             "settings": self._settings(),
+            "clip": self.clip,
             "masters": {s.name: s.master.clone() for s in self.slots if s.master is not None},
         }
         return {**super().state_dict(), "zoopt": own}
@@ -366,23 +388,26 @@ class ZOOptimizer(torch.optim.Optimizer):
         for slot in self.slots:
             if slot.master is not None and slot.name in own["masters"]:
                 slot.master.copy_(own["masters"][slot.name])
-        self.steps, self.seed = own["steps"], own["seed"]
+        self.steps, self.seed, self.clip = own["steps"], own["seed"], own.get("clip", self.clip)
         if differing:
             log.warning("the state that was loaded is of a run with other settings. %s", differing)
 
     def _settings(self) -> dict[str, str]:
-        return optimizer_state.settings_of(self.estimator, self.update)
+        return optimizer_state.settings_of(self.estimator, self.update, self.maximize)
 
     def _run_estimator(self, evaluate: Evaluate) -> GradientEstimate:
         seeds = direction_seeds(self.seed, self.steps, self.estimator.n)
         eps = float(self.param_groups[0]["eps"])
         return self.estimator.estimate(evaluate, seeds, eps).clipped(self.clip)
 
-    def _apply(self, estimate: GradientEstimate) -> None:
+    def _gradient(self, estimate: GradientEstimate) -> Displacement:
+        return groups.estimated(self.param_groups, estimate.terms)
+
+    def _apply(self, gradient: Displacement) -> None:
         self.update.apply(
             UpdateStep(
                 slots=self.slots,
-                gradient=groups.estimated(self.param_groups, estimate.terms),
+                gradient=gradient,
                 lr=groups.each(self.param_groups, "lr"),
                 decay=groups.decays(self.param_groups, self.slots),
                 engine=self.engine,
@@ -406,6 +431,13 @@ class ZOOptimizer(torch.optim.Optimizer):
 
     def _where(self) -> str:
         return f"step {self.steps} (lr {self.param_groups[0]['lr']:g})"
+
+    def _at_present_rates(self, record: StepRecord) -> StepRecord:
+        return replace(
+            record,
+            lr=groups.each(self.param_groups, "lr"),
+            weight_decay=groups.each(self.param_groups, "weight_decay"),
+        )
 
     def _record(self, estimate: GradientEstimate, chained: bool) -> StepRecord:
         return StepRecord(

@@ -18,12 +18,13 @@ _ELSEWHERE = ("eps", "direction", "engine")
 """Options of an estimator that an optimizer has in its groups, checks, or does not depend on."""
 
 
-def settings_of(estimator: Any, update: UpdateRule) -> dict[str, str]:
+def settings_of(estimator: Any, update: UpdateRule, maximize: bool) -> dict[str, str]:
     """An estimator's and an update rule's options, as text that any reader of a state takes."""
     options = registry.describe(estimator)
     options["estimator"] = options.pop("name")
     for name, value in registry.describe(update).items():
         options["update" if name == "name" else f"update's {name}"] = value
+    options["maximize"] = maximize
     return {name: repr(value) for name, value in options.items() if name not in _ELSEWHERE}
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zoopt
+from zoopt import trajectory
 from zoopt.runs.difference import difference
 from zoopt.runs.inspecting import RunFiles, account
 from zoopt.tuning import loop
@@ -82,9 +83,9 @@ def test_an_account_of_a_run_that_was_killed_says_so(tmp_path):
 
 def test_an_account_has_rollbacks_and_smaller_forwards(tmp_path):
     tuned(tmp_path, steps=2)
-    lines = (tmp_path / "trajectory.jsonl").read_text().splitlines()
-    lines.append(json.dumps({"rollback": {"to": 1, "at": 2, "why": "worse"}}))
-    (tmp_path / "trajectory.jsonl").write_text("\n".join(lines) + "\n")
+    log = trajectory.Trajectory(tmp_path / "trajectory.jsonl")
+    log.roll_back(trajectory.Rollback(to=1, at=2, why="worse"))
+    log.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1, "forward_size": 2}\n')
     told = account(RunFiles.read(tmp_path))

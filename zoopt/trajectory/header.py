@@ -17,6 +17,11 @@ from zoopt.interfaces import Slot
 from zoopt.optimizer import ZOOptimizer
 from zoopt.trajectory.log import FORMAT, TrajectoryError
 
+IDENTITY = (
+    "parameters", "estimator", "update", "direction", "engine", "decay_1d", "seed", "maximize",
+)  # fmt: skip
+"""What of a header has to agree for a log to be continued."""
+
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes."""
@@ -90,7 +95,7 @@ def check_base(
             f"the model given have {here[:12]}: what was tuned fits the one it was tuned in, so "
             "take that base model (same weights, same dtype)"
         )
-    for name in ("parameters", "estimator", "update", "direction", "engine", "seed", "maximize"):
+    for name in IDENTITY:
         if mine[name] != header[name]:
             raise TrajectoryError(
                 f"the log was made with {name}={header[name]!r}, this run has {mine[name]!r}"

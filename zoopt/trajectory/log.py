@@ -2,15 +2,16 @@
 
 A run's log is a JSON-lines file. Its first line is a header that says what the run started from;
 each further line is one :class:`~zoopt.interfaces.StepRecord`, or says that the run was rolled back
-and the steps since do not count. Losses are logged, and coefficients follow from them, so a replay
-runs the same estimator, engine and update rule on the same numbers and gives the same θ bit for
-bit, without a single forward pass.
+and the steps since do not count. Each line ends in a checksum of all lines so far. Losses are
+logged, and coefficients follow from them, so a replay runs the same estimator, engine and update
+rule on the same numbers and gives the same θ bit for bit, without a single forward pass.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from typing import Any
 from zoopt.directions.kernel.fused import KERNEL_VERSION
 from zoopt.interfaces import StepRecord
 
-FORMAT = 2
+FORMAT = 3
 """Version of the log. A reader of a later format reads earlier ones; an earlier one refuses.
 
-2: steps have ``n`` and ``clip``, and there are lines of rollbacks.
+2: steps have ``n`` and ``clip``, and there are lines of rollbacks. 3: lines have checksums.
 """
+
+_SUMMED = 3
+_SUM = b', "crc32": "%08x"}\n'
 
 FILENAME = "trajectory.jsonl"
 
@@ -55,12 +59,14 @@ class Log:
         records: the steps that count, in order.
         rollbacks: the times that the run was rolled back, in order.
         size: bytes of the whole lines; anything after them is a torn last line.
+        checksum: of these lines; None where the log's format has none.
     """
 
     header: dict[str, Any]
     records: tuple[StepRecord, ...]
     rollbacks: tuple[Rollback, ...]
     size: int
+    checksum: int | None
 
 
 def read(path: Path) -> Log | None:
@@ -71,31 +77,41 @@ def read(path: Path) -> Log | None:
     """
     if not path.exists():
         return None
-    entries, size = [], 0
+    header: dict[str, Any] | None = None
+    records: list[StepRecord] = []
+    rollbacks: list[Rollback] = []
+    size, checksum = 0, None
     with path.open("rb") as file:
-        for number, line in enumerate(file):
+        for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 break
             try:
-                entries.append(json.loads(line))
-            except ValueError as error:
+                entry = json.loads(line)
+                if header is None:
+                    header = _checked(entry, path)
+                    checksum = 0 if header["format"] >= _SUMMED else None
+                if checksum is not None:
+                    checksum = _verified(line, checksum)
+                    del entry["crc32"]
+                if "rollback" in entry:
+                    rollbacks.append(Rollback(**entry["rollback"]))
+                    del records[rollbacks[-1].to :]
+                elif entry is not header:
+                    records.append(_record(entry))
+            except (KeyError, TypeError, ValueError) as error:
+                where = f"line {number} of {path} is damaged ({error})"
+                if number == 1:
+                    raise TrajectoryError(
+                        f"{where}; without its first line a log is lost"
+                    ) from None
                 raise TrajectoryError(
-                    f"line {number + 1} of {path} is damaged ({error}). The lines before it are "
-                    f"good: cut the file there, and the run goes on from step {number - 1}."
+                    f"{where}. The lines before it are good: cut the file there, and the run goes "
+                    f"on from step {len(records)}."
                 ) from None
             size += len(line)
-    if not entries:
+    if header is None:
         return None
-    header = _checked(entries[0], path)
-    records: list[StepRecord] = []
-    rollbacks: list[Rollback] = []
-    for entry in entries[1:]:
-        if "rollback" in entry:
-            rollbacks.append(Rollback(**entry["rollback"]))
-            del records[rollbacks[-1].to :]
-        else:
-            records.append(_record(entry))
-    return Log(header, tuple(records), tuple(rollbacks), size)
+    return Log(header, tuple(records), tuple(rollbacks), size, checksum)
 
 
 class Trajectory:
@@ -109,6 +125,7 @@ class Trajectory:
     def __init__(self, path: Path, header: dict[str, Any] | None = None) -> None:
         log = None if header is not None else read(path)
         self._size = log.size if log is not None else 0
+        self._checksum = log.checksum if log is not None else 0
         self._file = path.open("ab" if log is not None else "wb", buffering=0)
         self._file.truncate(self._size)
         if log is None and header is not None:
@@ -139,7 +156,7 @@ class Trajectory:
             self._file.close()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = json.dumps(entry).encode() + b"\n"
+        line, checksum = _summed(json.dumps(entry).encode(), self._checksum)
         try:
             rest = line
             while rest:
@@ -148,6 +165,27 @@ class Trajectory:
             self._file.truncate(self._size)
             raise
         self._size += len(line)
+        self._checksum = checksum
+
+
+def _summed(text: bytes, before: int | None) -> tuple[bytes, int | None]:
+    """An entry's line, and the checksum of all lines with it; none where there was none before."""
+    if before is None:
+        return text + b"\n", None
+    checksum = zlib.crc32(text[:-1], before)
+    return text[:-1] + _SUM % checksum, checksum
+
+
+def _verified(line: bytes, before: int) -> int:
+    """The checksum of all lines with this one.
+
+    Raises:
+        ValueError: it is not the one that the line has.
+    """
+    checksum = zlib.crc32(line[: -len(_SUM % 0)], before)
+    if not line.endswith(_SUM % checksum):
+        raise ValueError("its checksum is of something else than it and the lines before")
+    return checksum
 
 
 def _checked(header: Any, path: Path) -> dict[str, Any]:

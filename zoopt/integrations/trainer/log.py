@@ -18,13 +18,13 @@ from transformers import TrainerState, TrainingArguments
 from zoopt import trajectory
 from zoopt.optimizer import ZOOptimizer
 from zoopt.trajectory import checkpoint
+from zoopt.trajectory.header import IDENTITY
 from zoopt.tuning.faults.guard import Guard
 from zoopt.tuning.settings import Settings
 
 log = logging.getLogger("zoopt")
 
 MARK = "trajectory.mark.json"
-_COMPARED = ("parameters", "estimator", "update", "direction", "engine", "seed", "maximize")
 _IN_RECORDS = ("eps", "n")
 """Options of an estimator that each record has."""
 
@@ -150,7 +150,7 @@ def _check(held: trajectory.Log | None, optimizer: ZOOptimizer, header: dict[str
             "not saved (save_only_model)?"
         )
     there, here = ({**each, "estimator": _of(each)} for each in (held.header, header))
-    for name in _COMPARED:
+    for name in IDENTITY:
         if there[name] != here[name]:
             raise trajectory.TrajectoryError(
                 f"it was made with {name}={there[name]!r}, and training goes on with {here[name]!r}"
