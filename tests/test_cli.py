@@ -165,11 +165,43 @@ def test_list(what, capsys):
         (["--dtype", "flot32"], "no dtype is called 'flot32'. Did you mean 'float32'?"),
         (["--update_options", "{betaa: 3}"], "update rule 'sgd' takes no options"),
         (["--update", "adam", "--update_options", "{beta: 3}"], "Did you mean 'beta"),
+        (["--params", "[model.*, encodr.*]"], "'encodr.*' in params chose no trainable parameter"),
+        (["--task.template", "{text} {"], "template '{text} {'"),
+        (["--task.verbalizer", "{true: good, false: bad}"], "put them in quotes"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(config, capsys, arguments, message):
     assert main(["tune", str(config), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_error_in_the_users_own_code_is_shown_with_its_lines(
+    config, capsys, tmp_path, monkeypatch
+):
+    (tmp_path / "my_metrics.py").write_text(
+        "import zoopt\n"
+        "@zoopt.register_objective('broken', higher_is_better=True)\n"
+        "def broken(predictions, references):\n"
+        "    return {}[1]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--objective", "my_metrics:broken", "--trust", "--quiet"]
+    assert main(["tune", str(config), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert 'my_metrics.py", line 4, in broken' in said
+    assert "return {}[1]" in said
+    assert "zoopt/tuning" not in said.replace("\\", "/")
+
+
+@pytest.mark.parametrize("text", ["", "id,text\n1,good\n"], ids=["empty", "data"])
+def test_a_file_that_is_no_config_is_not_printed(tmp_path, capsys, text):
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+    with pytest.raises(SystemExit):
+        main(["tune", str(path)])
+    said = capsys.readouterr().err
+    assert "no YAML of settings" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_what_is_no_mistake_of_the_settings_is_one_sentence_too(

@@ -603,6 +603,24 @@ def test_a_state_dict_has_the_direction_of_tuning_and_the_bound(caplog: Any) -> 
     assert "maximize is False, as given; the saved run had True" in caplog.text
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_value_in_half_precision_is_warned_of(dtype: torch.dtype) -> None:
+    with pytest.warns(UserWarning, match=f"value is {dtype}.*fp32"):
+        ZOOptimizer(mlp()).step(lambda: torch.ones((), dtype=dtype))
+
+
+def test_an_async_objective_is_told_to_be_awaited() -> None:
+    async def value() -> float:
+        return 1.0
+
+    with pytest.raises(TypeError, match="async function"):
+        ZOOptimizer(mlp()).step(value)
+
+
+def test_an_array_of_one_is_a_number() -> None:
+    assert ZOOptimizer(mlp()).step(lambda: np.full(1, 2.0)) == 2.0
+
+
 def test_it_is_not_copied_without_its_model() -> None:
     with pytest.raises(TypeError, match="load_state_dict"):
         copy.deepcopy(ZOOptimizer(mlp()))

@@ -20,12 +20,13 @@ from zoopt.bench import cli as bench
 from zoopt.engines import UnseenParameterError
 from zoopt.interfaces import NonFiniteLossError
 from zoopt.objectives.metric import Metric
-from zoopt.objectives.registry import is_path, objectives
+from zoopt.objectives.registry import is_path, objectives, packages_with_objectives
 from zoopt.objectives.resolve import resolve
 from zoopt.parameters.placement import SpreadError
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.recipes import RECIPES
 from zoopt.runs import cli as runs
+from zoopt.support.blame import own_traceback
 from zoopt.support.heap import keep_freed_memory
 from zoopt.support.names import joined
 from zoopt.support.parser import Parser
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except _MISTAKES as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.stderr.write(own_traceback(error, {"zoopt", *packages_with_objectives()}))
         print(f"zoopt {chosen.subcommand}: {message}", file=sys.stderr)
         return 2
 

@@ -76,14 +76,29 @@ def _complete(direction: Any, name: str) -> Direction:
 
 
 def make_estimator(name: str | ZOEstimator, **options: Any) -> ZOEstimator:
-    """The estimator of a name, made with the options; an object is handed through."""
-    if not isinstance(name, str):
+    """The estimator of a name, made with the options; an object is handed through.
+
+    Raises:
+        TypeError: an option that it does not take, or something else than a name or an estimator.
+    """
+    if isinstance(name, ZOEstimator):
         return name
+    if not isinstance(name, str):
+        raise TypeError(
+            f"estimator={name!r} is no estimator: give a name, or an object such as "
+            "zoopt.MeZO(eps=1e-3)"
+        )
     factory = _lookup("estimator", name, ESTIMATORS)
     if "n" not in inspect.signature(factory).parameters and options.pop("n", 1) != 1:
         raise ValueError(f"estimator {name!r} draws one direction a step; use 'nspsa' for more")
     made: ZOEstimator = _made("estimator", name, factory, options)
     return made
+
+
+def own_n(name: str) -> int:
+    """How many directions the estimator of a name draws where nobody says."""
+    parameters = inspect.signature(_lookup("estimator", name, ESTIMATORS)).parameters
+    return int(parameters["n"].default) if "n" in parameters else 1
 
 
 def make_update(name: str | UpdateRule, **options: Any) -> UpdateRule:

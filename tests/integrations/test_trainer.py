@@ -195,6 +195,19 @@ def test_a_micro_batch_without_labels_counts_nothing(decoder, texts, make_traine
 # Objectives
 
 
+def test_an_error_is_not_tuned_upwards(encoder, sentences, make_trainer):
+    options = {
+        "objective": "compute_metrics",
+        "compute_metrics": lambda said: {"error_rate": 0.5},
+        "metric_for_best_model": "error_rate",
+        "eval_dataset": sentences,
+    }
+    with pytest.raises(ValueError, match="greater_is_better=False"):
+        make_trainer(encoder, sentences, **options)
+    trainer = make_trainer(encoder, sentences, greater_is_better=False, **options)
+    assert not trainer.zo_objective.higher_is_better
+
+
 def test_compute_metrics_is_asked_once_a_probe_and_maximized(encoder, sentences, make_trainer):
     asked = []
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.metrics import precision_score
 
 import zoopt
 from zoopt.objectives import registry
@@ -119,6 +120,27 @@ def test_a_dotted_path_is_loaded(plugin: str) -> None:
 def test_a_function_that_does_not_say_which_way_is_better_is_refused(plugin: str) -> None:
     with pytest.raises(ValueError, match=r"their_rewards\.undecided, which does not say whether"):
         zoopt.get_objective(f"{plugin}:undecided")
+
+
+def test_a_function_that_takes_references_first_is_refused() -> None:
+    """It would be given predictions as references, and precision would be recall."""
+    with pytest.raises(TypeError, match=r"takes \(y_true, y_pred\).*zoopt.metric"):
+        zoopt.register_objective("precision", higher_is_better=True)(precision_score)
+
+
+@pytest.mark.parametrize("returned", [None, "0.5", [1.0, 2.0]])
+def test_a_registered_function_returns_one_number(returned: Any) -> None:
+    zoopt.register_objective("mine", higher_is_better=True)(
+        lambda predictions, references: returned
+    )
+    with pytest.raises(TypeError, match=r"'mine' returned .*; expected one number"):
+        zoopt.get_objective("mine")([1], [1])
+
+
+@pytest.mark.parametrize("name", ["mine(1)", "package:mine"])
+def test_a_name_that_could_not_be_looked_up_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"could not be|cannot be read|does not say which"):
+        zoopt.register_objective(name, higher_is_better=True)
 
 
 def test_what_is_registered_here_comes_before_an_entry_point(

@@ -205,6 +205,11 @@ def test_a_non_differentiable_objective_is_maximized(blobs, settings, tmp_path):
         ({"schedule": "linaer"}, ValueError, "Did you mean 'linear'"),
         ({"lr": -1.0}, ValueError, "lr=-1.0 must be a positive"),
         ({"steps": 0}, ValueError, "steps=0 must be at least 1"),
+        ({"steps": 6.5}, TypeError, "steps=6.5 must be a whole number"),
+        ({"seed": None}, TypeError, "seed=None must be a whole number"),
+        ({"estimator": zoopt.MeZO}, TypeError, "such as zoopt.MeZO"),
+        ({"params": {"*": {"lr": 1e-3}}}, TypeError, "ZOOptimizer and zoopt.ZOTrainer"),
+        ({"params": ["0.*", "nothing.*"]}, ValueError, "'nothing.*' in params chose no"),
         ({"estimator": "spsa", "n": 3}, ValueError, "use 'nspsa'"),
         ({"params": "nothing.*"}, ValueError, "no parameter to tune"),
         ({"objective": "mse"}, ValueError, "takes values"),
@@ -217,6 +222,12 @@ def test_mistakes_are_told_before_anything_is_written(
     with pytest.raises(error, match=message):
         zoopt.tune(model, task=task, run_dir=tmp_path / "run", **{**settings, **change})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("estimator", "n"), [("mezo", 1), ("onesided", 8), ("ranking", 4)])
+def test_an_estimator_draws_its_own_number_of_directions_where_nobody_says(estimator, n):
+    assert zoopt.Settings(estimator=estimator).n == n
+    assert zoopt.Settings(estimator=estimator, n=n + 1).n == n + 1
 
 
 def test_objects_are_as_good_as_names(blobs, settings, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoopt.interfaces import NonFiniteLossError
+from zoopt.objectives.returned import number
 
 NEEDS = {
     "labels": "class indices, shape (N,)",
@@ -124,6 +125,7 @@ class Metric:
 
         Raises:
             ValueError: there are no predictions.
+            TypeError: its function returned something else than one number.
             NonFiniteLossError: one of them is NaN; the message has the example's index.
         """
         if hasattr(predictions, "__len__") and len(predictions) == 0:
@@ -133,7 +135,7 @@ class Metric:
                 f"{self.name!r} cannot score example {example}: its prediction is NaN. A smaller "
                 "lr or eps is the usual cure where it was a number before."
             )
-        return float(self.function(predictions, references))
+        return number(self.function(predictions, references), self.name)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
+from zoopt.objectives.conventions.reading import name_of, pair, positional
 from zoopt.objectives.metric import Metric, check_needs
 from zoopt.support.names import joined, split, unknown
 
@@ -51,7 +52,8 @@ def register_objective(
         from_base: whether it compares with the base model's outputs; see :class:`zoopt.Metric`.
 
     Raises:
-        ValueError: the name belongs to another function already.
+        ValueError: the name belongs to another function already, or cannot be looked up.
+        TypeError: the function takes references first, by the names of its parameters.
 
     Example:
         >>> import zoopt
@@ -62,8 +64,14 @@ def register_objective(
         0.75
     """
     check_needs(name, needs)
+    if split(name) != (name, {}) or is_path(name):
+        raise ValueError(
+            f"objective name {name!r} could not be looked up: parentheses give arguments, and a "
+            "colon stands in paths"
+        )
 
     def register(function: F) -> F:
+        _check_order(name, function)
         metric = Metric(
             name,
             function,
@@ -94,6 +102,11 @@ def list_objectives() -> list[str]:
 def objectives() -> dict[str, Metric]:
     """All objectives by name, for a listing: those too that need arguments before they score."""
     return {name: _objective(name) for name in list_objectives()}
+
+
+def packages_with_objectives() -> set[str]:
+    """The packages whose entry points offer objectives."""
+    return {point.module.partition(".")[0] for point in _offered().values()}
 
 
 def get_objective(name: str, **arguments: Any) -> Metric:
@@ -173,6 +186,17 @@ def registered(function: Callable[..., Any]) -> Metric | None:
     if isinstance(function, Metric):
         return function
     return next((m for m in _metrics.values() if m.function is function), None)
+
+
+def _check_order(name: str, function: Callable[..., Any]) -> None:
+    """Refuses ``(y_true, y_pred)``, which would be given predictions as references."""
+    names = pair(function)
+    if names is not None and positional(function)[0] == names[1]:
+        raise TypeError(
+            f"objective {name!r} is called with (predictions, references), but {name_of(function)} "
+            f"takes ({names[1]}, {names[0]}): register a function that hands them over in that "
+            "order, or take zoopt.metric(...), which fills parameters by their names"
+        )
 
 
 def _offered() -> dict[str, EntryPoint]:

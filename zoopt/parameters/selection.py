@@ -44,7 +44,7 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
         start: number given to the first parameter without a name.
 
     Raises:
-        ValueError: nothing is left to tune, with the names there are.
+        ValueError: nothing is left to tune, or a pattern chooses nothing; with the names there are.
         TypeError: the source is none of these.
     """
     if isinstance(params, Mapping):
@@ -85,19 +85,29 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
                         "memory, which would be perturbed twice: tie them as one Parameter"
                     )
         groups.append({**group, "params": kept})
-    if not any(group["params"] for group in groups):
+    tuned = [name for group in groups for name, _ in group["params"]]
+    if not tuned:
         if packed:
             raise TypeError(
                 f"no parameter to tune: {packed[0]}, and zoopt tunes plain floating-point "
                 f"parameters. {ALTERNATIVE}"
             )
-        some = ", ".join(available[:8]) + (", …" if len(available) > 8 else "")
         raise ValueError(
             f"no parameter to tune: params={params!r} chose none of the trainable ones among "
-            f"{len(available)} ({some or 'none given'}). Frozen parameters have "
+            f"{len(available)} ({_some(available) or 'none given'}). Frozen parameters have "
             "requires_grad=False; unfreeze them or choose others."
         )
+    for pattern in _patterns(params):
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in tuned):
+            raise ValueError(
+                f"{pattern!r} in params chose no trainable parameter; there are "
+                f"{len(available)} parameters ({_some(available)})"
+            )
     return groups
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 
 def slots_of(
@@ -169,8 +179,14 @@ def _chooser(params: Select) -> Callable[[str, Tensor], bool]:
         return lambda name, tensor: True
     if callable(params):
         return params
-    patterns = [params] if isinstance(params, str) else list(params)
+    patterns = _patterns(params)
     return lambda name, tensor: any(fnmatch.fnmatchcase(name, p) for p in patterns)
+
+
+def _patterns(params: Select) -> list[str]:
+    if params is None or callable(params):
+        return []
+    return [params] if isinstance(params, str) else list(params)
 
 
 def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoopt.interfaces import Engine, NonFiniteLossError
+from zoopt.parameters.masters import is_half
 from zoopt.probes.population import Population, takes_population
 
 Closure = Callable[..., Any]
@@ -71,6 +75,8 @@ class Asked:
             )
         if self.compared:
             return list(said)
+        for value in said:
+            _warn_of_half(value)
         return [
             value.detach().clone() if _queued(value) else finite_number(value, self.where)
             for value in said
@@ -80,6 +86,16 @@ class Asked:
         """The numbers that it said, to be minimized; waits for them."""
         sign = -1.0 if self.maximize else 1.0
         return [sign * finite_number(value, self.where) for value in said]
+
+
+def _warn_of_half(value: Any) -> None:
+    if isinstance(value, Tensor) and is_half([value]):
+        warnings.warn(
+            f"the objective's value is {value.dtype}, in which most probes of a step "
+            "are equal, so that little is learned: compute it in fp32, for example "
+            "from logits.float() (with zoopt.ZOTrainer: objective='cross_entropy')",
+            stacklevel=2,
+        )
 
 
 def _queued(value: Any) -> bool:
@@ -99,11 +115,17 @@ def finite_number(value: Any, where: str) -> float:
         NonFiniteLossError: it is NaN or infinite.
     """
     try:
-        number = float(value)
+        number = float(value.item() if isinstance(value, np.ndarray) else value)
     except (TypeError, ValueError, RuntimeError) as error:
         tensor = isinstance(value, torch.Tensor)
         if isinstance(error, RuntimeError) and not (tensor and value.numel() != 1):
             raise  # what was queued on a GPU failed
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(
+                "the objective is an async function, which returns nothing yet: await what it "
+                "needs in an ordinary one, for example with asyncio.run(...)"
+            ) from None
         shape = f" of shape {tuple(value.shape)}" if tensor else ""
         raise TypeError(
             f"the objective returned {type(value).__name__}{shape}; expected one number "

@@ -37,6 +37,8 @@ class Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong, and the nearest name where one is unknown; exits with status 2."""
         program = str(self.prog).replace("[options] ", "")
+        if "Unexpected config: " in message:
+            message = "the config file is no YAML of settings, such as a line `steps: 200`"
         print(f"{program}: {message}{self._hint(message)}", file=sys.stderr)
         raise SystemExit(2)
 

@@ -115,9 +115,11 @@ class Task(ABC):
         try:
             return np.asarray([index[str(e[self.target])] for e in examples])
         except KeyError as error:
+            booleans = {"True", "False"} & {error.args[0], *self.labels}
+            hint = ". YAML reads yes and no as True and False: put them in quotes"
             raise ValueError(
                 f"{error.args[0]!r} in column {self.target!r} is none of the labels "
-                f"{', '.join(map(repr, self.labels))}"
+                f"{', '.join(map(repr, self.labels))}{hint if booleans else ''}"
             ) from None
 
     def clusters(self, examples: Sequence[Example]) -> NDArray[Any] | None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoopt.objectives.conventions.checking import number
 from zoopt.objectives.conventions.model_function import required
 from zoopt.objectives.conventions.reading import name_of
+from zoopt.objectives.returned import number
 from zoopt.probes.population import Population
 from zoopt.tasks.base import Scores, Task
 

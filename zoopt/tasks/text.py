@@ -108,7 +108,12 @@ def columns_of(template: str) -> list[str]:
     >>> columns_of("{premise}? {mask}, {hypothesis}")
     ['premise', 'mask', 'hypothesis']
     """
-    return [field for _, field, _, _ in string.Formatter().parse(template) if field]
+    try:
+        return [field for _, field, _, _ in string.Formatter().parse(template) if field]
+    except ValueError as error:
+        raise ValueError(
+            f"template {template!r}: {error}. Columns stand in braces; for a brace write two"
+        ) from None
 
 
 def filled(template: str, example: Mapping[str, Any]) -> str:

@@ -5,9 +5,9 @@ A file appears whole or not at all: it is written beside its place, forced to di
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ def save(path: Path, optimizer: ZOOptimizer, facts: dict[str, Any], state: bool 
     about = {**facts, "step": optimizer.steps, "state": numbers}
     beside = path.with_name(path.name + ".partial")
     try:
-        with _full_disk_as_such(path):
+        with _system_errors_as_such(path):
             save_file(tensors, beside, metadata={"zoopt": json.dumps(about)})
         into_place(beside, path)
     except BaseException:
@@ -135,7 +135,7 @@ def export(model: torch.nn.Module, folder: Path) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     own: Any = getattr(model, "save_pretrained", None)
     try:
-        with _full_disk_as_such(folder):
+        with _system_errors_as_such(folder):
             if own is not None:
                 own(beside)
             else:
@@ -149,11 +149,13 @@ def export(model: torch.nn.Module, folder: Path) -> None:
 
 
 @contextmanager
-def _full_disk_as_such(path: Path) -> Iterator[None]:
-    """Raises OSError where safetensors has an error of its own for a full disk."""
+def _system_errors_as_such(path: Path) -> Iterator[None]:
+    """Raises OSError where safetensors has an error of its own for one of the system's."""
     try:
         yield
     except SafetensorError as error:
-        if f"os error {errno.ENOSPC}" not in str(error):
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
             raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral
 from typing import Any, Literal
 
 from zoopt import registry
@@ -12,6 +13,12 @@ from zoopt.support.names import unknown
 
 AUTO = "auto"
 """A rate that the run finds itself; see :mod:`zoopt.tuning.search.auto`."""
+
+
+_WHOLE = (
+    "n", "n_final", "steps", "batch_size", "eval_every", "calibrate_on", "rollbacks", "patience",
+    "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +30,8 @@ class Settings:
             either with arguments where it takes some: "words(target=40)".
         estimator: which probes estimate the gradient (``zoopt list estimators``).
         estimator_options: further options of the estimator, as {clip: 100} for nspsa.
-        n: directions per step; 2n evaluations with two-sided estimators.
+        n: directions per step, of which two-sided estimators evaluate two probes each; 0 takes the
+            estimator's own number.
         n_final: directions in the last step, to which n changes linearly; 0 keeps n.
         eps: perturbation scale of a probe, in units of the parameters; "auto" measures what suits
             the model and the objective.
@@ -56,7 +64,7 @@ class Settings:
     objective: str = "accuracy"
     estimator: str = "mezo"
     estimator_options: Mapping[str, float] = field(default_factory=dict)
-    n: int = 1
+    n: int = 0
     n_final: int = 0
     eps: float | Literal["auto"] = 1e-3
     eps_schedule: str = "constant"
@@ -81,6 +89,13 @@ class Settings:
     sinks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in _WHOLE:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise TypeError(f"{name}={value!r} must be a whole number")
+            object.__setattr__(self, name, int(value))
+        if not self.n:
+            object.__setattr__(self, "n", registry.own_n(self.estimator))
         for name in ("n", "steps", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -252,7 +267,8 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
             raise TypeError(unknown("setting", name, known))
     made = dict(given)
     if not isinstance(made.get("estimator", ""), str):
-        made["estimator"], options = _by_name("estimator", made["estimator"])
+        estimator = registry.make_estimator(made["estimator"])
+        made["estimator"], options = _by_name("estimator", estimator)
         further = {k: options.pop(k) for k in set(options) - known if options[k] is not None}
         made["estimator_options"] = {**further, **made.get("estimator_options", {})}
         made = {**{name: value for name, value in options.items() if name in known}, **made}
@@ -261,9 +277,15 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         made["update_options"] = {**options, **made.get("update_options", {})}
     if not isinstance(made.get("direction", ""), str):
         made["direction"] = made["direction"].name
-    if "params" in made:
-        params = made["params"]
-        made["params"] = (params,) if isinstance(params, str) else tuple(params or ())
+    if isinstance(made.get("params"), Mapping) or callable(made.get("params")):
+        raise TypeError(
+            "params of a run are name patterns, for one lr and one eps: groups with options of "
+            "their own, and predicates, are for zoopt.ZOOptimizer and zoopt.ZOTrainer"
+        )
+    for name in ("params", "sinks"):
+        if name in made:
+            chosen = made[name]
+            made[name] = (chosen,) if isinstance(chosen, str) else tuple(chosen or ())
     return Settings(**made)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -36,6 +37,11 @@ _NOT_GIVEN = {
     "include_for_metrics": "a step gives compute_metrics predictions and labels alone",
 }
 """Arguments that change what ``compute_metrics`` is given, and what a step gives it."""
+
+_ERRORS = frozenset(
+    {"cer", "distance", "err", "error", "mae", "mse", "perplexity", "ppl", "rmse", "ter", "wer"}
+)
+"""Words in names of metrics of which less is better."""
 
 
 class TrainerObjective(Protocol):
@@ -196,6 +202,13 @@ def _of_trainer(trainer: Trainer) -> Metric:
         raise ValueError(
             "objective='compute_metrics' needs to know which of its numbers is tuned, and which "
             "way is up: TrainingArguments(metric_for_best_model='f1', greater_is_better=True)"
+        )
+    if up and key is not None and _ERRORS & set(re.split(r"[^a-z]+", key.lower())):
+        raise ValueError(
+            f"metric_for_best_model={key!r} would be tuned upwards, as greater_is_better is True "
+            "where nobody says otherwise: set TrainingArguments(greater_is_better=False). If more "
+            "of it is better, give objective=zoopt.metric(compute_metrics, 'compute_metrics', "
+            f"key={key!r}, higher_is_better=True)"
         )
     return metric(trainer.compute_metrics, "compute_metrics", higher_is_better=up, key=key)
 

@@ -20,10 +20,10 @@ from zoopt.objectives.conventions import (
     scikit,
     torchmetrics,
 )
-from zoopt.objectives.conventions.checking import told
 from zoopt.objectives.conventions.reading import Reading, build, imported, name_of, parameters
 from zoopt.objectives.conventions.reward import rewards
 from zoopt.objectives.metric import Metric
+from zoopt.objectives.returned import told
 
 __all__ = ["CONVENTIONS", "Convention", "metric", "rewards"]
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoopt.objectives.conventions.checking import number, require_form
+from zoopt.objectives.conventions.checking import require_form
 from zoopt.objectives.metric import NEEDS, Metric
+from zoopt.objectives.returned import number
 
 PAIRS = {"predictions": "references", "preds": "target"}
 """What predictions and references are called; scikit-learn's ``y_true`` goes with any ``y_…``."""

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from zoopt.objectives.conventions.checking import plain, told
 from zoopt.objectives.conventions.reading import Reading, build, doc_of, name_of, parameters
 from zoopt.objectives.metric import Metric
+from zoopt.objectives.returned import plain, told
 
 CALLED = "fn(prompts=..., completions=..., **columns) -> a number or None for each, maybe async"
 
