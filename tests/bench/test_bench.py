@@ -113,6 +113,15 @@ def test_too_little_memory_is_a_row_and_a_mistake_of_the_callers_is_not() -> Non
         trial.run(Problem("wrong", wrong), descent(0.5), {"rate": 0.5}, budget=9, seed=1)
 
 
+def test_an_arithmetic_error_of_the_closures_is_the_callers() -> None:
+    def divides(seed: int) -> Case:
+        values = iter([1.0] * 20)
+        return replace(sphere(seed), closure=lambda: torch.tensor(1 / next(values, 0)))
+
+    with pytest.raises(ZeroDivisionError):
+        trial.run(Problem("divides", divides), contestant("mezo"), {"lr": 0.1, "eps": 0.1}, 50, 0)
+
+
 def test_backpropagation_pays_three_evaluations_a_step_and_needs_a_gradient() -> None:
     adamw = contestant("adamw")
     row = trial.run(PROBLEM, adamw, {"lr": 0.1}, budget=10, seed=0)
