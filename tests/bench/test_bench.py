@@ -1,5 +1,6 @@
 """Studies: what a trial counts, how contestants are tuned, what an interruption leaves."""
 
+import json
 import math
 import os
 import signal
@@ -171,6 +172,22 @@ def test_the_setting_is_chosen_on_a_seed_of_its_own(tmp_path: Path) -> None:
     tuning = [row for row in done(study.file).values() if row["seed"] == TUNING_SEED]
     assert {row["evaluations"] for row in tuning} == {10}
     assert len(tuning) == 3
+
+
+def test_a_range_is_widened_where_the_best_stands_at_its_end(tmp_path: Path) -> None:
+    contestants = [descent(0.1, 0.2, 0.4), replace(descent(0.1, 0.9, 8.1), name="between")]
+    study = Study([PROBLEM], contestants, 10, 2, tmp_path / "trials.jsonl", widened=2)
+    table = study.run()
+    tuning = [row for row in done(study.file).values() if row["seed"] == TUNING_SEED]
+    tried: dict[str, list[float]] = {"descent": [], "between": []}
+    for row in tuning:
+        tried[row["contestant"]].append(json.loads(row["setting"])["rate"])
+    assert tried == {"descent": [0.1, 0.2, 0.4, 0.8, 1.6], "between": [0.1, 0.9, 8.1]}
+    chosen = table.set_index("contestant")["setting"]
+    assert set(chosen["descent"]) == {'{"rate": 0.8}'}
+    before = study.file.read_bytes()
+    study.run()
+    assert study.file.read_bytes() == before
 
 
 def test_an_interrupted_study_goes_on(tmp_path: Path) -> None:
