@@ -52,9 +52,13 @@ def direction_seeds(run_seed: int, step: int, n: int) -> tuple[int, ...]:
     """The n direction seeds of a step: 64 bits each, derived from the run's seed and nothing else.
 
     Args:
-        run_seed: any integer. Different run seeds share no direction.
+        run_seed: any integer, taken mod 2⁶⁴. Run seeds that differ there share no direction.
         step: number of updates applied so far.
         n: how many directions the estimator asks for.
+
+    Example:
+        >>> direction_seeds(-1, step=0, n=1) == direction_seeds(2**64 - 1, step=0, n=1)
+        True
     """
     return tuple(fold(run_seed, step, k) for k in range(n))
 

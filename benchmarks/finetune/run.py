@@ -20,6 +20,7 @@ from benchmarks.finetune.trials import trial
 from benchmarks.finetune.tuned import TUNED
 from benchmarks.finetune.untuned import UNTUNED
 from zoopt.bench.processes import Died, forked
+from zoopt.bench.ranges import beyond
 from zoopt.bench.results import TUNING_SEED, cost, done, mend
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,17 +50,10 @@ def rates(scale, question, name, found):
     for _ in range(WIDENED):
         if any(_key(scale, name, question, rate, TUNING_SEED) not in found for rate in made):
             break
-        best = min(made, key=order)
-        if best == made[0]:
-            made = (_beyond(made[1], made[0]), *made)
-        elif best == made[-1]:
-            made = (*made, _beyond(made[-2], made[-1]))
+        tried = [{"rate": rate} for rate in made]
+        further = beyond({"rate": min(made, key=order)}, tried)
+        made = tuple(sorted(setting["rate"] for setting in (*tried, *further)))
     return made
-
-
-def _beyond(inner, end):
-    """The rate past the last one, by the factor between it and the one before it."""
-    return float(f"{end * end / inner:.3g}")
 
 
 def counted(scale, question, names, found):

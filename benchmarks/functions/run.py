@@ -17,6 +17,9 @@ from zoopt.bench.problems import GROUPS
 HERE = Path(__file__).parent
 SEEDS = 5
 BUDGET, BUDGET_LARGE, LARGE = 600, 200, 50_000
+WIDENED = 2
+"""Times that one setting further is tried where the best stands at an end of its range."""
+
 CONTESTANTS = (
     "spsa/rademacher",
     "nspsa:8/rademacher",
@@ -48,7 +51,7 @@ def studies(file, smoke=False):
     for group in GROUPS.values():
         for problem in group():
             budget = BUDGET_LARGE if problem.d >= LARGE else BUDGET
-            yield Study([problem], who, 12 if smoke else budget, seeds, file)
+            yield Study([problem], who, 12 if smoke else budget, seeds, file, WIDENED)
 
 
 def main():

@@ -1,5 +1,6 @@
 """Studies: what a trial counts, how contestants are tuned, what an interruption leaves."""
 
+import json
 import math
 import os
 import signal
@@ -113,6 +114,15 @@ def test_too_little_memory_is_a_row_and_a_mistake_of_the_callers_is_not() -> Non
         trial.run(Problem("wrong", wrong), descent(0.5), {"rate": 0.5}, budget=9, seed=1)
 
 
+def test_an_arithmetic_error_of_the_closures_is_the_callers() -> None:
+    def divides(seed: int) -> Case:
+        values = iter([1.0] * 20)
+        return replace(sphere(seed), closure=lambda: torch.tensor(1 / next(values, 0)))
+
+    with pytest.raises(ZeroDivisionError):
+        trial.run(Problem("divides", divides), contestant("mezo"), {"lr": 0.1, "eps": 0.1}, 50, 0)
+
+
 def test_backpropagation_pays_three_evaluations_a_step_and_needs_a_gradient() -> None:
     adamw = contestant("adamw")
     row = trial.run(PROBLEM, adamw, {"lr": 0.1}, budget=10, seed=0)
@@ -162,6 +172,22 @@ def test_the_setting_is_chosen_on_a_seed_of_its_own(tmp_path: Path) -> None:
     tuning = [row for row in done(study.file).values() if row["seed"] == TUNING_SEED]
     assert {row["evaluations"] for row in tuning} == {10}
     assert len(tuning) == 3
+
+
+def test_a_range_is_widened_where_the_best_stands_at_its_end(tmp_path: Path) -> None:
+    contestants = [descent(0.1, 0.2, 0.4), replace(descent(0.1, 0.9, 8.1), name="between")]
+    study = Study([PROBLEM], contestants, 10, 2, tmp_path / "trials.jsonl", widened=2)
+    table = study.run()
+    tuning = [row for row in done(study.file).values() if row["seed"] == TUNING_SEED]
+    tried: dict[str, list[float]] = {"descent": [], "between": []}
+    for row in tuning:
+        tried[row["contestant"]].append(json.loads(row["setting"])["rate"])
+    assert tried == {"descent": [0.1, 0.2, 0.4, 0.8, 1.6], "between": [0.1, 0.9, 8.1]}
+    chosen = table.set_index("contestant")["setting"]
+    assert set(chosen["descent"]) == {'{"rate": 0.8}'}
+    before = study.file.read_bytes()
+    study.run()
+    assert study.file.read_bytes() == before
 
 
 def test_an_interrupted_study_goes_on(tmp_path: Path) -> None:

@@ -43,6 +43,18 @@ def test_a_gap_is_what_is_left_of_the_way_from_the_start_to_the_best() -> None:
     assert targets.gaps(higher).equals(found)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("score", [-math.inf, math.inf, math.nan])
+def test_a_score_that_is_not_finite_takes_no_target_from_the_others(score: float) -> None:
+    broken = trials(broken={0: [[0, 10], [50, score], [100, score]], 1: [[0, score]]})
+    found = targets.gaps(pd.concat([FOUND, broken], ignore_index=True))
+    others = found[found["contestant"] != "broken"]
+    assert others.equals(targets.gaps(FOUND))
+    assert list(found[found["contestant"] == "broken"]["gap"]) == [1.0] + 3 * [math.inf]
+    nobody = targets.gaps(broken.assign(curve=[[[0, score]], []]))
+    assert list(nobody["gap"]) == [math.inf]
+
+
 def test_targets_are_reached_when_the_curve_is_below_them() -> None:
     found = targets.reached(FOUND, [0.5, 0.1]).set_index(["contestant", "seed", "target"])
     when = found["evaluations"]

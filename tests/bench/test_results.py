@@ -31,12 +31,13 @@ def line(score: float, setting: dict[str, float], seed: int, **more: Any) -> str
 
 def test_a_setting_chosen_at_an_end_of_what_was_tried_is_told(tmp_path: Path) -> None:
     file = tmp_path / "trials.jsonl"
-    tried = [{"lr": lr, "eps": eps} for lr, eps in ((0.1, 1.0), (0.2, 2.0), (0.3, 1.0))]
+    tried = [{"lr": lr, "eps": eps} for lr, eps in zip(range(6), (1.0, 2.0) * 3, strict=True)]
     text = "".join(line(1.0, setting, TUNING_SEED) for setting in tried)
-    file.write_text(text + line(1.0, tried[2], 0) + line(1.0, tried[1], 0, contestant="other"))
+    file.write_text(text + line(1.0, tried[5], 0) + line(1.0, tried[5], 0, contestant="other"))
     assert list(standings(rows(file))["edge"]) == ["lr highest", ""]
-    file.write_text(text + line(1.0, tried[1], 0))
-    assert list(standings(rows(file))["edge"]) == [""]
+    for setting, edge in ((tried[1], "lr lowest"), (tried[2], ""), (tried[3], "")):
+        file.write_text(text + line(1.0, setting, 0))
+        assert list(standings(rows(file))["edge"]) == [edge]
 
 
 def test_trials_of_a_setting_that_is_chosen_no_more_do_not_count(tmp_path: Path) -> None:

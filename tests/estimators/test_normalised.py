@@ -71,6 +71,18 @@ def test_one_sided_is_fzoos_update() -> None:
     torch.testing.assert_close(problem.vector(estimate.terms), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_one_sided_step_has_a_bound_where_the_slope_outweighs_the_curvature() -> None:
+    lengths = {}
+    for eps in (1e-3, 1e-8):
+        x = torch.nn.Parameter(torch.full((1000,), 1e-5, dtype=torch.float64))
+        before = x.detach().clone()
+        estimator = zoopt.OneSided(eps=eps)
+        zoopt.ZOOptimizer([x], lr=1.0, estimator=estimator, seed=0).step(lambda: (x**2).sum())  # noqa: B023
+        lengths[eps] = float((x.detach() - before).norm()) / math.sqrt(1000 / estimator.n)
+    assert lengths[1e-8] < 3
+    assert lengths[1e-3] > 100
+
+
 @pytest.mark.parametrize("name", ["onesided", "dueling", "ranking"])
 def test_nothing_moves_where_all_probes_are_alike(name: str) -> None:
     x = torch.nn.Parameter(torch.ones(4))

@@ -79,11 +79,60 @@ def test_n_grows_with_the_workers_and_spsa_says_when_it_has_too_many() -> None:
         made("ZooptSPSA", num_workers=3)
 
 
-def test_a_point_of_the_users_is_refused() -> None:
+def test_workers_are_as_many_as_there_are_probes_whatever_the_estimator() -> None:
+    onesided, ranking = (Zoopt(estimator=name, n=4) for name in ("onesided", "ranking"))
+    onesided(4, num_workers=5)
+    with pytest.warns(errors.InefficientSettingsWarning, match="5 probes at a time"):
+        onesided(4, num_workers=6)
+    with pytest.warns(errors.InefficientSettingsWarning, match="4 probes at a time"):
+        ranking(4, num_workers=5)
+
+
+def test_a_run_begins_at_the_best_point_told_before_its_first_step() -> None:
     optimizer = made("ZooptSPSA", 2)
-    stranger = optimizer.parametrization.spawn_child(new_value=np.ones(2))
-    with pytest.raises(errors.TellNotAskedNotSupportedError, match="its own probes alone"):
-        optimizer.tell(stranger, 1.0)
+    begun = optimizer.ask()
+    for value, loss in ((1.0, 3.0), (2.0, 2.0), (3.0, 4.0)):
+        stranger = optimizer.parametrization.spawn_child(new_value=np.full(2, value))
+        optimizer.tell(stranger, loss)
+    optimizer.tell(begun, 1.0)  # a probe of where it no longer is
+    np.testing.assert_array_equal(optimizer.recommend().value, 2.0)
+    for loss in (2.0, 1.0):
+        optimizer.tell(optimizer.ask(), loss)
+    moved = optimizer.recommend().value
+    np.testing.assert_allclose(np.abs(moved - 2.0), 0.3)
+    stranger = optimizer.parametrization.spawn_child(new_value=np.zeros(2))
+    optimizer.tell(stranger, 0.0)
+    np.testing.assert_array_equal(optimizer.recommend().value, moved)
+
+
+def test_it_goes_on_from_what_another_optimizer_or_the_user_found() -> None:
+    spsa = ng.optimizers.registry["ZooptSPSA"]
+    chain = ng.optimizers.Chaining([ng.optimizers.OnePlusOne, spsa], [20])(4, budget=60)
+    chain.parametrization.random_state.seed(1)
+    assert sphere(chain.minimize(sphere).value) < 0.1
+    suggested = made("ZooptSPSA", 4, budget=40)
+    suggested.suggest(TARGET[:4] + 0.01)
+    assert sphere(suggested.minimize(sphere).value) < 1e-3
+
+
+def test_integers_move() -> None:
+    array = ng.p.Array(init=np.zeros(3)).set_integer_casting()
+    array.random_state.seed(1)
+    optimizer = ng.optimizers.registry["ZooptSPSA"](array, budget=200)
+    found = optimizer.minimize(lambda x: float(((x - 3) ** 2).sum()))
+    assert np.abs(found.value - 3).max() <= 1
+
+
+def test_the_best_point_is_recommended_where_theta_is_worse_than_it_began() -> None:
+    def rosenbrock(x: NDArray[np.float64]) -> float:
+        return float((100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum())
+
+    optimizer = made("ZooptSPSA", budget=50)
+    seen = []
+    optimizer.register_callback("tell", lambda _, candidate, loss: seen.append(loss))
+    assert rosenbrock(optimizer.minimize(rosenbrock).value) == min(seen)
+    again = made("ZooptSPSA", budget=1000)
+    assert rosenbrock(again.minimize(rosenbrock).value) < rosenbrock(np.zeros(20))
 
 
 @pytest.mark.parametrize("method", ["clipping", "bouncing", "tanh", "arctan"])
@@ -111,6 +160,40 @@ def test_named_arguments_and_constraints() -> None:
     optimizer = ng.optimizers.registry["ZooptSPSA"](instrumentation, budget=200)
     found = optimizer.minimize(lambda x, y: float((x**2).sum() + (y - 2) ** 2))
     assert abs(found.kwargs["y"] - 2) < 0.2
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("least", [-0.2, 0.0])
+def test_theta_keeps_to_a_constraint_in_few_trials(name: str, least: float) -> None:
+    def above(x: NDArray[np.float64]) -> bool:
+        trials.append(x)
+        return bool(x[0] >= least)
+
+    trials: list[NDArray[np.float64]] = []
+    array = ng.p.Array(shape=(2,))
+    array.register_cheap_constraint(above)
+    array.random_state.seed(0)
+    optimizer = ng.optimizers.registry[name](array, budget=80)
+    asked = []
+    optimizer.register_callback("tell", lambda _, candidate, loss: asked.append(candidate.value))
+    found = optimizer.minimize(lambda x: float(((x + 0.5) ** 2).sum()))
+    assert found.value[0] >= least
+    assert all(x[0] >= least for x in asked)
+    assert len(trials) < 40 * 80
+    if least:
+        assert found.value[0] < 0.5 * least
+
+
+def test_theta_leaves_the_boundary_that_it_begins_on() -> None:
+    def positive(x: NDArray[np.float64]) -> bool:
+        return bool(x.min() >= 0)
+
+    array = ng.p.Array(shape=(2,))
+    array.register_cheap_constraint(positive)
+    array.random_state.seed(0)
+    optimizer = ng.optimizers.registry["ZooptSPSA"](array, budget=200)
+    found = optimizer.minimize(lambda x: float(((x - 0.5) ** 2).sum()))
+    np.testing.assert_allclose(found.value, 0.5, atol=0.1)
 
 
 @pytest.mark.filterwarnings("ignore:Clipping very high value")

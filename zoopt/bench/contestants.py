@@ -15,6 +15,7 @@ import torch
 
 from zoopt import baselines, registry
 from zoopt.baselines.populations import SEARCHES
+from zoopt.bench.ranges import Setting
 from zoopt.bench.trial import Contestant, Steps
 from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters.selection import groups_of
@@ -49,8 +50,6 @@ WORST = 1e20
 
 SPSA_C = (0.1, 0.01)
 """The c, in standard deviations of the weights, that nevergrad's gains are tried with in turn."""
-
-Setting = Mapping[str, float]
 
 _IMPORTS = {"evotorch": "evotorch.algorithms", "nevergrad": "zoopt.integrations.nevergrad"}
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from zoopt.bench import ranges
+
 TUNING_SEED = 1_000_003
 """Seed of the trials by which settings are chosen."""
 
@@ -56,7 +58,8 @@ def rows(file: Path, chosen: Mapping[Whose, str] | None = None) -> pd.DataFrame:
     last trial in the file. Others were chosen before more were tried.
 
     ``edge`` names what was chosen at an end of the values that were tried for it, "lr highest": a
-    contestant that might do better beyond it. It is empty where nothing was.
+    contestant that might do better beyond it. It is empty where nothing was; see
+    :func:`zoopt.bench.ranges.ends`.
     """
     found = list(done(file).values())
     tried: dict[Whose, list[dict[str, float]]] = {}
@@ -66,7 +69,8 @@ def rows(file: Path, chosen: Mapping[Whose, str] | None = None) -> pd.DataFrame:
     counted = counting(found, chosen)
     higher = {row["problem"] for row in found if row.get("higher_is_better")}
     for row in counted:
-        row["edge"] = _edge(json.loads(row["setting"]), tried.get(_whose(row), []))
+        at = ranges.ends(json.loads(row["setting"]), tried.get(_whose(row), []))
+        row["edge"] = ", ".join(f"{name} {end}" for name, end in at.items())
         row["higher_is_better"] = row["problem"] in higher
     return pd.DataFrame(counted)
 
@@ -129,12 +133,3 @@ def _quantile(scores: pd.Series, q: float) -> float:
 
 def _readable(setting: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in setting.items())
-
-
-def _edge(chosen: Mapping[str, float], tried: Sequence[Mapping[str, float]]) -> str:
-    ends = []
-    for name, value in chosen.items():
-        values = {setting[name] for setting in tried}
-        if len(values) > 2 and value in (min(values), max(values)):
-            ends.append(f"{name} {'lowest' if value == min(values) else 'highest'}")
-    return ", ".join(ends)

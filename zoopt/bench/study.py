@@ -2,7 +2,8 @@
 
 Every contestant has the same tuning budget: its settings are tried once each, for the full budget
 of evaluations, on a seed that is used for nothing else, and the one with the best final score runs
-on the seeds that count. A trial that is in the file is not run again.
+on the seeds that count. Where the best stands at an end of its range, a study may try settings
+beyond it, by one rule for all. A trial that is in the file is not run again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 from zoopt.bench import trial
 from zoopt.bench.processes import Died, forked
+from zoopt.bench.ranges import Setting, beyond
 from zoopt.bench.results import TUNING_SEED, Key, Whose, cost, done, mend, rows
 from zoopt.bench.trial import Contestant, Problem
 from zoopt.optimizer import ZOOptimizer
@@ -57,6 +59,8 @@ class Study:
         budget: evaluations of the objective a trial.
         seeds: how many trials count, with seeds from 0.
         file: JSON lines, one a trial.
+        widened: how many times one setting further is tried where the best stands at an end of its
+            range; see :func:`zoopt.bench.ranges.beyond`.
     """
 
     problems: Sequence[Problem]
@@ -64,6 +68,7 @@ class Study:
     budget: int
     seeds: int
     file: Path
+    widened: int = 0
 
     def run(
         self, workers: int = 1, threads: int = 1, progress: Callable[[str], None] | None = None
@@ -80,7 +85,7 @@ class Study:
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         mend(self.file)
-        for plan in (self._tuning, self._counted):
+        for plan in (*[self._tuning] * (1 + self.widened), self._counted):
             known, trials = done(self.file), list(plan())
             missing = [planned for planned in trials if planned.key not in known]
             self._run(missing, workers, threads, progress or (lambda line: None))
@@ -88,21 +93,30 @@ class Study:
         return rows(self.file, chosen)
 
     def _tuning(self) -> Iterator[Trial]:
+        known = done(self.file)
         for problem, contestant in self._pairs():
             if len(contestant.settings) > 1:
-                for setting in contestant.settings:
-                    yield Trial(problem, contestant, setting, TUNING_SEED, self.budget)
+                yield from self._tried(problem, contestant, known)
+
+    def _tried(
+        self, problem: Problem, contestant: Contestant, known: Mapping[Key, dict[str, Any]]
+    ) -> list[Trial]:
+        """What is tried for a contestant: further settings follow from trials that are known."""
+        tried: list[Trial] = []
+        more: Sequence[Setting] = contestant.settings
+        for _ in range(1 + self.widened):
+            tried += [Trial(problem, contestant, s, TUNING_SEED, self.budget) for s in more]
+            if any(planned.key not in known for planned in tried):
+                break
+            more = beyond(_best(tried, known).setting, [planned.setting for planned in tried])
+        return tried
 
     def _counted(self) -> Iterator[Trial]:
-        found = done(self.file)
-        tuning: dict[tuple[str, str], list[Trial]] = {}
-        for t in self._tuning():
-            tuning.setdefault((t.problem.name, t.contestant.name), []).append(t)
+        known = done(self.file)
         for problem, contestant in self._pairs():
-            tried = tuning.get((problem.name, contestant.name), [])
             setting = contestant.settings[0]
-            if tried:
-                setting = min(tried, key=lambda t: cost(found[t.key])).setting
+            if len(contestant.settings) > 1:
+                setting = _best(self._tried(problem, contestant, known), known).setting
             for seed in range(self.seeds):
                 yield Trial(problem, contestant, setting, seed, self.budget)
 
@@ -134,6 +148,10 @@ class Study:
                     f"{row['setting']} seed {planned.seed}: {row['score']:.4g}, "
                     f"{row['seconds']:.1f} s, {row['stop']}"
                 )
+
+
+def _best(tried: Sequence[Trial], known: Mapping[Key, dict[str, Any]]) -> Trial:
+    return min(tried, key=lambda planned: cost(known[planned.key]))
 
 
 def _load() -> None:

@@ -1,13 +1,13 @@
 """How much of the way each trial has come, and when: what plots and summaries are made from.
 
 The *gap* of a score is |score − best| / |start − best|, with the best final score that any trial
-had on the problem and the median score at the start: 1 where nothing is gained, 0 at the best. A
-target is a gap to be reached.
+had on the problem and the median score at the start, of those that are finite: 1 where nothing is
+gained, 0 at the best. A target is a gap to be reached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,21 +31,29 @@ def gaps(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         a row for each point of each curve: problem, budget, contestant, seed, evaluations and gap.
-        A gap that is not finite is infinite.
+        A gap is infinite where the score is not finite, or nobody's was at the start.
     """
     parts = []
     for (problem, budget), found in trials.groupby(PROBLEM, sort=False):
         sign = -1.0 if found["higher_is_better"].any() else 1.0
         curves = [np.array(curve, dtype=float).reshape(-1, 2) for curve in found["curve"]]
-        starts = [sign * curve[0, 1] for curve in curves if len(curve)]
-        ends = [sign * curve[-1, 1] for curve in curves if len(curve)]
-        start, best = np.median(starts), np.nanmin([*ends, *starts])
-        for row, curve in zip(found.itertuples(), curves, strict=True):
-            gap = np.maximum(sign * curve[:, 1] - best, 0) / max(start - best, 1e-300)
+        ys = [sign * curve[:, 1] for curve in curves]
+        scores = [np.where(np.isfinite(y), y, np.nan) for y in ys]
+        starts = _finite(score[:1] for score in scores)
+        ends = _finite(score[-1:] for score in scores)
+        start = np.median(starts) if len(starts) else np.nan
+        best = np.min([*starts, *ends], initial=np.inf)
+        for row, curve, score in zip(found.itertuples(), curves, scores, strict=True):
+            gap = np.maximum(score - best, 0) / max(start - best, 1e-300)
             part = {"problem": problem, "budget": budget, "contestant": row.contestant}
             part |= {"seed": row.seed, "evaluations": curve[:, 0]}
             parts.append(pd.DataFrame({**part, "gap": np.nan_to_num(gap, nan=np.inf)}))
     return pd.concat(parts, ignore_index=True)
+
+
+def _finite(parts: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    joined: NDArray[np.float64] = np.concatenate(list(parts))
+    return np.asarray(joined[np.isfinite(joined)])
 
 
 def reached(trials: pd.DataFrame, targets: Sequence[float] = TARGETS) -> pd.DataFrame:

@@ -15,6 +15,10 @@ CURVE_POINTS = 24
 """Places, evenly spaced in the logarithm of evaluations, at which a trial's score is taken."""
 
 
+DIVERGED = (ArithmeticError, np.linalg.LinAlgError)
+"""What a contestant raises whose numbers are out of bounds; NonFiniteLossError is one of them."""
+
+
 class Steps(Protocol):
     """What is compared: :class:`zoopt.ZOOptimizer`, :class:`zoopt.baselines.BlackBox`, yours."""
 
@@ -99,7 +103,8 @@ def run(
 
     Seconds are those spent in steps; scoring does not count. Memory is by how much the process's
     peak grew, and exact in a process of its own. A contestant that diverges or asks for more memory
-    than there is ends with what it has; other exceptions are the caller's.
+    than there is ends with what it has; other exceptions are the caller's, and so is an arithmetic
+    error that the case's own closure raises.
 
     Returns:
         ``score`` at the end, ``curve`` of (evaluations, score), ``evaluations``, ``forwards``,
@@ -113,13 +118,18 @@ def run(
     seconds = 0.0
     stop = "budget"
     optimizer: Steps | None = None
+    raised: Exception | None = None
 
     def closure() -> Any:
-        nonlocal evaluations
+        nonlocal evaluations, raised
         if evaluations + contestant.cost > budget:
             raise _Spent
         evaluations += contestant.cost
-        return sign * case.closure()
+        try:
+            return sign * case.closure()
+        except Exception as error:
+            raised = error
+            raise
 
     def score() -> float:
         if optimizer is not None:
@@ -139,7 +149,8 @@ def run(
         except _Spent:
             break
         except Exception as error:
-            if not _own_end(error):
+            diverged = isinstance(error, DIVERGED) and error is not raised
+            if not (diverged or _out_of_memory(error)):
                 raise
             stop = f"{type(error).__name__} after {evaluations} evaluations"
             break
@@ -170,9 +181,8 @@ def _rounded(score: float) -> float:
     return float(f"{score:.6g}")
 
 
-def _own_end(error: Exception) -> bool:
-    """Whether a contestant came to this by itself: numbers or memory out of bounds."""
-    kinds = (ArithmeticError, np.linalg.LinAlgError, MemoryError, torch.OutOfMemoryError)
+def _out_of_memory(error: Exception) -> bool:
+    kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 

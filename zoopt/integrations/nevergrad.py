@@ -14,6 +14,7 @@ keeps candidates, has no use for it. Other settings are one line, :class:`Zoopt`
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,19 @@ from zoopt.interfaces import Change, Displacement, GradientEstimate, Probe, Slot
 from zoopt.seeds import direction_seeds
 
 PROBE = "zoopt"
-"""Where a candidate's ``_meta`` says which probe it is: (step, number within the step)."""
+"""Where a candidate's ``_meta`` says which probe it is: (draw, number within the draw)."""
+
+CLIPPED = 5e20
+"""What nevergrad makes of a loss that is infinite, NaN or larger."""
+
+HALVINGS = 20
+"""Of a draw's ε at most, until its probes are feasible."""
+
+SHARES = (0.5, 0.25, 0.125, 0.0)
+"""Of a move, tried one after the other while θ is not feasible."""
+
+WIDEST = 10.0
+"""Standard deviations up to which ε is doubled where the first steps find no difference."""
 
 
 class _UnknownLosses(Exception):
@@ -48,8 +61,18 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
     candidates, or returns ĝ, along which the update rule moves θ.
 
     Losses may be told in any order, and candidates be lost: when all probes of a step are asked and
-    some are not told, the oldest of those is asked again. A step with a loss that is not finite (a
-    violated constraint) does not move θ.
+    some are not told, the oldest of those is asked again. A step with a loss that is not finite
+    does not move θ.
+
+    θ keeps to nevergrad's cheap constraints: ε is halved until a step's probes are feasible, and so
+    is a move until θ is; one of which an eighth is too long is not made. Where step after step has
+    the same losses before θ first moves, as of parameters rounded to integers, ε is doubled.
+
+    θ begins at the best of the points that were told and not asked before it first moved, as those
+    that are suggested, or that another optimizer of a ``Chaining`` found. Later ones are let go.
+
+    Recommended is θ. Where its losses in the last step are above those in the first one, in the
+    mean, it is the best point that was told.
     """
 
     def __init__(
@@ -72,15 +95,47 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
         self._update = registry.make_update(settings.update)
         self._engine = Copy([self._slot], self._direction)
         self._state: dict[str, Any] = {}
+        self._draw = -1
         self._step = 0
+        self._first_eps = float(self.estimator.eps)
         self._squares = 0.0
+        self._plateau: tuple[float, ...] = ()
+        self._best_told = CLIPPED
+        self._first_loss = self._last_loss = -math.inf
 
     def _begin(self) -> None:
-        """Starts a step: its probes, none of them told."""
+        """Draws directions and plans their probes, at ε / (k + 1)^0.101 or less (Spall 1998)."""
+        self._draw += 1
+        self._eps = self._first_eps / (self._step + 1) ** 0.101
+        self._plan()
+        if not self._feasible(self._theta):
+            return
+        for _ in range(HALVINGS):
+            inside = [point for point in map(self._point, self._probes) if self._feasible(point)]
+            if len(inside) == len(self._probes):
+                return
+            self._eps /= 2
+            self._plan()
+        if inside:  # θ is on the boundary itself
+            self._theta.copy_(inside[-1])
+
+    def _plan(self) -> None:
         self._losses: dict[int, float] = {}
         self._probes: list[Probe] = []
         self._waiting: list[int] = []
         self._estimate()
+
+    def _point(self, probe: Probe) -> torch.Tensor:
+        point = self._theta.clone()
+        self._direction.add_(Change.of(point, 0, probe.terms))
+        return point
+
+    def _candidate(self, point: torch.Tensor) -> Any:
+        return self.parametrization.spawn_child().set_standardized_data(point.numpy())
+
+    def _feasible(self, point: torch.Tensor) -> bool:
+        """Whether it satisfies the cheap constraints, if there are any."""
+        return bool(self.skip_constraints or self._candidate(point).satisfies_constraints())
 
     def _estimate(self) -> GradientEstimate | None:
         """ĝ, or None where it takes losses that are not known: their probes are now to be asked."""
@@ -94,18 +149,13 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
             return [self._losses[number] for number in range(first, known)]
 
         assert self._seed is not None
-        seeds = direction_seeds(self._seed, self._step, self.estimator.n)
+        seeds = direction_seeds(self._seed, self._draw, self.estimator.n)
         try:
-            return self.estimator.estimate(evaluate, seeds, self.eps)
+            return self.estimator.estimate(evaluate, seeds, self._eps)
         except _UnknownLosses as asked:
             self._waiting = list(range(len(self._probes), len(self._probes) + len(asked.probes)))
             self._probes += asked.probes
             return None
-
-    @property
-    def eps(self) -> float:
-        """ε_k = ε / (k + 1)^0.101 at step k, from 0 (Spall 1998)."""
-        return float(self.estimator.eps / (self._step + 1) ** 0.101)
 
     def _internal_ask_candidate(self) -> Any:
         if self._seed is None:  # a user seeds the parametrization after making the optimizer
@@ -113,16 +163,20 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
             self._begin()
         number = self._waiting.pop(0)
         self._waiting.append(number)  # asked again only after all others
-        point = self._theta.clone()
-        self._direction.add_(Change.of(point, 0, self._probes[number].terms))
-        candidate = self.parametrization.spawn_child().set_standardized_data(point.numpy())
-        candidate._meta[PROBE] = self._step, number
+        candidate = self._candidate(self._point(self._probes[number]))
+        candidate._meta[PROBE] = self._draw, number
         return candidate
 
     def _internal_tell_candidate(self, candidate: Any, loss: float) -> None:
-        step, number = candidate._meta.get(PROBE, (None, None))
-        if step != self._step or number in self._losses:
-            return  # told before, or put in a probe's place by nevergrad's constraint solver
+        if PROBE not in candidate._meta:  # put in a probe's place by nevergrad's constraint solver
+            self._internal_tell_not_asked(candidate, loss)
+            return
+        draw, number = candidate._meta[PROBE]
+        if draw != self._draw or number in self._losses:
+            return
+        if loss == math.inf:  # said by ask of what violates a constraint: tell clips what users say
+            self._begin()
+            return
         self._losses[number] = float(loss)
         self._waiting.remove(number)
         if self._waiting:
@@ -134,16 +188,28 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
             self._begin()
 
     def _internal_tell_not_asked(self, candidate: Any, loss: float) -> None:
-        raise errors.TellNotAskedNotSupportedError(
-            f"{self.name} learns from its own probes alone: a loss at another point says nothing "
-            "of the derivative along a direction that it drew"
-        )
+        point = candidate.get_standardized_data(reference=self.parametrization)
+        point = torch.as_tensor(point, dtype=torch.float64)
+        if self._squares == 0 and loss < self._best_told and self._feasible(point):
+            self._best_told = loss
+            self._theta.copy_(point)
+            if self._seed is not None:
+                self._begin()
 
     def _move(self, estimate: GradientEstimate) -> None:
         squares = sum(c * c for c in estimate.coefficients)
-        if not math.isfinite(squares) or max(estimate.losses) >= _CLIPPED or squares == 0:
+        if not math.isfinite(squares) or max(estimate.losses) >= CLIPPED:
             return
+        if squares == 0:
+            if self._squares == 0 and self._plateau == estimate.losses and self._first_eps < WIDEST:
+                self._first_eps *= 2
+            self._plateau = estimate.losses
+            return
+        self._last_loss = statistics.fmean(estimate.losses)
+        if self._squares == 0:
+            self._first_loss = self._last_loss
         self._squares += squares
+        before = self._theta.clone()
         self._update.apply(
             UpdateStep(
                 slots=[self._slot],
@@ -155,13 +221,27 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
                 state=lambda slot: self._state,
             )
         )
+        whole = self._theta - before
+        for share in SHARES:
+            if self._feasible(self._theta):
+                break
+            self._theta.copy_(before + share * whole)
 
     def _internal_provide_recommendation(self) -> Any:
-        return self._theta.numpy().copy()
+        return None if self._last_loss > self._first_loss else self._theta.numpy().copy()
 
 
-_CLIPPED = 5e20
-"""What nevergrad makes of a loss that is infinite, NaN or larger."""
+def _together(estimator: ZOEstimator) -> int:
+    """How many probes it asks for before it knows a loss."""
+
+    def evaluate(probes: Sequence[Probe]) -> list[float]:
+        raise _UnknownLosses(probes)
+
+    try:
+        estimator.estimate(evaluate, range(estimator.n), estimator.eps)
+    except _UnknownLosses as asked:
+        return len(asked.probes)
+    return 0
 
 
 class Zoopt(base.ConfiguredOptimizer):  # type: ignore[misc]
@@ -213,9 +293,9 @@ class Zoopt(base.ConfiguredOptimizer):  # type: ignore[misc]
         """The estimator for so many workers, with a warning where some of them have no use."""
         n = max(self.n, -(-num_workers // 2)) if self.estimator == "nspsa" else self.n
         made = registry.make_estimator(self.estimator, n=n, eps=self.eps, direction=self.direction)
-        if num_workers > 2 * made.n:
+        if num_workers > (together := _together(made)):
             warnings.warn(
-                f"{self.estimator} evaluates {2 * made.n} probes at a time, and has no use for "
+                f"{self.estimator} evaluates {together} probes at a time, and has no use for "
                 f"{num_workers} workers: ZooptNSPSA has",
                 errors.InefficientSettingsWarning,
                 stacklevel=2,
