@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from zoopt.directions import LowRank
 from zoopt.engines.base import BaseEngine
-from zoopt.engines.batching.operations import Noise, perturbed_operation, shared_choice
+from zoopt.engines.batching.operations import perturbed_operation
 from zoopt.engines.batching.perturbations import Derived, OfParameter, Perturbation, ProbeTerms
+from zoopt.engines.batching.sampling import Noise, shared_choice
 from zoopt.engines.interception.mode import Interception, require_seen
 from zoopt.interfaces import Direction, Displacement, Slot, Values
 from zoopt.probes.cuda_graph import in_passing

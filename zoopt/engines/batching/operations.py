@@ -13,11 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from zoopt.directions.kernel.rounding import HALF
+from zoopt.engines.batching.arguments import has_rows, named, with_rows
 from zoopt.engines.batching.perturbations import Derived, Factors, Made, Perturbation
-from zoopt.engines.interception.substitution import substituted
+from zoopt.engines.batching.probe_by_probe import probe_by_probe
 from zoopt.probes.population import Population
 
 _ROWS = 8
@@ -50,41 +51,7 @@ def perturbed_operation(
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if all(id(t) in made or isinstance(t, torch.nn.Parameter) or t.ndim == 0 for t in tensors):
         return Derived(func, (args, kwargs), made)
-    return _probe_by_probe(func, args, kwargs, made, population)
-
-
-class Noise:
-    """Noise that all probes of a population share, from one draw of torch's global generator."""
-
-    def __init__(self) -> None:
-        self._generator: torch.Generator | None = None
-
-    def exponential(self, shape: Sequence[int], device: torch.device) -> Tensor:
-        """Independent Exp(1) numbers, other ones at each call."""
-        if self._generator is None:
-            seed = int(torch.randint(1 << 62, ()))
-            self._generator = torch.Generator(device).manual_seed(seed)
-        return torch.empty(*shape, device=device).exponential_(generator=self._generator)
-
-
-def shared_choice(
-    population: Population, noise: Noise, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor:
-    """torch.multinomial with the same noise for every probe: the argmax of p / Exp(1).
-
-    All rows that stand for one example draw alike at each position, also where the texts of a pair
-    end at different lengths.
-    """
-    weights, samples = _named(("input", "num_samples"), args, kwargs)
-    if samples != 1 or weights.ndim != 2 or weights.shape[0] != population.rows:
-        raise NotImplementedError(
-            f"engine='batched' draws one sample for each of {population.rows} rows, not "
-            f"{samples} from weights of shape {tuple(weights.shape)}; use engine='overlay'"
-        )
-    shape = (population.rows // population.size, weights.shape[1])
-    shared = noise.exponential(shape, weights.device).repeat(population.size, 1)
-    chosen: Tensor = (weights.float() / shared).argmax(-1, keepdim=True)
-    return chosen
+    return probe_by_probe(func, args, kwargs, made, population)
 
 
 # ------------------------------------------------------------------------------------------- rules
@@ -93,7 +60,7 @@ def shared_choice(
 def _linear(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Made, population: Population
 ) -> Any:
-    x, weight, bias = _named(("input", "weight", "bias"), args, kwargs)
+    x, weight, bias = named(("input", "weight", "bias"), args, kwargs)
     factors = made[id(weight)].factors() if id(weight) in made else None
     if id(weight) in made and factors is None:
         return NotImplemented
@@ -126,7 +93,7 @@ def _affine(
     The thin products come first and the large one is accumulated onto them, which spares a pass
     over the output.
     """
-    x = _with_rows(x, population)
+    x = with_rows(x, population)
     flat = x.reshape(-1, x.shape[-1])
     added = None if tuned_bias else bias
     if factors is not None:
@@ -147,11 +114,11 @@ def _embedding(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Made, population: Population
 ) -> Any:
     names = ("input", "weight", "padding_idx", "max_norm")
-    ids, weight, _, max_norm = _named(names, args, kwargs)
+    ids, weight, _, max_norm = named(names, args, kwargs)
     factors = made[id(weight)].factors() if id(weight) in made else None
     if max_norm is not None or factors is None:
         return NotImplemented
-    ids = _with_rows(ids, population)
+    ids = with_rows(ids, population)
     thin = _weighted(F.embedding(ids.flatten(), factors.left), factors.coefficients)
     rows = F.embedding(ids.flatten(), weight.detach())
     return rows.addmm_(thin, factors.right.mT).view(*ids.shape, -1)
@@ -164,7 +131,7 @@ def _normalization(
     names = _NORMALIZATIONS[func]
     bound = dict(zip(names, args, strict=False)) | kwargs
     weight, bias = bound.pop("weight", None), bound.pop("bias", None)
-    x = _with_rows(bound["input"], population)
+    x = with_rows(bound["input"], population)
     rounded = x.dtype in HALF and not torch.is_autocast_enabled(x.device.type)
     out = func(**bound | {"input": x.float() if rounded else x})
     for tensor, apply in ((weight, torch.mul), (bias, torch.add)):
@@ -185,7 +152,7 @@ def _elementwise(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Made, population: Population
 ) -> Any:
     others = [a for a in args if isinstance(a, Tensor) and id(a) not in made]
-    if len(others) != 1 or not _has_rows(others[0], population):
+    if len(others) != 1 or not has_rows(others[0], population):
         return NotImplemented
     x = others[0]
     tuned = [a for a in args if id(a) in made]
@@ -215,8 +182,6 @@ _NORMALIZATIONS: dict[Callable[..., Any], tuple[str, ...]] = {
     F.rms_norm: ("input", "normalized_shape", "weight", "eps"),
     F.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
 }
-_RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
-"""Whose states have the batch as their second dimension."""
 _ELEMENTWISE = tuple(
     operation
     for name in ("add", "sub", "mul", "div")
@@ -236,82 +201,6 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     **dict.fromkeys(_NORMALIZATIONS, _normalization),
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
 }
-
-
-def _probe_by_probe(
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    made: Made,
-    population: Population,
-) -> Any:
-    given, size = (args, kwargs), population.size
-    name = getattr(func, "__name__", func)
-    if func in _RECURRENT:
-        raise NotImplementedError(
-            f"engine='batched' cannot take {name} apart, whose states do not have the batch as "
-            "their first dimension: use engine='overlay', which evaluates one probe at a time"
-        )
-
-    def of_batch(leaf: Any) -> bool:
-        is_activation = isinstance(leaf, Tensor) and not isinstance(leaf, torch.nn.Parameter)
-        return is_activation and _has_rows(leaf, population)
-
-    if not any(of_batch(leaf) for leaf in tree_leaves(given)):
-        shapes = [tuple(leaf.shape) for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
-        raise NotImplementedError(
-            f"engine='batched' cannot tell which rows of {name} belong to which probe: none of its "
-            f"tensors, of shapes {shapes}, has the {population.rows or 'declared'} rows of the "
-            "batch first. Expand all inputs of the model with population.expand, or use "
-            "engine='overlay', which evaluates one probe at a time."
-        )
-    outs = []
-    for k in range(size):
-
-        def mine(leaf: Any, k: int = k) -> Any:
-            return leaf.chunk(size)[k] if of_batch(leaf) and id(leaf) not in made else leaf
-
-        leaves, form = tree_flatten(tree_map(mine, given))
-        moved = [made[id(leaf)].explicit(k) if id(leaf) in made else leaf for leaf in leaves]
-        outs.append(substituted(func, leaves, moved, form))
-
-    def joined(*parts: Any) -> Any:
-        if not isinstance(parts[0], Tensor):
-            return parts[0]
-        if parts[0].ndim == 0 or parts[0].shape[0] % (population.rows // size):
-            raise NotImplementedError(
-                f"engine='batched' cannot tell which part of what {name} gave, of shape "
-                f"{tuple(parts[0].shape)} for each probe, belongs to which row: the "
-                f"{population.rows // size} rows of a probe are not its first dimension. Use "
-                "engine='overlay', which evaluates one probe at a time."
-            )
-        return torch.cat(parts)
-
-    return tree_map(joined, *outs)
-
-
-def _named(names: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    bound = dict(zip(names, args, strict=False)) | kwargs
-    return [bound.get(name) for name in names]
-
-
-def _has_rows(x: Tensor, population: Population) -> bool:
-    """Whether the batch comes first; in a matrix also rows and tokens as one dimension (OPT)."""
-    rows = population.rows
-    return x.shape[:1] == (rows,) or (x.ndim == 2 and rows > 0 and x.shape[0] % rows == 0)
-
-
-def _with_rows(x: Tensor, population: Population) -> Tensor:
-    """x with the batch's rows first; a first dimension of 1 stands for all rows."""
-    if _has_rows(x, population):
-        return x
-    if x.ndim > 1 and x.shape[0] == 1:
-        return x.expand(population.rows, *x.shape[1:])
-    raise NotImplementedError(
-        f"engine='batched' was told of {population.rows} rows, but an activation has shape "
-        f"{tuple(x.shape)}. The batch has to be the first dimension throughout (no packed tokens, "
-        "no experts); use engine='overlay', which evaluates one probe at a time."
-    )
 
 
 def _thin(flat: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from zoopt.directions import LowRank
 from zoopt.directions.kernel.device import uploaded
-from zoopt.engines.interception.substitution import unrounded
+from zoopt.engines.interception.fp32 import unrounded
 from zoopt.interfaces import Change, Place, Slot, Terms
 from zoopt.parameters.masters import vectors_alike
 
