@@ -166,6 +166,33 @@ def test_wrong_uses_say_what_is_expected():
         zoopt.get_objective("win_rate")([0.0, np.nan], make(examples).references(examples))
 
 
+@pytest.mark.parametrize(
+    ("judgement", "told"),
+    [
+        ({"share": 70}, r"dev pair 1 has share 70; expected the fraction"),
+        ({"share": -1}, "from 0 to 1"),
+        ({"share": float("nan")}, "has share nan"),
+        ({"share": None}, "has share None"),
+        ({"weight": -2.0}, "has weight -2.0; expected a positive number"),
+        ({"weight": 0}, "has weight 0"),
+        ({"weight": float("inf")}, "has weight inf"),
+        ({"shares": 0.7}, "has 'shares', which nothing reads: did you mean 'share'"),
+        ({"Weight": 0.7}, "did you mean 'weight'"),
+        ({"group": 3}, "dev pair 0 has no 'group', and others have"),
+    ],
+)
+def test_judgements_that_nobody_can_have_made_are_refused(judgement, told):
+    train = [{"chosen": item(0.0), "rejected": item(1.0)}]
+    with pytest.raises((KeyError, ValueError), match=told):
+        make(train, dev=[*train, {**train[0], **judgement}])
+
+
+def test_other_columns_and_a_split_without_groups_are_taken():
+    pair = {"chosen": item(0.0), "rejected": item(1.0), "share": 0.0, "source": "a", "shared": 1}
+    task = make(iter([pair]), test=[{**pair, "group": 0}, {**pair, "group": 1}])
+    assert task.references(task.train)["share"] == [0.0]
+
+
 def test_a_language_model_prefers_by_log_probability(tokenizer, config):
     """Each text of a pair is scored as a choice after its prompt is."""
     torch.manual_seed(0)
