@@ -7,6 +7,7 @@ from scipy.special import expit
 from transformers import LlamaForCausalLM
 
 import zoopt
+from zoopt.objectives.resolve import resolve
 from zoopt.tasks import TaskObjective
 from zoopt.tuning.report.evaluation import compare
 
@@ -96,6 +97,29 @@ def test_dpo_is_measured_from_the_anchored_model():
     share, weight = (np.array([p[key] for p in examples]) for key in ("share", "weight"))
     loss = -share * np.log(expit(moved)) - (1 - share) * np.log(expit(-moved))
     assert dpo.value(model, examples) == pytest.approx(np.average(loss, weights=weight))
+
+
+def test_dpo_without_a_base_model_says_what_to_call_and_the_others_need_none():
+    examples, model = pairs(4), linear()
+    task = make(examples)
+    for name in ("dpo", "dpo(beta=0.2)", "win_rate - 0.1 * dpo"):
+        with pytest.raises(ValueError, match=r"call task\.anchor\(model, examples\) first"):
+            TaskObjective(task, resolve(name)).value(model, examples)
+    for name in ("win_rate", "bradley_terry"):
+        assert TaskObjective(task, resolve(name)).value(model, examples) > 0
+
+
+def test_a_run_on_dpo_anchors_its_base_model_by_itself(tmp_path):
+    rates = {"lr": 1e-3, "eps": 1e-3, "steps": 3, "batch_size": 4, "quiet": True}
+    for name, how in {
+        "objective": {"objective": "dpo"},
+        "surrogate": {"objective": "win_rate", "surrogate": "dpo", "surrogate_steps": 2},
+    }.items():
+        task = make(pairs(8), dev=pairs(4, 1), test=pairs(4, 2))
+        result = zoopt.tune(linear(), task=task, **how, **rates, run_dir=tmp_path / name)
+        assert result.steps == 3
+        if how["objective"] == "dpo":
+            assert result.report.row("dpo").before.value == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize("engine", ["overlay", "batched"])

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from zoopt.tasks.base import Example, Scores, Task
 
-JUDGED = np.dtype([("share", np.float64), ("weight", np.float64), ("base", np.float64)])
-"""What metrics of margins compare with: the share of judgements for the chosen one, the pair's
-weight, and the margin that the base model gave."""
+JUDGED = np.dtype([("share", np.float64), ("weight", np.float64)])
+"""What metrics of margins compare with: the share of judgements for the chosen one, and the pair's
+weight."""
 
 
 class Preference(Task):
@@ -25,8 +25,7 @@ class Preference(Task):
     keys: ``"share"``, the fraction of judgements for the chosen item, in [0, 1] (default 1; 0.5 is
     a tie); ``"weight"`` of the pair, above 0 (default 1); ``"group"``: pairs of one group, for
     example about one document, are resampled together for confidence intervals.
-    :func:`zoopt.preferences` makes such pairs from ratings. For DPO, which compares with a base
-    model, call ``task.anchor(model, task.train, task.dev, task.test)`` first.
+    :func:`zoopt.preferences` makes such pairs from ratings.
 
     Args:
         scorer: a task whose model output is the score of an item: one value, or the logits of two
@@ -97,11 +96,8 @@ class Preference(Task):
         return margins
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
-        """Share, weight and base margin of each pair, of dtype :data:`JUDGED`, shape (N,)."""
-        rows = [
-            (pair.get("share", 1.0), pair.get("weight", 1.0), self._anchor.get(id(pair), 0.0))
-            for pair in examples
-        ]
+        """Share and weight of each pair, of dtype :data:`JUDGED`, shape (N,)."""
+        rows = [(pair.get("share", 1.0), pair.get("weight", 1.0)) for pair in examples]
         return np.array(rows, dtype=JUDGED)
 
     def clusters(self, examples: Sequence[Mapping[str, Any]]) -> NDArray[Any] | None:
