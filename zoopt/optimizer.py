@@ -33,6 +33,7 @@ from zoopt.parameters.placement import refuse_spread
 from zoopt.parameters.selection import Select, groups_of, slots_of
 from zoopt.parameters.validity import Whereabouts
 from zoopt.probes.closure import Asked, Closure
+from zoopt.probes.outputs import distinct
 from zoopt.probes.ranks import Compare, ranks
 from zoopt.probes.surroundings import same_surroundings
 from zoopt.seeds import direction_seeds
@@ -220,7 +221,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         def evaluate(probes: Sequence[Probe]) -> list[float]:
             said = self.engine.evaluate([self._displace(probe) for probe in probes], asked)
             if compare is not None:
-                return ranks(said, compare, self.estimator.compares)
+                return ranks(distinct(said), compare, self.estimator.compares)
             return asked.losses(said)
 
         with torch.no_grad():

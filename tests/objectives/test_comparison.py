@@ -31,6 +31,40 @@ def test_comparing_is_the_same_as_the_losses_that_order_alike(estimator, engine)
     assert (ends[0] - 1).norm() < 0.5
 
 
+@pytest.mark.parametrize("engine", ["copy", "inplace"])
+@pytest.mark.parametrize("returned", ["parameter", "view", "buffer", "containers", "array"])
+def test_what_a_closure_returns_is_compared_as_it_was_at_its_probe(engine, returned) -> None:
+    x = torch.nn.Parameter(torch.zeros(6))
+    buffer = torch.empty(6)
+    said = {
+        "parameter": lambda: x,
+        "view": lambda: x[1:],
+        "buffer": lambda: buffer.copy_(x),
+        "containers": lambda: [{"x": x}],
+        "array": lambda: x.detach().numpy(),
+    }[returned]
+
+    def compare(a, b) -> float:
+        a, b = ((s[0]["x"] if isinstance(s, list) else torch.as_tensor(s)) for s in (a, b))
+        return closer(a, b)
+
+    opt = zoopt.ZOOptimizer([x], 0.05, zoopt.Dueling(eps=0.1), engine=engine, seed=1)
+    opt.step(said, compare=compare)
+    assert sorted(opt.estimated.losses) == [0.0, 1.0]
+    assert not x.detach().eq(0).any()
+
+
+def test_an_object_that_is_returned_again_is_refused_and_values_are_not() -> None:
+    model = torch.nn.Linear(2, 1)
+    opt = zoopt.ZOOptimizer(model, lr=0.1, estimator="dueling")
+    for again in (model, {1, 2}):
+        with pytest.raises(TypeError, match=r"the same .* at two probes"):
+            opt.step(lambda again=again: again, compare=lambda a, b: 0)
+    for again in ("yes", 1, (), None):
+        opt.step(lambda again=again: again, compare=lambda a, b: 0)
+        assert opt.estimated.coefficients == (0.0,)
+
+
 def test_outputs_of_a_population_are_compared_probe_by_probe() -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2, bias=False)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoopt.interfaces import Engine, NonFiniteLossError
+from zoopt.probes.outputs import snapshot
 from zoopt.probes.population import Population, takes_population
 
 Closure = Callable[..., Any]
@@ -70,7 +71,7 @@ class Asked:
                 else [self.closure()]
             )
         if self.compared:
-            return list(said)
+            return [snapshot(output) for output in said]
         return [
             value.detach().clone() if _queued(value) else finite_number(value, self.where)
             for value in said
