@@ -1,5 +1,6 @@
 """An oracle that only compares: a function, or a person."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,7 +110,45 @@ def test_groups_are_compared_among_themselves_only() -> None:
         return a - b
 
     ranks([1, 2, 3, 4], compare, group=2)
-    assert {frozenset(pair) for pair in asked} == {frozenset((1, 2)), frozenset((3, 4))}
+    assert sorted(map(sorted, asked)) == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("judge", ["fair", "same to all", "at random"])
+def test_nobody_is_asked_twice_about_the_same_two(judge) -> None:
+    asked: list[frozenset[int]] = []
+    rng = np.random.default_rng(0)
+
+    def compare(a: int, b: int) -> int:
+        asked.append(frozenset((a, b)))
+        return {"fair": a - b, "same to all": 0, "at random": rng.integers(-1, 2)}[judge]
+
+    for seed in range(20):
+        ranks(rng.permutation(9), compare, group=9, seed=seed)
+        assert len(asked) == len({*asked}) < 9 * 8 / 2
+        asked.clear()
+
+
+def test_which_probe_is_shown_first_is_drawn_and_a_resumed_run_draws_alike() -> None:
+    """Who always likes the first one better says nothing, and moves θ nowhere in particular."""
+
+    def coefficients(start: int) -> list[float]:
+        x = torch.nn.Parameter(torch.zeros(2))
+        opt = zoopt.ZOOptimizer([x], 0.0, zoopt.Dueling(eps=0.1), seed=3)
+        opt.steps = start
+        found = []
+        for _ in range(start, 100):
+            opt.step(lambda: x, compare=lambda a, b: 1)
+            found += opt.estimated.coefficients
+        return found
+
+    assert 30 < coefficients(0).count(1.0) < 70
+    assert coefficients(0)[60:] == coefficients(60)
+
+
+@pytest.mark.parametrize("kind", [bool, np.bool_, torch.tensor])
+def test_a_bool_says_whether_the_first_is_better(kind) -> None:
+    for seed in range(8):
+        assert ranks([1, 2], lambda a, b: kind(a > b), group=2, seed=seed) == [1.0, 0.0]
 
 
 def test_an_estimator_that_needs_numbers_is_refused_before_anything_is_asked() -> None:
