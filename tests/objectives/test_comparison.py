@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import zoopt
+from zoopt.objectives.metric import Parts
 from zoopt.probes.ranks import ranks
 
 ESTIMATORS = [zoopt.Dueling(eps=0.1, n=3), zoopt.Ranking(eps=0.1, n=5)]
@@ -204,6 +205,54 @@ def test_what_was_not_anchored_is_an_error():
     metric = zoopt.comparison(lambda a, b: 0, needs="values", name="mine")
     with pytest.raises(ValueError, match=r"call task\.anchor"):
         zoopt.tasks.references_for(task, metric, task.train)
+
+
+def always_first(a, b):
+    """Who says so of whatever is shown."""
+    return 1
+
+
+def test_a_judge_who_likes_what_is_shown_first_prefers_no_model():
+    texts = np.array([str(i) for i in range(20)], dtype=object)
+    others = np.array([f"{text}!" for text in texts], dtype=object)
+    metric = zoopt.comparison(always_first)
+    assert metric(others, Parts((texts, texts))) == 0.5
+    assert metric.each(others, Parts((texts, texts))) == [1.0, 0.0] * 10
+
+
+def test_outputs_that_are_equal_tie_and_nobody_is_asked():
+    metric = zoopt.comparison(lambda a, b: pytest.fail("asked"), needs="values", name="mine")
+    said = np.arange(5.0)
+    assert metric(said, Parts((said.copy(), said))) == 0.5
+    assert metric.prefers(said, said.copy(), said) == 0.0
+
+
+def with_a_default(a, b, temperature=0.0):
+    return float(temperature == 0.0)
+
+
+def by_keyword(a, b, *, model="m"):
+    return float(model == "m")
+
+
+def with_references(a, b, truth):
+    return float(truth == ["r"])
+
+
+def named(a, b, model="m", references=None):
+    return float(model == "m" and references == ["r"])
+
+
+@pytest.mark.parametrize("judge", [with_a_default, by_keyword, with_references, named])
+def test_references_go_where_they_are_meant_to_go(judge):
+    assert zoopt.comparison(judge).prefers(["a"], ["b"], ["r"]) == 1.0
+
+
+def test_a_judge_that_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match="cannot be called with 2 arguments"):
+        zoopt.comparison(lambda a: 0)
+    with pytest.raises(TypeError, match="cannot be called with 3 arguments"):
+        zoopt.comparison(lambda a, b, c, d: 0)
 
 
 def test_a_ranking_that_grows_is_of_all_its_probes():
