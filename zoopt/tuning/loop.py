@@ -86,7 +86,7 @@ class Tuner:
         )
         self.callbacks = Callbacks(callbacks)
         self.folder = RunFolder(run_dir, job, identity_of(task))
-        self.console = Console(quiet)
+        self.console = Console(quiet, live=not isinstance(objective, Comparison))
         self.guard = Guard(
             settings.clip_ratio, settings.surrogate_steps, objective.higher_is_better
         )
