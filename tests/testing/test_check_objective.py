@@ -103,6 +103,7 @@ def wrong(function, up=True, **more):
             {},
             r"'mine' is 1, .* outside of its bounds \[0, 0\.9\]",
         ),
+        (wrong(accuracy, each=lambda p, r: p == 0), {}, r"what each= says of 24 examples is 0\.5"),
         (wrong(lambda p, r: math.inf), {}, "'mine' is inf, which is no finite number"),
         (wrong(Forgetful()), {}, r"is 0\.\d+ and then .*: it draws random numbers, or keeps"),
         (wrong(lambda p, r: RNG.random()), {}, "draws random numbers"),

@@ -1,6 +1,7 @@
 """Intervals against a closed form, paired gains, and calibration against brute force."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,23 @@ def test_a_reward_is_asked_about_each_text_once(monkeypatch):
     again = compare(plain, {"a": texts, "b": texts[::-1]}, rows).values["a"]
     for name in ("value", "low", "high"):
         assert getattr(found, name) == pytest.approx(getattr(again, name))
+
+
+def test_a_mean_over_examples_is_resampled_without_asking_again():
+    truth = RNG.integers(0, 2, 50)
+    scores = logits_with_accuracy(truth, 0.7)
+    metric = zoopt.get_objective("accuracy")
+    known = compare(
+        replace(metric, function=lambda p, r: pytest.fail("asked")), {"m": scores}, truth
+    )
+    assert known.values == compare(replace(metric, each=None), {"m": scores}, truth).values
+
+
+def test_a_prediction_that_is_no_number_leaves_a_mean_without_a_value(caplog):
+    scores = np.array([[0.0, np.nan], [1.0, 0.0], [1.0, 0.0]])
+    found = compare(zoopt.get_objective("cross_entropy"), {"m": scores}, np.zeros(3, int))
+    assert np.isnan(found.values["m"].value)
+    assert "cross_entropy has no value on these examples" in caplog.text
 
 
 @pytest.mark.parametrize("needs", ["labels", "values", "texts"])
