@@ -126,6 +126,7 @@ def test_f1_of_more_than_two_classes_is_refused():
         zoopt.get_objective("f1")([0, 1, 2], [0, 1, 1])
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @pytest.mark.parametrize("name", ["balanced_accuracy", "f1_macro", "f1_weighted", "mcc"])
 def test_scores_of_classes_are_those_of_scikit_learn(name):
     """Also where classes are missing on either side, as in a resample."""
