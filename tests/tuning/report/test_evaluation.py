@@ -100,7 +100,21 @@ def test_a_prediction_that_is_no_number_leaves_a_mean_without_a_value(caplog):
     scores = np.array([[0.0, np.nan], [1.0, 0.0], [1.0, 0.0]])
     found = compare(zoopt.get_objective("cross_entropy"), {"m": scores}, np.zeros(3, int))
     assert np.isnan(found.values["m"].value)
-    assert "cross_entropy has no value on these examples" in caplog.text
+    assert caplog.text.count("cross_entropy has no value on these examples") == 1
+
+
+def test_a_judge_who_gives_up_is_not_asked_again(caplog):
+    asked = []
+
+    def judge(a, b):
+        asked.append(a)
+        raise ValueError("no idea")
+
+    references = Parts((words(9), words(9)))
+    found = compare(zoopt.comparison(judge), {"m": np.array(["?"] * 9)}, references)
+    assert len(asked) == 1
+    assert np.isnan(found.values["m"].value)
+    assert "judge has no value on these examples: no idea" in caplog.text
 
 
 @pytest.mark.parametrize("needs", ["labels", "values", "texts"])

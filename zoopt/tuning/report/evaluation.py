@@ -130,10 +130,11 @@ class _Asked:
         self.each: NDArray[np.float64] | None = None
         everything = np.arange(len(references))
         if metric.each is not None:
+            self._is_mean = True
             try:
                 self.each = metric.by_example(predictions[everything], references[everything])
-                self._is_mean = True
-            except (ValueError, ArithmeticError):
+            except (ValueError, ArithmeticError) as error:
+                self._tell(error)
                 self.each = np.full(len(references), math.nan)
         elif any(needs in metric.needs for needs in _DEAR):
             self.each = np.array([self._value(np.array([i])) for i in everything])
@@ -151,8 +152,11 @@ class _Asked:
             return self._metric(self._predictions[index], self._references[index])
         except (ValueError, ArithmeticError) as error:
             if np.array_equal(index, np.arange(len(self._references))):
-                log.warning("%s has no value on these examples: %s", self._metric.name, error)
+                self._tell(error)
             return math.nan
+
+    def _tell(self, error: Exception) -> None:
+        log.warning("%s has no value on these examples: %s", self._metric.name, error)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
