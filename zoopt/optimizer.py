@@ -34,9 +34,10 @@ from zoopt.parameters.placement import refuse_spread
 from zoopt.parameters.selection import Select, groups_of, slots_of
 from zoopt.parameters.validity import Whereabouts
 from zoopt.probes.closure import Asked, Closure
+from zoopt.probes.outputs import distinct
 from zoopt.probes.ranks import Compare, ranks
 from zoopt.probes.surroundings import same_surroundings
-from zoopt.seeds import direction_seeds
+from zoopt.seeds import direction_seeds, fold
 from zoopt.support.signals import deferred_signals
 
 log = logging.getLogger("zoopt")
@@ -198,7 +199,8 @@ class ZOOptimizer(torch.optim.Optimizer):
                 returns K values. Either runs without autograd. Return a GPU tensor rather than its
                 ``.item()``, so that the next probe can be queued before the value is computed.
             compare: for objectives that only rank: ``compare(a, b)`` is positive if the closure's
-                output a is better than b, negative if b is better, 0 for a tie. It requires an
+                output a is better than b, negative if b is better, 0 for a tie; or a bool, whether
+                a is better. Which probe is a is drawn from the seed and the step. It requires an
                 estimator that uses only the order of its probes.
 
         Returns:
@@ -225,7 +227,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         def evaluate(probes: Sequence[Probe]) -> list[float]:
             said = self.engine.evaluate([self._displace(probe) for probe in probes], asked)
             if compare is not None:
-                return ranks(said, compare, self.estimator.compares)
+                sides = fold(self.seed, self.steps)
+                return ranks(distinct(said), compare, self.estimator.compares, sides)
             return asked.losses(said)
 
         with torch.no_grad():

@@ -8,25 +8,60 @@ its probes come out equal.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import rel_entr
-from sklearn.metrics import (
-    accuracy_score,
-    cohen_kappa_score,
-    f1_score,
-    log_loss,
-    matthews_corrcoef,
-    recall_score,
-    roc_auc_score,
-)
+from sklearn.metrics import roc_auc_score
 
 from zoopt import register_objective
 from zoopt_objectives import checks
 
 CALIBRATION_BINS = 15
+
+
+def _right(predictions: ArrayLike, references: ArrayLike) -> NDArray[np.bool_]:
+    guess, truth = checks.labels(predictions, references)
+    right: NDArray[np.bool_] = guess == truth
+    return right
+
+
+def _probability(predictions: ArrayLike, references: ArrayLike) -> checks.Floats:
+    """That of the true class, for each example."""
+    probabilities, truth = checks.probabilities(predictions, references)
+    return probabilities[np.arange(truth.size), truth]
+
+
+def _surprise(predictions: ArrayLike, references: ArrayLike) -> checks.Floats:
+    """Negative log-probability of the true class, finite also where that is 0."""
+    probability = _probability(predictions, references)
+    if (outside := np.flatnonzero((probability < 0) | (probability > 1))).size:
+        raise ValueError(
+            f"the probability of example {outside[0]}'s class is {probability[outside[0]]}: "
+            "give probabilities, as a softmax makes them of logits"
+        )
+    smallest = np.finfo(np.float64).eps
+    return -np.log(np.clip(probability, smallest, 1 - smallest))
+
+
+def _among_five(predictions: ArrayLike, references: ArrayLike) -> NDArray[np.bool_]:
+    probabilities, truth = checks.probabilities(predictions, references)
+    if probabilities.shape[1] <= 5:
+        raise ValueError(
+            f"top5_accuracy of {probabilities.shape[1]} classes is 1 whatever is predicted: "
+            "tune accuracy"
+        )
+    five = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    found: NDArray[np.bool_] = (five == truth[:, None]).any(axis=1)
+    return found
+
+
+def _divergence(predictions: ArrayLike, references: Any) -> checks.Floats:
+    base, _ = references.items
+    divergence: checks.Floats = rel_entr(np.asarray(predictions), base).sum(axis=1)
+    return divergence
 
 
 @register_objective(
@@ -35,6 +70,7 @@ CALIBRATION_BINS = 15
     bounds=(0, 1),
     piecewise_constant=True,
     smooth="expected_accuracy",
+    each=_right,
 )
 def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Share of predictions that are right, in [0, 1].
@@ -42,8 +78,7 @@ def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> accuracy([0, 1, 1, 0], [0, 1, 0, 0])
     0.75
     """
-    guess, truth = checks.labels(predictions, references)
-    return float(accuracy_score(truth, guess))
+    return float(_right(predictions, references).mean())
 
 
 @register_objective(
@@ -59,10 +94,9 @@ def balanced_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> balanced_accuracy([0, 0, 0, 0], [0, 0, 0, 1])
     0.5
     """
-    guess, truth = checks.labels(predictions, references)
-    return float(
-        recall_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)
-    )
+    _, counts = _confusion(predictions, references)
+    true = counts.sum(axis=1)
+    return float((counts.diagonal()[true > 0] / true[true > 0]).mean())
 
 
 @register_objective(
@@ -71,10 +105,18 @@ def balanced_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
 def f1(predictions: ArrayLike, references: ArrayLike) -> float:
     """F1 of class 1, 2 · precision · recall / (precision + recall), in [0, 1]; 0 if undefined.
 
+    Raises:
+        ValueError: there are other classes than 1 and one more.
+
     >>> round(f1([1, 1, 0, 0], [1, 0, 1, 0]), 3)
     0.5
     """
-    return _f1(predictions, references, "binary")
+    classes, counts = _confusion(predictions, references)
+    if (others := classes[classes != 1]).size > 1:
+        raise ValueError(
+            f"f1 is of class 1 against one other, and there are {others.tolist()}: tune f1_macro"
+        )
+    return float(_f1(counts)[classes == 1].sum())
 
 
 @register_objective(
@@ -90,7 +132,8 @@ def f1_macro(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> round(f1_macro([0, 1, 2, 2], [0, 1, 2, 1]), 3)
     0.778
     """
-    return _f1(predictions, references, "macro")
+    _, counts = _confusion(predictions, references)
+    return float(_f1(counts).mean())
 
 
 @register_objective(
@@ -99,6 +142,7 @@ def f1_macro(predictions: ArrayLike, references: ArrayLike) -> float:
     bounds=(0, 1),
     piecewise_constant=True,
     smooth="expected_accuracy",
+    each=_right,
 )
 def f1_micro(predictions: ArrayLike, references: ArrayLike) -> float:
     """F1 of all decisions pooled, in [0, 1]; equals accuracy where each example has one class.
@@ -106,7 +150,7 @@ def f1_micro(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> f1_micro([0, 1, 2, 2], [0, 1, 2, 1])
     0.75
     """
-    return _f1(predictions, references, "micro")
+    return accuracy(predictions, references)
 
 
 @register_objective(
@@ -122,7 +166,8 @@ def f1_weighted(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> round(f1_weighted([0, 1, 2, 2], [0, 1, 2, 1]), 6)
     0.75
     """
-    return _f1(predictions, references, "weighted")
+    _, counts = _confusion(predictions, references)
+    return float(np.average(_f1(counts), weights=counts.sum(axis=1)))
 
 
 @register_objective(
@@ -134,8 +179,11 @@ def mcc(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> round(mcc([1, 1, 0, 0], [1, 0, 0, 0]), 3)
     0.577
     """
-    guess, truth = checks.labels(predictions, references)
-    return 0.0 if _one_class(guess, truth) else float(matthews_corrcoef(truth, guess))
+    _, counts = _confusion(predictions, references)
+    true, guessed, total = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
+    spread = [float(total**2 - side @ side) for side in (true, guessed)]
+    together = float(counts.trace() * total - true @ guessed)
+    return together / math.sqrt(math.prod(spread)) if all(spread) else 0.0
 
 
 @register_objective(
@@ -151,12 +199,18 @@ def cohen_kappa(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> cohen_kappa([1, 1, 0, 0], [1, 0, 0, 0])
     0.5
     """
-    guess, truth = checks.labels(predictions, references)
-    return 0.0 if _one_class(guess, truth) else float(cohen_kappa_score(truth, guess))
+    _, counts = _confusion(predictions, references)
+    true, guessed, total = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
+    by_chance = total - true @ guessed / total
+    return float(1 - (total - counts.trace()) / by_chance) if by_chance else 0.0
 
 
 @register_objective(
-    "cross_entropy", higher_is_better=False, needs="probabilities", bounds=(0, np.inf)
+    "cross_entropy",
+    higher_is_better=False,
+    needs="probabilities",
+    bounds=(0, np.inf),
+    each=_surprise,
 )
 def cross_entropy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean negative log-probability of the true class, in nats; 0 is perfect.
@@ -168,12 +222,15 @@ def cross_entropy(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> round(cross_entropy([[0.5, 0.5], [0.25, 0.75]], [0, 1]), 4)
     0.4904
     """
-    probabilities, truth = checks.probabilities(predictions, references)
-    return float(log_loss(truth, probabilities, labels=np.arange(probabilities.shape[1])))
+    return float(_surprise(predictions, references).mean())
 
 
 @register_objective(
-    "expected_accuracy", higher_is_better=True, needs="probabilities", bounds=(0, 1)
+    "expected_accuracy",
+    higher_is_better=True,
+    needs="probabilities",
+    bounds=(0, 1),
+    each=_probability,
 )
 def expected_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean probability of the true class, in [0, 1]: accuracy, made smooth.
@@ -183,8 +240,7 @@ def expected_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> expected_accuracy([[0.5, 0.5], [0.25, 0.75]], [0, 1])
     0.625
     """
-    probabilities, truth = checks.probabilities(predictions, references)
-    return float(probabilities[np.arange(truth.size), truth].mean())
+    return float(_probability(predictions, references).mean())
 
 
 @register_objective("soft_f1", higher_is_better=True, needs="probabilities", bounds=(0, 1))
@@ -262,6 +318,7 @@ def calibration_error(predictions: ArrayLike, references: ArrayLike) -> float:
     bounds=(0, 1),
     piecewise_constant=True,
     smooth="cross_entropy",
+    each=_among_five,
 )
 def top5_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Share of examples whose true class is among the five most probable, in [0, 1].
@@ -274,28 +331,33 @@ def top5_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     >>> top5_accuracy([[0.3, 0.3, 0.1, 0.1, 0.1, 0.1], [0.2, 0.2, 0.2, 0.2, 0.2, 0.0]], [4, 5])
     0.5
     """
-    probabilities, truth = checks.probabilities(predictions, references)
-    if probabilities.shape[1] <= 5:
-        raise ValueError(
-            f"top5_accuracy of {probabilities.shape[1]} classes is 1 whatever is predicted: "
-            "tune accuracy"
-        )
-    five = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    return float((five == truth[:, None]).any(axis=1).mean())
+    return float(_among_five(predictions, references).mean())
 
 
-def _f1(predictions: ArrayLike, references: ArrayLike, average: str) -> float:
+def _confusion(
+    predictions: ArrayLike, references: ArrayLike
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The C classes that occur, and how often each is predicted where each is true, (C, C)."""
     guess, truth = checks.labels(predictions, references)
-    return float(f1_score(truth, guess, average=average, zero_division=0))
+    classes, index = np.unique(np.concatenate([truth, guess]), return_inverse=True)
+    pairs = index[: truth.size] * classes.size + index[truth.size :]
+    counts = np.bincount(pairs, minlength=classes.size**2)
+    return classes, counts.reshape(classes.size, classes.size)
 
 
-def _one_class(*sides: ArrayLike) -> bool:
-    """Where only one class occurs at all, an agreement beyond chance is undefined."""
-    return np.unique(np.concatenate(sides)).size == 1
+def _f1(counts: NDArray[np.int64]) -> checks.Floats:
+    """F1 of each class."""
+    f1: checks.Floats = 2 * counts.diagonal() / (counts.sum(axis=0) + counts.sum(axis=1))
+    return f1
 
 
 @register_objective(
-    "kl_to_base", higher_is_better=False, needs="probabilities", bounds=(0, np.inf), from_base=True
+    "kl_to_base",
+    higher_is_better=False,
+    needs="probabilities",
+    bounds=(0, np.inf),
+    from_base=True,
+    each=_divergence,
 )
 def kl_to_base(predictions: ArrayLike, references: Any) -> float:
     """Mean KL(tuned ‖ base) of the class probabilities, in nats: how far tuning went; a penalty.
@@ -307,5 +369,4 @@ def kl_to_base(predictions: ArrayLike, references: Any) -> float:
         predictions: the tuned model's probabilities, shape (N, classes).
         references: what the base model's were, first among its ``items``.
     """
-    base, _ = references.items
-    return float(rel_entr(np.asarray(predictions), base).sum(axis=1).mean())
+    return float(_divergence(predictions, references).mean())

@@ -1,11 +1,13 @@
 """Objectives of preference: margins score(chosen) − score(rejected) against people's judgements.
 
-References are records with the share of judgements for the chosen one, the pair's weight, and the
-base model's margin, as :class:`zoopt.Preference` gives them. Win rate is what people mean, and has
+References are records with the share of judgements for the chosen one, and the pair's weight, as
+:class:`zoopt.Preference` gives them. Win rate is what people mean, and has
 no gradient; Bradley-Terry and DPO are its smooth stand-ins.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,19 +59,28 @@ def bradley_terry(margins: ArrayLike, judged: Judged) -> float:
     return float(np.average(loss, weights=truth["weight"]))
 
 
-@register_objective("dpo", higher_is_better=False, needs="margins", bounds=(0, np.inf))
-def dpo(margins: ArrayLike, judged: Judged, *, beta: float = 0.1) -> float:
+@register_objective(
+    "dpo", higher_is_better=False, needs="margins", bounds=(0, np.inf), from_base=True
+)
+def dpo(margins: ArrayLike, references: Any, *, beta: float = 0.1) -> float:
     """Mean −log σ(β (margin − base margin)), in nats: direct preference optimization.
 
-    With margins of log-probabilities, and the base model's from ``task.anchor(model, …)``.
-    Rafailov et al. 2023, "Direct preference optimization" (arXiv 2305.18290), equation 7.
+    With margins of log-probabilities. The base model is the one that ``zoopt.tune`` starts from,
+    and elsewhere that of ``task.anchor(model, examples)``. Rafailov et al. 2023, "Direct preference
+    optimization" (arXiv 2305.18290), equation 7.
 
-    >>> from zoopt.tasks.preference import JUDGED
-    >>> round(dpo([3.0], np.array([(1.0, 1.0, 3.0)], dtype=JUDGED)), 4)
+    Args:
+        margins: the tuned model's, shape (N,).
+        references: the base model's margins, and what people judged, as its two ``items``.
+        beta: how much a margin counts; the smaller, the further tuning may go.
+
+    >>> from zoopt.objectives.metric import Parts
+    >>> judged = np.array([(1.0, 1.0)], dtype=[("share", float), ("weight", float)])
+    >>> round(dpo([3.0], Parts((np.array([3.0]), judged))), 4)
     0.6931
     """
-    moved = np.asarray(margins, dtype=float) - np.asarray(judged)["base"]
-    return bradley_terry(beta * moved, judged)
+    base, judged = references.items
+    return bradley_terry(beta * (np.asarray(margins, dtype=float) - base), judged)
 
 
 def _both(margins: ArrayLike, judged: Judged) -> tuple[checks.Floats, Judged]:

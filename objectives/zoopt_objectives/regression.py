@@ -8,32 +8,43 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import kendalltau, pearsonr, spearmanr
-from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 from zoopt import register_objective
 from zoopt_objectives import checks
 
 
-@register_objective("mse", higher_is_better=False, needs="values", bounds=(0, np.inf))
+def _squared(predictions: ArrayLike, references: ArrayLike) -> checks.Floats:
+    guess, truth = checks.values(predictions, references)
+    return (truth - guess) ** 2
+
+
+def _absolute(predictions: ArrayLike, references: ArrayLike) -> checks.Floats:
+    guess, truth = checks.values(predictions, references)
+    return np.abs(truth - guess)
+
+
+@register_objective(
+    "mse", higher_is_better=False, needs="values", bounds=(0, np.inf), each=_squared
+)
 def mse(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean squared error, in squared units of the target; 0 is perfect.
 
     >>> mse([1.0, 2.0], [1.0, 4.0])
     2.0
     """
-    guess, truth = checks.values(predictions, references)
-    return float(mean_squared_error(truth, guess))
+    return float(_squared(predictions, references).mean())
 
 
-@register_objective("mae", higher_is_better=False, needs="values", bounds=(0, np.inf))
+@register_objective(
+    "mae", higher_is_better=False, needs="values", bounds=(0, np.inf), each=_absolute
+)
 def mae(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean absolute error, in units of the target; 0 is perfect.
 
     >>> mae([1.0, 2.0], [1.0, 4.0])
     1.0
     """
-    guess, truth = checks.values(predictions, references)
-    return float(mean_absolute_error(truth, guess))
+    return float(_absolute(predictions, references).mean())
 
 
 @register_objective("pearson", higher_is_better=True, needs="values", bounds=(-1, 1))

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score, matthews_corrcoef, recall_score
 
 import zoopt
+from zoopt.objectives.metric import Parts
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, 3, 200)
@@ -112,6 +114,33 @@ def test_cross_entropy_resolves_differences_far_below_float32():
     metric = zoopt.get_objective("cross_entropy")
     difference = metric(moved, [1] * 4) - metric(probabilities, [1] * 4)
     assert difference == pytest.approx(2e-10, rel=1e-3)
+
+
+def test_logits_are_no_probabilities():
+    with pytest.raises(ValueError, match=r"example 1's class is 2\.0: give probabilities"):
+        zoopt.get_objective("cross_entropy")([[0.5, 0.5], [-1.0, 2.0]], [0, 1])
+
+
+def test_f1_of_more_than_two_classes_is_refused():
+    with pytest.raises(ValueError, match=r"there are \[0, 2\]: tune f1_macro"):
+        zoopt.get_objective("f1")([0, 1, 2], [0, 1, 1])
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.parametrize("name", ["balanced_accuracy", "f1_macro", "f1_weighted", "mcc"])
+def test_scores_of_classes_are_those_of_scikit_learn(name):
+    """Also where classes are missing on either side, as in a resample."""
+    theirs = {
+        "balanced_accuracy": lambda t, g: recall_score(
+            t, g, labels=np.unique(t), average="macro", zero_division=0
+        ),
+        "f1_macro": lambda t, g: f1_score(t, g, average="macro", zero_division=0),
+        "f1_weighted": lambda t, g: f1_score(t, g, average="weighted", zero_division=0),
+        "mcc": matthews_corrcoef,
+    }[name]
+    for seed in range(50):
+        truth, guess = np.random.default_rng(seed).integers(0, 2 + seed % 5, (2, 1 + seed % 9))
+        assert zoopt.get_objective(name)(guess, truth) == pytest.approx(theirs(truth, guess))
 
 
 @pytest.mark.parametrize(
@@ -268,6 +297,23 @@ OF_NUMBERS = [
     for name, metric in BUILT_IN.items()
     if metric.needs in ("labels", "probabilities", "values") and not metric.from_base
 ]
+
+
+@pytest.mark.parametrize("name", [name for name, metric in BUILT_IN.items() if metric.each])
+def test_what_is_said_of_each_example_is_what_is_said_of_it_alone(name):
+    metric = BUILT_IN[name]
+    probabilities, truth = RNG.dirichlet([1] * 7, (2, 40)), RNG.integers(0, 7, 40)
+    predictions, references = {
+        "labels": (GUESS, TRUTH),
+        "probabilities": (probabilities[0], truth),
+        "values": (VALUES, TARGETS),
+    }[metric.needs]
+    if metric.from_base:
+        references = Parts((probabilities[1], truth))
+    each = metric.by_example(predictions, references)
+    alone = [slice(i, i + 1) for i in range(len(predictions))]
+    np.testing.assert_allclose(each, [metric(predictions[i], references[i]) for i in alone])
+    assert metric(predictions, references) == pytest.approx(each.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", OF_NUMBERS)

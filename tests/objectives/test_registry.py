@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.metrics import precision_score
 
@@ -79,6 +80,19 @@ def test_the_same_function_may_register_again() -> None:
     for _ in range(2):
         zoopt.register_objective("ones", higher_is_better=True)(ones)
     assert zoopt.list_objectives() == ["ones"]
+
+
+def test_the_values_of_each_example_take_the_objectives_arguments() -> None:
+    def far(predictions, references, *, origin=0.0):
+        return np.abs(np.subtract(predictions, origin))
+
+    @zoopt.register_objective("distance", higher_is_better=False, needs="values", each=far)
+    def distance(predictions, references, *, origin=0.0):
+        return float(far(predictions, references, origin=origin).mean())
+
+    metric = zoopt.get_objective("distance(origin=1)")
+    assert metric([0.0, 3.0], [0.0, 0.0]) == 1.5
+    assert metric.by_example([0.0, 3.0], [0.0, 0.0]).tolist() == [1.0, 2.0]
 
 
 def test_an_unknown_need_is_refused() -> None:

@@ -7,6 +7,7 @@ from scipy.special import expit
 from transformers import LlamaForCausalLM
 
 import zoopt
+from zoopt.objectives.resolve import resolve
 from zoopt.tasks import TaskObjective
 from zoopt.tuning.report.evaluation import compare
 
@@ -98,6 +99,29 @@ def test_dpo_is_measured_from_the_anchored_model():
     assert dpo.value(model, examples) == pytest.approx(np.average(loss, weights=weight))
 
 
+def test_dpo_without_a_base_model_says_what_to_call_and_the_others_need_none():
+    examples, model = pairs(4), linear()
+    task = make(examples)
+    for name in ("dpo", "dpo(beta=0.2)", "win_rate - 0.1 * dpo"):
+        with pytest.raises(ValueError, match=r"call task\.anchor\(model, examples\) first"):
+            TaskObjective(task, resolve(name)).value(model, examples)
+    for name in ("win_rate", "bradley_terry"):
+        assert TaskObjective(task, resolve(name)).value(model, examples) > 0
+
+
+def test_a_run_on_dpo_anchors_its_base_model_by_itself(tmp_path):
+    rates = {"lr": 1e-3, "eps": 1e-3, "steps": 3, "batch_size": 4, "quiet": True}
+    for name, how in {
+        "objective": {"objective": "dpo"},
+        "surrogate": {"objective": "win_rate", "surrogate": "dpo", "surrogate_steps": 2},
+    }.items():
+        task = make(pairs(8), dev=pairs(4, 1), test=pairs(4, 2))
+        result = zoopt.tune(linear(), task=task, **how, **rates, run_dir=tmp_path / name)
+        assert result.steps == 3
+        if how["objective"] == "dpo":
+            assert result.report.row("dpo").before.value == pytest.approx(np.log(2))
+
+
 @pytest.mark.parametrize("engine", ["overlay", "batched"])
 def test_probes_of_a_population_are_those_evaluated_one_by_one(engine):
     examples, model = pairs(8), linear()
@@ -164,6 +188,33 @@ def test_wrong_uses_say_what_is_expected():
         TaskObjective(make(examples), zoopt.get_objective("accuracy"))
     with pytest.raises(zoopt.NonFiniteLossError, match="example 1"):
         zoopt.get_objective("win_rate")([0.0, np.nan], make(examples).references(examples))
+
+
+@pytest.mark.parametrize(
+    ("judgement", "told"),
+    [
+        ({"share": 70}, r"dev pair 1 has share 70; expected the fraction"),
+        ({"share": -1}, "from 0 to 1"),
+        ({"share": float("nan")}, "has share nan"),
+        ({"share": None}, "has share None"),
+        ({"weight": -2.0}, "has weight -2.0; expected a positive number"),
+        ({"weight": 0}, "has weight 0"),
+        ({"weight": float("inf")}, "has weight inf"),
+        ({"shares": 0.7}, "has 'shares', which nothing reads: did you mean 'share'"),
+        ({"Weight": 0.7}, "did you mean 'weight'"),
+        ({"group": 3}, "dev pair 0 has no 'group', and others have"),
+    ],
+)
+def test_judgements_that_nobody_can_have_made_are_refused(judgement, told):
+    train = [{"chosen": item(0.0), "rejected": item(1.0)}]
+    with pytest.raises((KeyError, ValueError), match=told):
+        make(train, dev=[*train, {**train[0], **judgement}])
+
+
+def test_other_columns_and_a_split_without_groups_are_taken():
+    pair = {"chosen": item(0.0), "rejected": item(1.0), "share": 0.0, "source": "a", "shared": 1}
+    task = make(iter([pair]), test=[{**pair, "group": 0}, {**pair, "group": 1}])
+    assert task.references(task.train)["share"] == [0.0]
 
 
 def test_a_language_model_prefers_by_log_probability(tokenizer, config):

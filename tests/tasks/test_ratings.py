@@ -52,6 +52,12 @@ def test_agreement_is_that_of_all_pairs_of_people(ratings):
     assert zoopt.agreement(ratings) == pytest.approx(np.mean(agreed))
 
 
+def test_ratings_may_be_rows(ratings):
+    items, rows = {name: name for name in ratings["item"]}, ratings.to_dict("records")
+    assert zoopt.preferences(rows, items) == zoopt.preferences(ratings, items)
+    assert zoopt.agreement(iter(rows)) == zoopt.agreement(ratings)
+
+
 def test_a_pair_that_nobody_tells_apart_is_left_out():
     table = pd.DataFrame({"item": ["a", "b"], "rater": 0, "score": 2, "group": 0})
     assert zoopt.preferences(table, {"a": 1, "b": 2}) == []

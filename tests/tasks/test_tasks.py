@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -136,6 +137,13 @@ def test_rows_of_a_data_set_stay_the_same_objects(tokenizer):
     task = zoopt.Generation(datasets.Dataset.from_list(rows), tokenizer=tokenizer, max_new_tokens=2)
     assert task.train[:1] == rows[:1]
     assert task.train[0] is task.train[0]
+
+
+def test_the_rows_of_a_data_frame_are_examples(tokenizer):
+    frame = pd.DataFrame({"prompt": ["it was", "a b"], "n": [1, 2]})
+    task = zoopt.Generation(frame, dev=frame[:0], tokenizer=tokenizer, max_new_tokens=2)
+    assert task.train == [{"prompt": "it was", "n": 1}, {"prompt": "a b", "n": 2}]
+    assert not task.dev
 
 
 def test_unknown_labels_and_columns_are_named(tokenizer):

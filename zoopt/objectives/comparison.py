@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import Parameter
 from typing import Any
 
+import numpy as np
+
+from zoopt.objectives.conventions.reading import must_bind, parameters, positional
 from zoopt.objectives.metric import Metric, Parts
-from zoopt.probes.ranks import Compare, verdict
+from zoopt.probes.ranks import verdict
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,21 @@ def comparison(
     """An objective from a function, or a person, that says which of two outputs is better.
 
     Each step compares the outputs of its probes on the minibatch; the report compares the tuned
-    with the base model, example by example. It requires an estimator that uses only the order of
-    its probes; ``zoopt.tune`` selects ``"dueling"`` unless another is named.
+    with the base model, example by example. Outputs that are equal tie, and are not asked about;
+    of others either may be ``a``, since people and judges favour a side. It requires an estimator
+    that uses only the order of its probes; ``zoopt.tune`` selects ``"dueling"`` unless another is
+    named.
 
     Args:
         compare: ``(outputs_a, outputs_b)`` to a positive number where a is better, a negative one
-            where b is, 0 where they tie; or ``(outputs_a, outputs_b, references)``. Outputs are
-            those of N examples.
+            where b is, 0 where they tie; or to a bool, whether a is better. Outputs are those of N
+            examples. It is given the N references too if it requires a third argument, or has one
+            called ``references``.
         needs: what outputs it takes, a key of :data:`zoopt.objectives.metric.NEEDS`.
         name: what to call it; the function's own name if not given.
+
+    Raises:
+        TypeError: it cannot be called so.
 
     Example:
         >>> shorter = lambda a, b: sum(map(len, b)) - sum(map(len, a))
@@ -47,21 +56,43 @@ def comparison(
         >>> zoopt_objective(["a", "bb"], Parts((["aa", "bb"], ["", ""])))
         0.75
     """
-    takes_references = len(inspect.signature(compare).parameters) > 2
+    judge = _with_references(compare)
 
     def prefers(a: Any, b: Any, references: Any) -> float:
-        return verdict(_with(compare, references) if takes_references else compare, a, b)
+        if np.array_equal(a, b):
+            return 0.0
+        return verdict(lambda a, b: judge(a, b, references), a, b)
+
+    def each(outputs: Any, against: Parts) -> list[float]:
+        base, references = against.items
+        shares = []
+        for i in range(len(outputs)):
+            one = slice(i, i + 1)
+            if i % 2:
+                said = -prefers(base[one], outputs[one], references[one])
+            else:
+                said = prefers(outputs[one], base[one], references[one])
+            shares.append((1 + said) / 2)
+        return shares
 
     def preferred(outputs: Any, against: Parts) -> float:
-        base, references = against.items
-        alone = [slice(i, i + 1) for i in range(len(outputs))]
-        said = [prefers(outputs[i], base[i], references[i]) for i in alone]
-        return sum((1 + each) / 2 for each in said) / len(said)
+        return sum(each(outputs, against)) / len(outputs)
 
     preferred.__doc__ = (compare.__doc__ or "Which of two outputs is better.").strip()
     title = name or str(getattr(compare, "__name__", type(compare).__name__))
-    return Comparison(title, preferred, True, needs, (0, 1), True, from_base=True, prefers=prefers)
+    return Comparison(
+        title, preferred, True, needs, (0, 1), True, from_base=True, each=each, prefers=prefers
+    )
 
 
-def _with(compare: Callable[..., Any], references: Any) -> Compare:
-    return lambda a, b: compare(a, b, references)
+def _with_references(compare: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:
+    """A comparison as it is called with references, whether it takes them or not."""
+    takes = parameters(compare)
+    if "references" in takes:
+        return lambda a, b, references: compare(a, b, references=references)
+    required = [name for name in positional(compare) if takes[name].default is Parameter.empty]
+    if len(required) > 2:
+        must_bind(compare, 3)
+        return compare
+    must_bind(compare, 2)
+    return lambda a, b, references: compare(a, b)

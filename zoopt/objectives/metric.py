@@ -128,6 +128,22 @@ class Metric:
             TypeError: its function returned something else than one number.
             NonFiniteLossError: one of them is NaN; the message has the example's index.
         """
+        self._check(predictions)
+        return number(self.function(predictions, references), self.name)
+
+    def by_example(self, predictions: Any, references: Any) -> NDArray[np.float64] | None:
+        """The value of each example, NaN for one that is skipped; None without :attr:`each`.
+
+        Raises:
+            ValueError: as a call does.
+            NonFiniteLossError: as a call does.
+        """
+        if self.each is None:
+            return None
+        self._check(predictions)
+        return np.array(self.each(predictions, references), np.float64)
+
+    def _check(self, predictions: Any) -> None:
         if hasattr(predictions, "__len__") and len(predictions) == 0:
             raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
         if self.needs in NUMERIC and (example := first_nan(predictions)) is not None:
@@ -135,7 +151,6 @@ class Metric:
                 f"{self.name!r} cannot score example {example}: its prediction is NaN. A smaller "
                 "lr or eps is the usual cure where it was a number before."
             )
-        return number(self.function(predictions, references), self.name)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def register_objective(
     piecewise_constant: bool = False,
     smooth: str = "",
     from_base: bool = False,
+    each: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Registers ``(predictions, references) -> float`` as an objective under a name.
 
@@ -50,6 +51,7 @@ def register_objective(
         piecewise_constant: whether small changes of θ usually leave the value unchanged.
         smooth: name of a smooth surrogate that a run may start with.
         from_base: whether it compares with the base model's outputs; see :class:`zoopt.Metric`.
+        each: for a mean over examples, what gives the value of each, with the function's arguments.
 
     Raises:
         ValueError: the name belongs to another function already, or cannot be looked up.
@@ -81,6 +83,7 @@ def register_objective(
             piecewise_constant,
             smooth=smooth,
             from_base=from_base,
+            each=each,
         )
         held = _metrics.get(name)
         if held is not None and _origin(held.function) != _origin(function):
@@ -153,7 +156,8 @@ def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
         return metric
     function = functools.partial(metric.function, **arguments)
     function.__doc__ = metric.function.__doc__
-    return replace(metric, name=joined(metric.name, arguments), function=function, each=None)
+    each = metric.each and functools.partial(metric.each, **arguments)
+    return replace(metric, name=joined(metric.name, arguments), function=function, each=each)
 
 
 def is_path(objective: str) -> bool:

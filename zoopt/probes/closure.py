@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoopt.interfaces import Engine, NonFiniteLossError
 from zoopt.parameters.masters import is_half
+from zoopt.probes.outputs import snapshot
 from zoopt.probes.population import Population, takes_population
 
 Closure = Callable[..., Any]
@@ -74,7 +75,7 @@ class Asked:
                 else [self.closure()]
             )
         if self.compared:
-            return list(said)
+            return [snapshot(output) for output in said]
         for value in said:
             _warn_of_half(value)
         return [

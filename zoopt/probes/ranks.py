@@ -6,8 +6,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from zoopt.seeds import fold
+
 Compare = Callable[[Any, Any], Any]
-"""``(a, b)`` to a number: positive where a is better, negative where b is, 0 where they tie."""
+"""``(a, b)`` to a number: positive where a is better, negative where b is, 0 where they tie;
+or to a bool, whether a is better, which knows no ties."""
 
 
 def sign(number: float) -> float:
@@ -19,10 +22,11 @@ def sign(number: float) -> float:
     return float((number > 0) - (number < 0))
 
 
-def ranks(outputs: Sequence[Any], compare: Compare, group: int) -> list[float]:
+def ranks(outputs: Sequence[Any], compare: Compare, group: int, seed: int = 0) -> list[float]:
     """Losses that are in the order of the outputs within each consecutive group.
 
-    A pair costs one comparison, a group of m about m log₂ m. Outputs that tie share a rank. Where
+    A pair costs one comparison, a group of m about m log₂ m, and no two outputs are compared twice.
+    Outputs that tie share a rank. Where
     the comparisons contradict one another, as people's may, some order is found that agrees with
     those that were asked.
 
@@ -30,6 +34,7 @@ def ranks(outputs: Sequence[Any], compare: Compare, group: int) -> list[float]:
         outputs: what the probes gave, in order.
         compare: says which of two is better.
         group: how many are compared with one another.
+        seed: draws which of two is ``compare``'s first, since people like the first one better.
 
     Raises:
         TypeError: ``compare`` returned something else than a number.
@@ -42,8 +47,14 @@ def ranks(outputs: Sequence[Any], compare: Compare, group: int) -> list[float]:
     """
     losses = [0.0] * len(outputs)
 
+    @functools.cache
+    def asked(i: int, j: int) -> float:
+        if fold(seed, i, j) & 1:
+            return -verdict(compare, outputs[j], outputs[i])
+        return verdict(compare, outputs[i], outputs[j])
+
     def better_first(i: int, j: int) -> int:
-        return -int(verdict(compare, outputs[i], outputs[j]))
+        return int(-asked(i, j) if i < j else asked(j, i))
 
     for start in range(0, len(outputs), group):
         members = range(start, min(start + group, len(outputs)))
@@ -67,6 +78,10 @@ def verdict(compare: Compare, a: Any, b: Any) -> float:
 
     Raises:
         TypeError: it said something else than a number.
+
+    Example:
+        >>> verdict(lambda a, b: a - b, 2, 5), verdict(lambda a, b: a > b, 2, 5)
+        (-1.0, -1.0)
     """
     said = compare(a, b)
     try:
@@ -78,4 +93,9 @@ def verdict(compare: Compare, a: Any, b: Any) -> float:
             f"compare(a, b) returned {said!r}; expected a positive number where a is better, a "
             "negative one where b is, 0 where they tie"
         )
-    return sign(number)
+    return sign(number - 0.5 if _is_bool(said) else number)
+
+
+def _is_bool(said: Any) -> bool:
+    """Whether a number is a truth value, of Python, NumPy or torch."""
+    return isinstance(said, bool) or str(getattr(said, "dtype", "")) in ("bool", "torch.bool")

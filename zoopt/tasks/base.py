@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -204,8 +205,11 @@ class Task(ABC):
 def held(examples: Iterable[Any]) -> Sequence[Any]:
     """Examples that can be drawn in any order: streams, which end, are read into a list.
 
-    So is a ``datasets.Dataset``, whose rows are other objects each time that they are looked at.
+    So is a ``datasets.Dataset``, whose rows are other objects each time that they are looked at,
+    and the rows of a ``pandas.DataFrame``, of which an iterator gives the columns.
     """
+    if isinstance(examples, pd.DataFrame):
+        return list(examples.to_dict("records"))
     indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
     if indexed and not hasattr(examples, "column_names"):
         return examples  # type: ignore[return-value]

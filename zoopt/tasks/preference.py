@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,20 +13,19 @@ from numpy.typing import NDArray
 
 from zoopt.tasks.base import Example, Scores, Task
 
-JUDGED = np.dtype([("share", np.float64), ("weight", np.float64), ("base", np.float64)])
-"""What metrics of margins compare with: the share of judgements for the chosen one, the pair's
-weight, and the margin that the base model gave."""
+JUDGED = np.dtype([("share", np.float64), ("weight", np.float64)])
+"""What metrics of margins compare with: the share of judgements for the chosen one, and the pair's
+weight."""
 
 
 class Preference(Task):
     """Pairs that people compared; the prediction is the margin score(chosen) − score(rejected).
 
     An example is ``{"chosen": item, "rejected": item}``, each item as ``scorer`` takes it. Optional
-    keys: ``"share"``, the fraction of judgements for the chosen item (default 1; 0.5 is a tie);
-    ``"weight"`` of the pair (default 1); ``"group"``: pairs of one group, for example about one
-    document, are resampled together for confidence intervals. :func:`zoopt.preferences` makes such
-    pairs from ratings. For DPO, which compares with a base model, call
-    ``task.anchor(model, task.train, task.dev, task.test)`` first.
+    keys: ``"share"``, the fraction of judgements for the chosen item, in [0, 1] (default 1; 0.5 is
+    a tie); ``"weight"`` of the pair, above 0 (default 1); ``"group"``: pairs of one group, for
+    example about one document, are resampled together for confidence intervals.
+    :func:`zoopt.preferences` makes such pairs from ratings.
 
     Args:
         scorer: a task whose model output is the score of an item: one value, or the logits of two
@@ -34,6 +35,11 @@ class Preference(Task):
         dev: pairs that choose the best checkpoint.
         test: pairs that only the report looks at.
         batch_size: items in one forward.
+
+    Raises:
+        KeyError: a pair lacks an item, or a group that others of its split have, or has a key that
+            is almost one of these.
+        ValueError: a share or a weight that no judgements can have.
 
     Example:
         >>> import torch, zoopt
@@ -58,12 +64,10 @@ class Preference(Task):
         batch_size: int = 32,
     ) -> None:
         super().__init__(train, dev, test, target="", batch_size=batch_size)
-        for pair in (*train, *dev, *test):
-            if not {"chosen", "rejected"} <= set(pair):
-                raise KeyError(
-                    f"a pair has {', '.join(map(repr, pair))}; expected 'chosen' and 'rejected', "
-                    "each an item as the scorer takes it"
-                )
+        for split, pairs in (("train", self.train), ("dev", self.dev), ("test", self.test)):
+            grouped = any("group" in pair for pair in pairs)
+            for number, pair in enumerate(pairs):
+                _check(pair, f"{split} pair {number}", grouped)
         self.scorer = scorer
 
     def rows(self, example: Example) -> Sequence[Example]:
@@ -92,11 +96,8 @@ class Preference(Task):
         return margins
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
-        """Share, weight and base margin of each pair, of dtype :data:`JUDGED`, shape (N,)."""
-        rows = [
-            (pair.get("share", 1.0), pair.get("weight", 1.0), self._anchor.get(id(pair), 0.0))
-            for pair in examples
-        ]
+        """Share and weight of each pair, of dtype :data:`JUDGED`, shape (N,)."""
+        rows = [(pair.get("share", 1.0), pair.get("weight", 1.0)) for pair in examples]
         return np.array(rows, dtype=JUDGED)
 
     def clusters(self, examples: Sequence[Mapping[str, Any]]) -> NDArray[Any] | None:
@@ -104,3 +105,39 @@ class Preference(Task):
         if not examples or "group" not in examples[0]:
             return None
         return np.unique([str(pair["group"]) for pair in examples], return_inverse=True)[1]
+
+
+def _check(pair: Example, which: str, grouped: bool) -> None:
+    """Raises unless a pair says what people can have judged."""
+    if not {"chosen", "rejected"} <= set(pair):
+        raise KeyError(
+            f"{which} has {', '.join(map(repr, pair))}; expected 'chosen' and 'rejected', each an "
+            "item as the scorer takes it"
+        )
+    absent = {"share", "weight", "group"} - set(pair)
+    for key in pair:
+        if near := difflib.get_close_matches(str(key).lower(), absent, n=1, cutoff=0.85):
+            raise KeyError(f"{which} has {key!r}, which nothing reads: did you mean {near[0]!r}?")
+    if grouped and "group" in absent:
+        raise KeyError(
+            f"{which} has no 'group', and others have: give one to each, or to none; a pair that "
+            "depends on no other is a group of its own"
+        )
+    if not 0 <= _number(pair, "share") <= 1:
+        raise ValueError(
+            f"{which} has share {pair['share']!r}; expected the fraction of judgements for the "
+            "chosen item, from 0 to 1"
+        )
+    if not 0 < _number(pair, "weight") < math.inf:
+        raise ValueError(
+            f"{which} has weight {pair['weight']!r}; expected a positive number: leave out pairs "
+            "that should not count"
+        )
+
+
+def _number(pair: Example, key: str) -> float:
+    """A share or weight, 1 where a pair does not say, NaN where it is no number."""
+    try:
+        return float(pair.get(key, 1.0))
+    except (TypeError, ValueError):
+        return math.nan

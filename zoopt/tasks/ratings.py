@@ -12,7 +12,7 @@ COLUMNS = ("item", "rater", "score", "group")
 
 
 def preferences(
-    ratings: pd.DataFrame,
+    ratings: Any,
     items: Mapping[Hashable, Any],
     *,
     weights: Mapping[Hashable, float] | None = None,
@@ -25,8 +25,9 @@ def preferences(
     nobody has a preference give no pair.
 
     Args:
-        ratings: a row for each score, with columns ``item``, ``rater``, ``score`` and ``group``;
-            only items of one group are compared, such as the summaries of one document.
+        ratings: a row for each score, with columns ``item``, ``rater``, ``score`` and ``group``: a
+            ``pandas.DataFrame``, or what makes one, as a list of dicts does. Only items of one
+            group are compared, such as the summaries of one document.
         items: what each item is, for the task's scorer.
         weights: how much each rater's judgement counts; 1 where not said.
 
@@ -65,7 +66,7 @@ def preferences(
     return pairs
 
 
-def agreement(ratings: pd.DataFrame) -> float:
+def agreement(ratings: Any) -> float:
     """Inter-rater agreement: how often two people with a preference on a pair share it.
 
     Over all pairs of items in a group and all pairs of people: the reference for a model's
@@ -100,9 +101,10 @@ def agreement(ratings: pd.DataFrame) -> float:
 
 
 def _votes(
-    ratings: pd.DataFrame,
+    ratings: Any,
 ) -> Iterator[tuple[Hashable, Hashable, Hashable, list[tuple[Hashable, int]]]]:
     """(group, a, b, votes): for each rater of both items 1 for a, -1 for b, 0 for a tie."""
+    ratings = pd.DataFrame(ratings)
     missing = [name for name in COLUMNS if name not in ratings]
     if missing:
         raise KeyError(

@@ -30,7 +30,8 @@ def check_objective(
 ) -> None:
     """Holds an objective to its contract: one finite number, within bounds, that prefers the good.
 
-    It is a function of what it is given, which it leaves as it is; it puts good predictions above
+    It is a function of what it is given, which it leaves as it is, and the mean of the values that
+    it has of each example, if it has; it puts good predictions above
     bad ones, in the direction that it declares; no predictions, and NaN among them, are errors, the
     latter with the example's index. Predictions of numbers or classes are made here; texts come
     from the caller, since only they know what a good one is.
@@ -64,6 +65,7 @@ def check_objective(
     _leaves_what_it_is_given(metric, best, truth)
     _is_a_number_in_bounds(metric, [best, *worse], truth)
     _is_a_function(metric, best, worse[0], truth)
+    _is_the_mean_of_each(metric, [best, *worse], truth)
     if any_order:
         _has_no_order(metric, worse, truth)
     _prefers(metric, best, worse, truth)
@@ -133,6 +135,21 @@ def _is_a_function(
         f"{metric.name!r} of the same predictions is {first!r} and then {again!r}: it draws random "
         "numbers, or keeps something from one call to the next",
     )
+
+
+def _is_the_mean_of_each(
+    metric: Metric, predictions: Sequence[NDArray[Any]], truth: NDArray[Any]
+) -> None:
+    for each in predictions:
+        said = metric.by_example(each, truth)
+        if said is None:
+            return
+        value, mean = metric(each, truth), float(np.nanmean(said))
+        require(
+            said.shape == (len(truth),) and math.isclose(value, mean, rel_tol=1e-5, abs_tol=1e-5),
+            f"{metric.name!r} is {value:.6g}, and the mean of what each= says of {said.size} "
+            f"examples is {mean:.6g}: each is for means over examples",
+        )
 
 
 def _leaves_what_it_is_given(metric: Metric, best: NDArray[Any], truth: NDArray[Any]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from zoopt.objectives.comparison import Comparison
 from zoopt.objectives.metric import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters.masters import Vectors
@@ -101,7 +100,7 @@ class DryRun:
             model, task, metric, settings, optimizer, Fitting(task, lambda entry: None)
         )
         rows = task.batch_size
-        if metric.from_base and not isinstance(metric, Comparison):
+        if stepper.from_base:
             with evaluation_mode(model), seeded(settings.seed):
                 task.anchor(model, stepper.batches(0))
 

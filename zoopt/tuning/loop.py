@@ -86,7 +86,7 @@ class Tuner:
         )
         self.callbacks = Callbacks(callbacks)
         self.folder = RunFolder(run_dir, job, identity_of(task))
-        self.console = Console(quiet)
+        self.console = Console(quiet, live=not isinstance(objective, Comparison))
         self.guard = Guard(
             settings.clip_ratio, settings.surrogate_steps, objective.higher_is_better
         )
@@ -143,11 +143,12 @@ class Tuner:
 
     def _before(self) -> dict[str, Scores]:
         """What the base model says of the development, test and some training examples."""
-        if self.metric.from_base:
-            task = self.task
-            asked = [] if isinstance(self.metric, Comparison) else [task.train]
+        task = self.task
+        splits = [task.train] if self.stepper.from_base else []
+        splits += [task.dev, task.test] if self.metric.from_base else []
+        if splits:
             with evaluation_mode(self.model), seeded(self.settings.seed):
-                self.stepper.fitting(lambda: task.anchor(self.model, *asked, task.dev, task.test))
+                self.stepper.fitting(lambda: task.anchor(self.model, *splits))
         kept = self.folder.before()
         if kept is None:
             calibrating = self._calibrating()

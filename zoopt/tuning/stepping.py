@@ -63,6 +63,15 @@ class Stepper:
         self.forwards = 0
         self.slower = 1.0
 
+    @property
+    def from_base(self) -> bool:
+        """Whether some step measures from what the base model says of its batch.
+
+        Those of a comparison do not: they compare probes.
+        """
+        tuned = (self.metric, self.surrogate)
+        return not isinstance(self.metric, Comparison) and any(m and m.from_base for m in tuned)
+
     def step(self, restore: Callable[[], None]) -> dict[str, Any]:
         """Makes the optimizer's next step.
 

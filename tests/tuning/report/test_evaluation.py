@@ -1,12 +1,15 @@
 """Intervals against a closed form, paired gains, and calibration against brute force."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 import zoopt
+from zoopt.objectives.metric import Parts
+from zoopt.tasks import as_needed
 from zoopt.tuning.report import evaluation
 from zoopt.tuning.report.evaluation import class_offsets, compare
 from zoopt.tuning.report.page import Report, Row
@@ -81,6 +84,82 @@ def test_a_reward_is_asked_about_each_text_once(monkeypatch):
     again = compare(plain, {"a": texts, "b": texts[::-1]}, rows).values["a"]
     for name in ("value", "low", "high"):
         assert getattr(found, name) == pytest.approx(getattr(again, name))
+
+
+def test_a_mean_over_examples_is_resampled_without_asking_again():
+    truth = RNG.integers(0, 2, 50)
+    scores = logits_with_accuracy(truth, 0.7)
+    metric = zoopt.get_objective("accuracy")
+    known = compare(
+        replace(metric, function=lambda p, r: pytest.fail("asked")), {"m": scores}, truth
+    )
+    assert known.values == compare(replace(metric, each=None), {"m": scores}, truth).values
+
+
+def test_a_prediction_that_is_no_number_leaves_a_mean_without_a_value(caplog):
+    scores = np.array([[0.0, np.nan], [1.0, 0.0], [1.0, 0.0]])
+    found = compare(zoopt.get_objective("cross_entropy"), {"m": scores}, np.zeros(3, int))
+    assert np.isnan(found.values["m"].value)
+    assert caplog.text.count("cross_entropy has no value on these examples") == 1
+
+
+def test_a_judge_who_gives_up_is_not_asked_again(caplog):
+    asked = []
+
+    def judge(a, b):
+        asked.append(a)
+        raise ValueError("no idea")
+
+    references = Parts((words(9), words(9)))
+    found = compare(zoopt.comparison(judge), {"m": np.array(["?"] * 9)}, references)
+    assert len(asked) == 1
+    assert np.isnan(found.values["m"].value)
+    assert "judge has no value on these examples: no idea" in caplog.text
+
+
+@pytest.mark.parametrize("needs", ["labels", "values", "texts"])
+def test_a_comparison_is_asked_about_each_example_once(needs):
+    asked = []
+
+    def judge(a, b):  # and asked again would say something else
+        asked.append((a[0], b[0]))
+        return int(RNG.integers(-1, 2))
+
+    base, tuned = words(20), words(20)
+    scores = {"before": base, "tuned": tuned}
+    if needs == "labels":
+        scores = {name: np.eye(9)[[len(t) // 5 for t in said]] for name, said in scores.items()}
+    elif needs == "values":
+        scores = {name: np.array([float(len(t)) for t in said]) for name, said in scores.items()}
+    references = Parts((as_needed(scores["before"], needs), words(20)))
+    found = compare(zoopt.comparison(judge, needs=needs), scores, references)
+    assert len(asked) == sum(a != b for a, b in zip(base, tuned, strict=True)) > 10
+    assert found.values["before"].value == 0.5
+    assert found.values["tuned"].value == found.each["tuned"].mean()
+
+
+def test_a_report_of_a_comparison_asks_about_each_test_example_once():
+    asked = []
+
+    def judge(a, b):
+        asked.append((*a, *b))
+        return len(a[0]) - len(b[0])
+
+    before, after = np.array(["a"] * 4), np.array(["a", "aa", "", "aaa"])
+
+    class Texts(zoopt.tasks.Task):
+        gives = "texts"
+        forward = None
+        anchored = references = staticmethod(lambda examples: before)
+
+    rows = [{"label": "a"}] * 4
+    task = Texts(rows, test=rows)
+    report = Report.make(task, zoopt.comparison(judge), before, after, None, 0)
+    assert len(asked) == 3
+    assert report.row("judge").after.value == (0.5 + 1 + 0 + 1) / 4
+    assert {change["after"]: change["better"] for change in report.changes} == {
+        **{"aa": True, "": False, "aaa": True}
+    }
 
 
 @pytest.mark.parametrize("mean", [True, False])

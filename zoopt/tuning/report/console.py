@@ -35,10 +35,12 @@ class Console:
 
     Args:
         quiet: say nothing.
+        live: draw bars on a terminal. They would be drawn over what somebody is typing there.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, live: bool = True) -> None:
         self._out = RichConsole(quiet=quiet, highlight=False, markup=False)
+        self._live = live and self._out.is_terminal and not quiet
         self._progress: Progress | None = None
         self._bar: Any = None
         self._smooth: float | None = None
@@ -65,7 +67,7 @@ class Console:
     @contextmanager
     def work(self, doing: str, examples: int) -> Iterator[Callable[[int], None]]:
         """A bar for forwards over examples; what it gives is told how many were done."""
-        if not self._out.is_terminal:
+        if not self._live:
             self._out.print(f"{doing} …")
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
         with self._bars(*columns, TimeRemainingColumn(), transient=True) as bars:
@@ -157,8 +159,7 @@ class Console:
         )
 
     def _bars(self, *columns: ProgressColumn, **options: Any) -> Progress:
-        hidden = self._out.quiet or not self._out.is_terminal
-        return Progress(*columns, console=self._out, disable=hidden, **options)
+        return Progress(*columns, console=self._out, disable=not self._live, **options)
 
     def _advance(self, step: int, description: str) -> None:
         if self._progress is not None:

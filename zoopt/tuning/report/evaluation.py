@@ -16,13 +16,14 @@ from scipy.stats import DegenerateDataWarning, bootstrap
 from zoopt.objectives.combination import Combination
 from zoopt.objectives.metric import Metric
 from zoopt.objectives.registry import get_objective, list_objectives
-from zoopt.tasks import Scores, Task, as_needed, references_for
+from zoopt.tasks import Scores, Task, as_needed
 
 log = logging.getLogger("zoopt")
 
 _RESAMPLES = 1000
 _DEAR = ("texts", "completions")
-"""Needs of metrics that are asked about each example once, where that tells them all."""
+"""Needs of metrics that are asked about each example once, also where they do not say that they are
+a mean over examples."""
 _PREFERRED: Mapping[str, tuple[str, ...]] = {
     "class scores": ("accuracy", "f1_macro", "cross_entropy"),
     "values": ("mse", "pearson", "spearman"),
@@ -51,10 +52,13 @@ class Comparison:
     Attributes:
         values: by condition.
         gains: by (earlier condition, later condition); positive is better for any metric.
+        each: the value of each example by condition, shape (N,), where the metric was asked about
+            them one by one; NaN where it has none.
     """
 
     values: dict[str, Estimate]
     gains: dict[tuple[str, str], Estimate]
+    each: dict[str, NDArray[np.float64]]
 
 
 def reported_metrics(task: Task, objective: Metric) -> list[Metric]:
@@ -85,14 +89,15 @@ def compare(
             drawn together (Davison and Hinkley 1997, *Bootstrap Methods*, section 3.8).
     """
     names = list(conditions)
-    predictions = [as_needed(scores, metric.needs) for scores in conditions.values()]
+    asked = [
+        _Asked(metric, as_needed(scores, metric.needs), references)
+        for scores in conditions.values()
+    ]
     sign = 1.0 if metric.higher_is_better else -1.0
     pairs = [(a, b) for b in range(len(names)) for a in range(b)]
 
-    of_index = [_of_index(metric, each, references) for each in predictions]
-
     def statistic(index: NDArray[Any]) -> NDArray[np.float64]:
-        values = [value(index) for value in of_index]
+        values = [condition(index) for condition in asked]
         return np.array(values + [sign * (values[b] - values[a]) for a, b in pairs])
 
     everything = _intervals(statistic, len(references), clusters)
@@ -100,38 +105,58 @@ def compare(
     return Comparison(
         dict(zip(names, values, strict=True)),
         {(names[a], names[b]): gain for (a, b), gain in zip(pairs, gains, strict=True)},
+        {name: one.each for name, one in zip(names, asked, strict=True) if one.each is not None},
     )
 
 
-def _of_index(metric: Metric, predictions: Any, references: Any) -> Callable[[NDArray[Any]], float]:
-    """The metric of some examples, NaN where it is undefined.
+class _Asked:
+    """A metric of any of N examples, NaN where it is undefined.
 
-    One of texts may be dear (a reward model, a judge), and is mostly a mean over examples: then
-    each is asked about once.
+    It is asked about each example once where it tells them one by one, and where it may be dear (a
+    reward model, a judge of texts), which is mostly a mean over examples.
+
+    Args:
+        metric: what is measured.
+        predictions: what it is given.
+        references: what it compares them with.
+
+    Attributes:
+        each: its value of each example alone, shape (N,); None where it was not asked.
     """
-    everything = np.arange(len(references))
 
-    def value(index: NDArray[Any]) -> float:
+    def __init__(self, metric: Metric, predictions: Any, references: Any) -> None:
+        self._metric, self._predictions, self._references = metric, predictions, references
+        self._is_mean = False
+        self.each: NDArray[np.float64] | None = None
+        everything = np.arange(len(references))
+        if metric.each is not None:
+            self._is_mean = True
+            try:
+                self.each = metric.by_example(predictions[everything], references[everything])
+            except (ValueError, ArithmeticError) as error:
+                self._tell(error)
+                self.each = np.full(len(references), math.nan)
+        elif any(needs in metric.needs for needs in _DEAR):
+            self.each = np.array([self._value(np.array([i])) for i in everything])
+            mean, value = self.each.mean(), self._value(everything)
+            self._is_mean = math.isclose(mean, value, rel_tol=1e-9, abs_tol=1e-12)
+
+    def __call__(self, index: NDArray[Any]) -> float:
+        """Its value of these examples."""
+        if self._is_mean and self.each is not None:
+            return _mean(self.each[index])
+        return self._value(index)
+
+    def _value(self, index: NDArray[Any]) -> float:
         try:
-            return metric(predictions[index], references[index])
+            return self._metric(self._predictions[index], self._references[index])
         except (ValueError, ArithmeticError) as error:
-            if np.array_equal(index, everything):
-                log.warning("%s has no value on these examples: %s", metric.name, error)
+            if np.array_equal(index, np.arange(len(self._references))):
+                self._tell(error)
             return math.nan
 
-    if not any(needs in metric.needs for needs in _DEAR):
-        return value
-    if metric.each is not None:
-        try:
-            said = metric.each(predictions[everything], references[everything])
-        except (ValueError, ArithmeticError):
-            return value
-        values = np.array([math.nan if one is None else one for one in said], np.float64)
-    else:
-        values = np.array([value(np.array([i])) for i in everything])
-        if not math.isclose(values.mean(), value(everything), rel_tol=1e-9, abs_tol=1e-12):
-            return value
-    return lambda index: _mean(values[index])
+    def _tell(self, error: Exception) -> None:
+        log.warning("%s has no value on these examples: %s", self._metric.name, error)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -235,78 +260,3 @@ def _best_cut(shifted: Scores, plain: Scores, k: int, references: NDArray[Any]) 
         return 0.0
     best = between[np.cumsum(gained[order])[between].argmax()]
     return float((low[best] + high[best]) / 2)
-
-
-def changed(
-    task: Task, objective: Metric, before: Scores, after: Scores, limit: int = 10
-) -> list[dict[str, Any]]:
-    """Test examples whose prediction changed, those that changed most first.
-
-    Args:
-        task: its test examples.
-        objective: what says which of two texts is better.
-        before: what the model said of them, shape (N, …).
-        after: what the tuned model says.
-        limit: how many to give.
-    """
-    if task.gives == "numbers":
-        return []
-    if task.gives == "margins":
-        return _turned(task, before, after, limit)
-    examples, references = task.test, task.references(task.test)
-    show: Callable[[int, Any], str]
-    if task.gives == "class scores":
-        old, new = before.argmax(axis=1), after.argmax(axis=1)
-        rows = np.arange(len(new))
-        gain = (new == references) * 1.0 - (old == references)
-        # Scores of choices that an example has not are -inf, and no class to compare.
-        size = after[rows, new] - before[rows, new] - (after[rows, old] - before[rows, old])
-        show = lambda i, value: task.label(examples[i], int(value))  # noqa: E731
-    elif task.gives == "values":
-        old, new = before, after
-        gain = np.abs(references - old) - np.abs(references - new)
-        size = np.abs(new - old)
-        show = lambda i, value: f"{float(value):.3f}"  # noqa: E731
-    else:
-        old, new = before, after
-        compared = references_for(task, objective, examples)
-        sign = 1.0 if objective.higher_is_better else -1.0
-        told = [as_needed(scores, objective.needs) for scores in (old, new)]
-        one = [np.arange(i, i + 1) for i in range(len(examples))]
-        gain = np.array(
-            [
-                sign * (objective(told[1][i], compared[i]) - objective(told[0][i], compared[i]))
-                for i in one
-            ]
-        )
-        size = np.abs(gain)
-        show = lambda i, value: str(value)  # noqa: E731
-    order = [i for i in np.argsort(-size, kind="stable") if old[i] != new[i]]
-    return [
-        {
-            "example": {k: v for k, v in examples[i].items() if k != task.target},
-            "reference": show(i, references[i]),
-            "before": show(i, old[i]),
-            "after": show(i, new[i]),
-            "better": bool(gain[i] > 0),
-        }
-        for i in order[:limit]
-    ]
-
-
-def _turned(task: Task, before: Scores, after: Scores, limit: int) -> list[dict[str, Any]]:
-    """Pairs of which the model now prefers the other."""
-    share = task.references(task.test)["share"]
-    moved = np.where(np.sign(before) != np.sign(after), np.abs(after - before), 0.0)
-    order = [i for i in np.argsort(-moved, kind="stable") if moved[i] > 0]
-    says = ("rejected", "chosen")
-    return [
-        {
-            "example": {side: task.test[i][side] for side in ("chosen", "rejected")},
-            "reference": f"chosen by {share[i]:.0%}",
-            "before": says[int(before[i] > 0)],
-            "after": says[int(after[i] > 0)],
-            "better": bool(after[i] > before[i]),
-        }
-        for i in order[:limit]
-    ]

@@ -20,7 +20,8 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.support.html import rendered
 from zoopt.tasks import Scores, Task, references_for
 from zoopt.tuning.folder.run_folder import RunFolder
-from zoopt.tuning.report.evaluation import Comparison, Estimate, changed, compare, reported_metrics
+from zoopt.tuning.report.changes import changed
+from zoopt.tuning.report.evaluation import Comparison, Estimate, compare, reported_metrics
 from zoopt.tuning.report.learning import Learning
 
 
@@ -92,11 +93,13 @@ class Report:
         if offsets is not None:
             conditions = {"before": before, "calibrated": before + offsets, "tuned": after}
         clusters = task.clusters(task.test)
-        rows = []
-        for metric in reported_metrics(task, objective):
-            references = references_for(task, metric, task.test)
-            rows.append(Row.make(metric, compare(metric, conditions, references, clusters)))
-        changes = changed(task, objective, before, after)
+        metrics = reported_metrics(task, objective)
+        found = [
+            compare(metric, conditions, references_for(task, metric, task.test), clusters)
+            for metric in metrics
+        ]
+        rows = map(Row.make, metrics, found)
+        changes = changed(task, objective, found[0], before, after)
         return cls(tuple(rows), tuple(changes), len(task.test), best_step)
 
     def row(self, metric: str) -> Row:
