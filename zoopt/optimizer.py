@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoopt import optimizer_state, registry
 from zoopt.directions.kernel.fused import KERNEL_VERSION
-from zoopt.engines.interception.mode import opaque_modules
+from zoopt.engines.choice import engine_name
 from zoopt.engines.shared_prefix import SharedPrefix
 from zoopt.estimators import ZOEstimator
 from zoopt.interfaces import (
@@ -29,7 +29,7 @@ from zoopt.interfaces import (
     UpdateStep,
 )
 from zoopt.parameters import groups
-from zoopt.parameters.masters import Vectors, is_half
+from zoopt.parameters.masters import Vectors
 from zoopt.parameters.placement import refuse_spread
 from zoopt.parameters.selection import Select, groups_of, slots_of
 from zoopt.parameters.validity import Whereabouts
@@ -144,18 +144,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._vectors = Vectors(self.slots)
         refuse_spread(self.model, {slot.name: slot.tensor for slot in self.slots})
         self.direction.bind(self.slots)
-        half = [slot.name for slot in self.slots if is_half([slot.exact])]
-        name = self._wanted_engine
-        if name == "auto":
-            seen = self.model is None or not any(opaque_modules(self.model))
-            name = "inplace" if not half else "overlay" if seen else "copy"
-        elif name == "inplace" and half:
-            log.warning(
-                "the in-place engine rounds half-precision parameters (%s) at every probe, and "
-                "they drift; engine='overlay' and 'copy' do not",
-                half[0],
-            )
-        engine = registry.engine_class(name)
+        engine = registry.engine_class(engine_name(self._wanted_engine, self.slots, self.model))
         self.engine: Engine = engine(self.slots, self.direction, self.model)
         self._prefix = SharedPrefix(self.model if self._share_prefix else None, self.slots)
         self._whereabouts = Whereabouts(self.model, self.slots)

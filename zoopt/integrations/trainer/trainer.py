@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from zoopt.estimators import ZOEstimator
+from zoopt.integrations.trainer.checks import check_given, refuse, refuse_rates, warn_of_arguments
 from zoopt.integrations.trainer.faults import Forwards, Skips
 from zoopt.integrations.trainer.log import RunLog
 from zoopt.integrations.trainer.objectives import MicroBatches, trainer_objective
@@ -31,36 +31,6 @@ from zoopt.recipes import eps_of_parts, recipe_for
 from zoopt.tuning.report.learning import silent_share
 
 log = logging.getLogger("zoopt")
-
-_REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
-    (
-        lambda trainer: trainer.args.world_size > 1,
-        "there are several processes, which would draw the same directions for different batches "
-        "and then drift apart: start one process",
-    ),
-    (
-        lambda trainer: trainer.args.n_gpu > 1,
-        "there are several GPUs, over which the Trainer spreads copies of the model: make one "
-        "visible, for example with CUDA_VISIBLE_DEVICES=0",
-    ),
-    (
-        lambda trainer: len({p.device for p in trainer.model.parameters()}) > 1,
-        "the model's parameters are on several devices: load it without device_map='auto', on one",
-    ),
-    (
-        lambda trainer: trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled,
-        "DeepSpeed and FSDP shard gradients and optimizer states, which ZOTrainer does not have: "
-        "disable them",
-    ),
-    (
-        lambda trainer: trainer.args.fp16,
-        "fp16=True scales gradients, which ZOTrainer does not have: take bf16=True, or load the "
-        "model with dtype=torch.float16, which engine='overlay' tunes without drift",
-    ),
-)
-"""What would go wrong in silence, and what to do instead."""
-
-_WITHOUT_MEANING = ("max_grad_norm", "neftune_noise_alpha", "optim")
 
 
 class ZOTrainer(Trainer):
@@ -117,9 +87,9 @@ class ZOTrainer(Trainer):
         params: Select = None,
         **trainer_options: Any,
     ) -> None:
-        _refuse_rates(trainer_options)
+        refuse_rates(trainer_options)
         super().__init__(*trainer_args, **trainer_options)
-        _refuse(self)
+        refuse(self)
         self.zo_objective = trainer_objective(objective, self)
         self._options: dict[str, Any] = {
             "zo": zo,
@@ -134,8 +104,8 @@ class ZOTrainer(Trainer):
         self._run_log = RunLog(cuts=self.optimizer is None)
         self._resumed: str | None = None
         self.add_callback(_Course(self))
-        self._check_given_optimizer()
-        _warn_of_arguments(self.args)
+        check_given(self.optimizer, self._options, self.zo_objective)
+        warn_of_arguments(self.args)
 
     @property
     def zo_optimizer(self) -> ZOOptimizer:
@@ -253,29 +223,6 @@ class ZOTrainer(Trainer):
             if not isinstance(callback, _Course)
         )
 
-    def _check_given_optimizer(self) -> None:
-        """Refuses an optimizer that needs gradients, or contradicts the options."""
-        given = self.optimizer
-        if given is None:
-            return
-        if not isinstance(given, ZOOptimizer):
-            raise ValueError(
-                f"ZOTrainer was given {type(given).__name__}, which needs gradients: leave out "
-                "optimizers=..., or make a zoopt.ZOOptimizer(model, ...)"
-            )
-        beside = [name for name, value in self._options.items() if value is not None]
-        if beside:
-            raise ValueError(
-                f"{', '.join(beside)} would make another optimizer than the one in optimizers=...: "
-                "give it to zoopt.ZOOptimizer instead"
-            )
-        if given.maximize != self.zo_objective.higher_is_better:
-            raise ValueError(
-                f"the given optimizer has maximize={given.maximize}, but the objective "
-                f"{self.zo_objective.name!r} has higher_is_better="
-                f"{self.zo_objective.higher_is_better}"
-            )
-
 
 class _Course(TrainerCallback):
     """Tells a trainer when training begins and a checkpoint is there; holds back a step."""
@@ -309,40 +256,3 @@ class _Course(TrainerCallback):
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
-
-
-def _refuse_rates(options: Mapping[str, Any]) -> None:
-    """Raises TypeError for rates given as to ``zoopt.tune``, and says where they go."""
-    given = [f"{name}={options[name]!r}" for name in ("lr", "eps") if name in options]
-    if given:
-        raise TypeError(
-            f"ZOTrainer takes no {' and no '.join(given)}: write "
-            "TrainingArguments(learning_rate=1e-6) and zo=zoopt.MeZO(eps=1e-3), with numbers. The "
-            "search of lr='auto' and eps='auto' is zoopt.tune's: it prints what it finds, and "
-            "auto.json in the run's folder has it"
-        )
-
-
-def _refuse(trainer: Trainer) -> None:
-    """Raises ValueError where a Trainer's setting cannot be kept."""
-    for applies, why in _REFUSED:
-        if applies(trainer):
-            raise ValueError(f"ZOTrainer: {why}")
-
-
-def _warn_of_arguments(args: TrainingArguments) -> None:
-    """Says which arguments have no meaning here, and which default is of another method."""
-    defaults = {field.name: field.default for field in fields(TrainingArguments)}
-    idle = [name for name in _WITHOUT_MEANING if getattr(args, name) != defaults[name]]
-    if idle:
-        log.warning(
-            "%s: concerns gradients or their optimizers, so ZOTrainer ignores it (update=... "
-            "chooses the update rule)",
-            ", ".join(idle),
-        )
-    if args.learning_rate == defaults["learning_rate"]:
-        log.warning(
-            "learning_rate=%g is the default for AdamW. Published zeroth-order runs have 1e-7 to "
-            "1e-6 for all parameters and 5e-5 to 1e-4 for LoRA; `zoopt recipes` lists them",
-            args.learning_rate,
-        )
