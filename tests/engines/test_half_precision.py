@@ -358,7 +358,7 @@ def test_2000_probe_cycles_leave_no_trace(dtype: torch.dtype) -> None:
     before = matrix.detach().clone(), scale.detach().clone()
     optimizer = zoopt.ZOOptimizer([matrix, scale], lr=0.0, direction="rademacher")
     for _ in range(2000):
-        optimizer.step(lambda: (scale @ matrix).sum())
+        optimizer.step(lambda: (scale @ matrix).sum().float())
     assert torch.equal(matrix, before[0])
     assert torch.equal(scale, before[1])
     assert torch.equal(exact(optimizer), torch.cat([p.flatten().float() for p in before]))
