@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, NoReturn, overload
 
 import torch
-from torch import Tensor
 
 from zoopt import optimizer_state, registry
 from zoopt.directions.kernel.fused import KERNEL_VERSION
@@ -32,10 +31,9 @@ from zoopt.parameters import groups
 from zoopt.parameters.masters import Vectors
 from zoopt.parameters.placement import refuse_spread
 from zoopt.parameters.selection import Select, groups_of, slots_of
-from zoopt.parameters.validity import Whereabouts
-from zoopt.probes.closure import Asked, Closure
-from zoopt.probes.outputs import distinct
-from zoopt.probes.ranks import Compare, ranks
+from zoopt.parameters.validity import ParameterCheck
+from zoopt.probes.closure import Closure, ProbedClosure
+from zoopt.probes.ranks import Compare
 from zoopt.probes.surroundings import same_surroundings
 from zoopt.seeds import direction_seeds, fold
 from zoopt.support.signals import deferred_signals
@@ -147,7 +145,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         engine = registry.engine_class(engine_name(self._wanted_engine, self.slots, self.model))
         self.engine: Engine = engine(self.slots, self.direction, self.model)
         self._prefix = SharedPrefix(self.model if self._share_prefix else None, self.slots)
-        self._whereabouts = Whereabouts(self.model, self.slots)
+        self._checked = ParameterCheck(self.model, self.slots)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; the tensors already there keep their place in θ, and so their z.
@@ -214,23 +212,22 @@ class ZOOptimizer(torch.optim.Optimizer):
         devices = {slot.tensor.device for slot in self.slots}
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
-            said = self.engine.evaluate([self._displace(probe) for probe in probes], asked)
-            if compare is not None:
-                sides = fold(self.seed, self.steps)
-                return ranks(distinct(said), compare, self.estimator.compares, sides)
-            return asked.losses(said)
+            displacements = [self._displace(probe) for probe in probes]
+            return probed.losses(self.engine.evaluate(displacements, probed))
 
         with torch.no_grad():
             try:
                 with same_surroundings(self.model, devices) as rewind, self._prefix.step():
-                    asked = Asked(
-                        closure,
-                        self.engine,
+                    probed = ProbedClosure(
+                        closure=closure,
+                        engine=self.engine,
                         rewind=rewind,
                         probe=self._prefix.probe,
                         maximize=self.maximize,
-                        compared=compare is not None,
-                        where=self._where(),
+                        where=f"step {self.steps} (lr {self.param_groups[0]['lr']:g})",
+                        compare=compare,
+                        group=self.estimator.compares,
+                        sides=fold(self.seed, self.steps),
                     )
                     estimate = self._run_estimator(evaluate)
             except BaseException:
@@ -353,7 +350,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "direction": self.direction.name,
             "settings": self._settings(),
             "clip": self.clip,
-            "masters": {s.name: s.master.clone() for s in self.slots if s.master is not None},
+            "masters": optimizer_state.masters_of(self.slots),
         }
         return {**super().state_dict(), "zoopt": own}
 
@@ -372,14 +369,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.settle()
         self._pending = None
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "zoopt"})
-        # torch casts floating state to the parameter's dtype; ours is fp32 whatever that is.
-        for number, slot in enumerate(self.slots):
-            for name, value in state_dict["state"].get(number, {}).items():
-                if isinstance(value, Tensor):
-                    self.state[slot.tensor][name] = value.to(slot.tensor.device, copy=True)
-        for slot in self.slots:
-            if slot.master is not None and slot.name in own["masters"]:
-                slot.master.copy_(own["masters"][slot.name])
+        optimizer_state.restore(state_dict, self.slots, self.state)
         self.steps, self.seed, self.clip = own["steps"], own["seed"], own.get("clip", self.clip)
         if differing:
             log.warning("the state that was loaded is of a run with other settings. %s", differing)
@@ -411,18 +401,15 @@ class ZOOptimizer(torch.optim.Optimizer):
 
     def _catch_up(self) -> None:
         """Takes in what has been done to θ since the last step, or refuses it."""
-        self._whereabouts.refuse_lost()
-        if self._whereabouts.moved():
+        self._checked.refuse_lost()
+        if self._checked.moved():
             if self.steps:
-                self._whereabouts.refuse_moved()
+                self._checked.refuse_moved()
             self._assemble()
         self._vectors.adopt()
 
     def _displace(self, probe: Probe) -> Displacement:
         return groups.probed(self.param_groups, probe.terms)
-
-    def _where(self) -> str:
-        return f"step {self.steps} (lr {self.param_groups[0]['lr']:g})"
 
     def _at_present_rates(self, record: StepRecord) -> StepRecord:
         return replace(

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from zoopt import registry
 from zoopt.directions.kernel.fused import KERNEL_VERSION
-from zoopt.interfaces import Direction, UpdateRule
+from zoopt.interfaces import Direction, Slot, UpdateRule
 from zoopt.parameters import groups
 
 _ELSEWHERE = ("eps", "direction", "engine")
@@ -44,6 +46,32 @@ def own_part(state_dict: Mapping[str, Any], direction: Direction) -> dict[str, A
         if own[what] != mine:
             raise ValueError(f"saved with {what} {own[what]!r}, but this one has {mine!r}")
     return own
+
+
+def masters_of(slots: Sequence[Slot]) -> dict[str, Tensor]:
+    """Copies of the fp32 masters, by their parameters' names."""
+    return {slot.name: slot.master.clone() for slot in slots if slot.master is not None}
+
+
+def restore(
+    state_dict: Mapping[str, Any], slots: Sequence[Slot], state: Mapping[Tensor, dict[str, Any]]
+) -> None:
+    """Puts saved tensors in their places, each in the dtype that it was saved in.
+
+    Torch casts floating state to the parameter's dtype, and zoopt's is fp32 whatever that is.
+
+    Args:
+        state_dict: what :meth:`zoopt.ZOOptimizer.state_dict` gave.
+        slots: θ.
+        state: the optimizer's, as torch has loaded it.
+    """
+    masters = state_dict["zoopt"]["masters"]
+    for number, slot in enumerate(slots):
+        for name, value in state_dict["state"].get(number, {}).items():
+            if isinstance(value, Tensor):
+                state[slot.tensor][name] = value.to(slot.tensor.device, copy=True)
+        if slot.master is not None and slot.name in masters:
+            slot.master.copy_(masters[slot.name])
 
 
 def contradictions(

@@ -12,7 +12,7 @@ from zoopt.interfaces import Slot
 _AFTER = "make the optimizer after"
 
 
-class Whereabouts:
+class ParameterCheck:
     """What θ is now: each tensor's dtype and device, and the module that has it.
 
     Args:

@@ -1,4 +1,4 @@
-"""Closures: what a user's function says at each probe, as an engine asks for it."""
+"""Closures: what a user's function returns at each probe, as an engine asks for it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from zoopt.interfaces import Engine, NonFiniteLossError
 from zoopt.parameters.masters import is_half
-from zoopt.probes.outputs import snapshot
+from zoopt.probes.outputs import distinct, snapshot
 from zoopt.probes.population import Population, takes_population
+from zoopt.probes.ranks import Compare, ranks
 
 Closure = Callable[..., Any]
 """``() -> number``, or ``(population) -> K numbers``; see :class:`zoopt.Population`."""
@@ -26,8 +27,8 @@ _DEVICES = ("cuda", "mps", "xpu")
 """Where work is queued, and a number is there only when all of it is done."""
 
 
-@dataclass(frozen=True)
-class Asked:
+@dataclass(frozen=True, kw_only=True)
+class ProbedClosure:
     """A closure as an engine calls it: with a population.
 
     Attributes:
@@ -36,8 +37,10 @@ class Asked:
         rewind: sets the random state, and the buffers, that all probes of a step see.
         probe: the surroundings of one call.
         maximize: whether its numbers are higher-is-better.
-        compared: whether it returns outputs that are only compared, and no numbers.
         where: where the run stands, for messages.
+        compare: which of two outputs is better, where it returns no numbers.
+        group: how many consecutive outputs are compared with one another.
+        sides: draws which of two outputs is ``compare``'s first.
 
     Raises:
         TypeError: the engine evaluates probes together, and the closure takes no population.
@@ -48,8 +51,10 @@ class Asked:
     rewind: Callable[[], None]
     probe: Callable[[], AbstractContextManager[None]]
     maximize: bool
-    compared: bool
     where: str
+    compare: Compare | None
+    group: int
+    sides: int
 
     def __post_init__(self) -> None:
         if self.engine.takes_population and not takes_population(self.closure):
@@ -61,7 +66,7 @@ class Asked:
             )
 
     def __call__(self, population: Population) -> list[Any]:
-        """What the closure says of K probes: numbers, or outputs where those are compared.
+        """What the closure returns for K probes: numbers, or outputs where those are compared.
 
         A number that a GPU has still to compute is left there, so that the next probe is queued
         meanwhile. A copy is: a closure may use its memory again.
@@ -69,24 +74,26 @@ class Asked:
         self.rewind()
         torch.clear_autocast_cache()
         with self.probe():
-            said = (
+            returned = (
                 population.numbers(self.closure(population))
                 if takes_population(self.closure)
                 else [self.closure()]
             )
-        if self.compared:
-            return [snapshot(output) for output in said]
-        for value in said:
+        if self.compare is not None:
+            return [snapshot(output) for output in returned]
+        for value in returned:
             _warn_of_half(value)
         return [
             value.detach().clone() if _queued(value) else finite_number(value, self.where)
-            for value in said
+            for value in returned
         ]
 
-    def losses(self, said: Sequence[Any]) -> list[float]:
-        """The numbers that it said, to be minimized; waits for them."""
+    def losses(self, returned: Sequence[Any]) -> list[float]:
+        """The numbers that it returned, to be minimized, or ranks; waits for numbers."""
+        if self.compare is not None:
+            return ranks(distinct(returned), self.compare, self.group, self.sides)
         sign = -1.0 if self.maximize else 1.0
-        return [sign * finite_number(value, self.where) for value in said]
+        return [sign * finite_number(value, self.where) for value in returned]
 
 
 def _warn_of_half(value: Any) -> None:
