@@ -27,12 +27,7 @@ def probe_by_probe(
 ) -> Any:
     """The operation on each probe's rows and parameters alone, results put together.
 
-    Args:
-        func: what is called.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-        made: the perturbations of the parameters among the arguments, by ``id``.
-        population: which rows belong to which probe.
+    Arguments are those of :func:`~zoopt.engines.batching.operations.perturbed_operation`.
 
     Raises:
         NotImplementedError: no rows can be taken out of its arguments.
