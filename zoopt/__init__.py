@@ -130,7 +130,7 @@ _LAZY = {
     "ZOTrainer": "zoopt.integrations.trainer.trainer",
     "prefix_from_tokens": "zoopt.integrations.peft",
 }
-"""Names that need another library's heavier parts, which are imported with them."""
+"""Names whose modules import heavy optional libraries, loaded on first access."""
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ class GradientEstimate:
         return tuple(zip(self.seeds, self.coefficients, strict=True))
 
     def clipped(self, bound: float | None) -> GradientEstimate:
-        """The estimate with every coefficient between −bound and bound; itself without one.
+        """The estimate with every coefficient clipped to [−bound, bound]; itself for None.
 
         >>> GradientEstimate((1, 2), (0.5, -9.0), (1.0, 2.0)).clipped(2.0).coefficients
         (0.5, -2.0)
@@ -68,16 +68,16 @@ class GradientEstimate:
 
 
 Evaluate = Callable[[Sequence[Probe]], list[float]]
-"""What an estimator is given: the losses of several independent probes, in order.
+"""The function that an estimator calls: probes in, their losses out, in the same order.
 
-They are asked for together so that an engine that can evaluate many in one forward may do so.
+It takes several probes at once so that an engine may evaluate them in one forward.
 """
 
 Value = Callable[[], Any]
-"""What the closure says at wherever θ stands now; an engine only passes it on."""
+"""Returns the closure's value at the current θ; an engine only passes it on."""
 
 Values = Callable[[Any], list[Any]]
-"""What the closure says of each of the K probes of a :class:`zoopt.Population`."""
+"""Returns the closure's value for each of the K probes of a :class:`zoopt.Population`."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ class Slot:
 
     Attributes:
         index: position in θ. Part of the key that z is generated from.
-        name: the parameter's name, or ``"param.3"`` where it has none.
+        name: the parameter's name, or ``"param.3"`` if it has none.
         tensor: the parameter itself; never rebound.
         group: which of the optimizer's parameter groups it belongs to.
-        master: its values in fp32, where it is a vector in half precision; see ``masters.py``.
+        master: its values in fp32 if it is a vector in half precision; see ``masters.py``.
     """
 
     index: int
@@ -100,19 +100,19 @@ class Slot:
 
     @property
     def exact(self) -> torch.Tensor:
-        """What is perturbed and updated: the master where there is one, or else the tensor."""
+        """The tensor that is perturbed and updated: the master if there is one, else the tensor."""
         return self.tensor if self.master is None else self.master
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A tensor of θ that is to be changed, and where the result goes.
+    """A tensor of θ to be changed, and the tensor that the result is written to.
 
     Attributes:
         tensor: any real floating-point tensor, of any shape and strides.
         index: its position in θ, part of the key of z.
-        into: where the result is written, of the same shape and dtype; None to overwrite
-            ``tensor``, which otherwise stays as it is.
+        into: the tensor that the result is written to, of the same shape and dtype; None to
+            overwrite ``tensor``, which is otherwise not written.
     """
 
     tensor: torch.Tensor = field(repr=False)
@@ -148,7 +148,7 @@ class Change:
         decay: float = 1.0,
         into: torch.Tensor | None = None,
     ) -> Change:
-        """That of one tensor."""
+        """The change of a single tensor."""
         return cls([Place(tensor, index, into)], terms, decay)
 
     def __bool__(self) -> bool:
@@ -179,25 +179,25 @@ class Direction(Protocol):
     name: str
 
     def bind(self, slots: Sequence[Slot]) -> None:
-        """Learns which tensors θ consists of (a family may normalize over all of them)."""
+        """Sets the tensors that θ consists of (a family may normalize over all of them)."""
 
     def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
-        """Makes the changes, each with one read of its tensor and one write, there or ``into``.
+        """Applies the changes, each with one read and one write, in place or to ``into``.
 
-        Sums are accumulated in fp32 (fp64 for fp64) and rounded once: to nearest, or in half
-        precision at random so that the mean is exact.
+        Sums are accumulated in fp32 (fp64 for fp64) and rounded once: to nearest, or with
+        ``stochastic_rounding`` in half precision at random so that the mean is exact.
         """
 
     def rows(
         self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms
     ) -> torch.Tensor:
-        """Rows ``ids`` of a matrix as :meth:`add_` would leave them, for a lookup."""
+        """Rows ``ids`` of a matrix after :meth:`add_`, for a lookup."""
 
 
 class Engine(Protocol):
     """How a probe is evaluated, and what state θ is in meanwhile.
 
-    Made as ``Engine(slots, direction, model)``, with None where the model is not known.
+    Constructed as ``Engine(slots, direction, model)``, with None if the model is not known.
     """
 
     name: str
@@ -208,20 +208,20 @@ class Engine(Protocol):
         """What the closure returns at θ + displacement, for several, together where possible."""
 
     def revisit(self, displacement: Displacement) -> None:
-        """Repeats what :meth:`evaluate` does to θ, without evaluating: for a replay."""
+        """Repeats what :meth:`evaluate` does to θ without evaluating, for a replay."""
 
     def commit(self, displacement: Displacement, decay: Mapping[int, float]) -> None:
         """θ ← decay · θ + displacement, where decay maps a slot's index to its factor."""
 
     def settle(self) -> None:
-        """Finishes pending work on θ: removes any probe and applies any waiting commit."""
+        """Finishes pending work on θ: removes any probe and applies any deferred commit."""
 
     @property
     def waiting(self) -> bool:
-        """Whether a commit waits for the next probe."""
+        """Whether a commit is deferred to the next probe."""
 
     def chain(self) -> AbstractContextManager[None]:
-        """Within it a commit may wait for the next probe, and share its pass over θ."""
+        """A context in which a commit may be deferred, to share the next probe's pass over θ."""
 
 
 class UpdateRule(Protocol):
@@ -241,10 +241,10 @@ class UpdateStep:
         slots: θ.
         gradient: ĝ for each parameter group.
         lr: the learning rate of each group.
-        decay: for each slot's index 1 − lr·weight_decay, or 1 where decay is excluded.
-        engine: what moves θ.
-        direction: what generates z.
-        state: dense state of the rule for each tensor, kept by the optimizer.
+        decay: maps a slot's index to 1 − lr·weight_decay, or to 1 if it is excluded from decay.
+        engine: moves θ.
+        direction: generates z.
+        state: returns the rule's dense state for a slot, which the optimizer keeps.
     """
 
     slots: Sequence[Slot]
@@ -257,24 +257,24 @@ class UpdateStep:
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The objective was NaN or infinite, or given NaN. θ is as it was before the step."""
+    """The objective was NaN or infinite, or received NaN. θ is as it was before the step."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """All that a step did, enough to repeat it without the objective.
+    """A record of a step, sufficient to repeat it without the objective.
 
     Attributes:
-        step: how many updates came before.
-        seeds: the step's directions.
-        losses: what its probes returned, to be minimized, in order.
+        step: number of updates before it.
+        seeds: the seeds of the step's directions.
+        losses: the values of its probes, signed for minimization, in order.
         lr: learning rate of each parameter group.
         eps: perturbation scale of each parameter group.
         weight_decay: weight decay of each parameter group.
-        chained: whether its first probe shared a pass over θ with the update before it, which
+        chained: whether its first probe shared a pass over θ with the previous update, which
             rounds differently from restoring first.
-        n: how many directions were drawn; None in logs of format 1, where it never changes.
-        clip: bound on the coefficients; None where there was none.
+        n: number of directions drawn; None in logs of format 1, where it is constant.
+        clip: bound on the coefficients; None if they were not clipped.
     """
 
     step: int

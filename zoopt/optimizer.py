@@ -44,35 +44,35 @@ log = logging.getLogger("zoopt")
 class ZOOptimizer(torch.optim.Optimizer):
     """Tunes parameters against any number that a closure returns, with forward passes alone.
 
-    θ is the trainable parameters of ``source``, or those that ``params`` chooses among them. Every
-    step draws directions z(s) from ``seed`` and the step number, evaluates the closure at probes
-    θ + Σ a z(s), and moves θ along the estimated gradient. Memory beyond the weights is the
-    engine's and the update rule's: none for the in-place engine with SGD.
+    θ is the trainable parameters of ``source``, or those selected by ``params``. Every step draws
+    directions z(s) from ``seed`` and the step number, evaluates the closure at probes
+    θ + Σ a z(s), and moves θ along the estimated gradient. The memory used beyond the weights
+    depends on the engine and the update rule: none for the in-place engine with SGD.
 
-    Given a model, the closure runs with it in eval mode; modes and buffers are put back after.
-    Given bare parameters, modes and buffers are the caller's. All probes of a step see the same
+    Given a model, the closure runs with it in eval mode; modes and buffers are restored after.
+    Given bare parameters, the caller manages modes and buffers. All probes of a step see the same
     random state. If the closure raises, is interrupted, or returns a number that is not finite, θ
-    is put back as it was before the step (bit for bit with the overlay and copy engines, within
+    is restored to its value before the step (bit for bit with the overlay and copy engines, within
     2 ulp of max(|θ|, ε|z|) with the in-place engine in fp32).
 
     Args:
         source: a module, parameters, (name, parameter) pairs, or parameter group dicts, which may
             have their own ``lr``, ``eps``, ``weight_decay`` and ``decay_1d``.
         lr: learning rate η.
-        estimator: which probes; a name (``zoopt list estimators``) or an object.
-        direction: what z looks like; overrides the estimator's.
+        estimator: which probes to evaluate; a name (``zoopt list estimators``) or an object.
+        direction: the distribution of z; overrides the estimator's.
         engine: how probes are evaluated; overrides the estimator's. ``"auto"`` is in-place in fp32
-            and overlay where any parameter is in half precision (copy, where the model has
-            compiled or scripted modules). Vectors in half precision (norms, biases) are perturbed
-            and updated in fp32 by every engine, and stay in their dtype for the model.
+            and overlay if any parameter is in half precision (copy if the model has compiled or
+            scripted modules). Vectors in half precision (norms, biases) are perturbed and updated
+            in fp32 by every engine; the model keeps them in their own dtype.
         update: the update rule, by name or as an object.
         eps: perturbation scale ε; overrides the estimator's.
         weight_decay: decoupled decay λ: θ ← (1 − ηλ) θ at each update.
         decay_1d: whether tensors of fewer than two dimensions (biases, norms) decay as well.
-        params: name patterns, a predicate ``(name, parameter) -> bool``, or patterns with options
-            of their own, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}}``.
+        params: name patterns, a predicate ``(name, parameter) -> bool``, or patterns with their
+            own options, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}}``.
         maximize: treat the closure's number as higher-is-better.
-        seed: what all directions are drawn from.
+        seed: the seed from which all directions are derived.
         share_prefix: compute the part of the forward before the first tuned parameter once per
             step, and reuse it for the other probes; see
             :class:`zoopt.engines.shared_prefix.SharedPrefix`. Results are identical without it. It
@@ -148,9 +148,9 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._checked = ParameterCheck(self.model, self.slots)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; the tensors already there keep their place in θ, and so their z.
+        """Adds a group; the existing tensors keep their positions in θ, and so their z.
 
-        An estimate that is pending is dropped: it says nothing of the new tensors.
+        A pending estimate is dropped, because it does not cover the new tensors.
         """
         for name in ("lr", "eps", "weight_decay"):
             groups.number(name, param_group.get(name, self.defaults[name]))
@@ -164,7 +164,7 @@ class ZOOptimizer(torch.optim.Optimizer):
 
     @property
     def d(self) -> int:
-        """How many scalars are tuned."""
+        """The number of tuned scalars."""
         return sum(slot.tensor.numel() for slot in self.slots)
 
     @overload
@@ -174,11 +174,11 @@ class ZOOptimizer(torch.optim.Optimizer):
     def estimate(self, closure: Closure, compare: Compare | None) -> float | None: ...
 
     def estimate(self, closure: Closure, compare: Compare | None = None) -> float | None:
-        """Evaluates the probes and keeps the estimate, which a bare :meth:`step` then applies.
+        """Evaluates the probes and keeps the estimate, which :meth:`step` without closure applies.
 
         With the in-place engine θ holds the last probe until then, because restoring and updating
-        share one pass: call :meth:`settle` before anything reads θ in between. An estimate that is
-        discarded leaves that engine's rounding error in θ and nothing in the log.
+        share one pass: call :meth:`settle` before anything reads θ in between. A discarded
+        estimate leaves that engine's rounding error in θ and nothing in the log.
 
         Args:
             closure: returns the objective's value at the current θ, as a float or 0-d tensor, and
@@ -191,18 +191,18 @@ class ZOOptimizer(torch.optim.Optimizer):
                 estimator that uses only the order of its probes.
 
         Returns:
-            The mean of the probed values, in the closure's own sign; None where they are compared.
+            The mean of the probed values, with the closure's own sign; None with ``compare``.
 
         Raises:
             NonFiniteLossError: a value was NaN or infinite.
             ValueError: parameters were replaced, or moved or cast after the first step.
             TypeError: the closure returned something that is not one number, or the estimator
-                needs numbers and there is only a comparison.
+                needs numbers and ``compare`` is given.
         """
         if compare is not None and not self.estimator.compares:
             raise TypeError(
-                f"{self.estimator!r} needs to know by how much one probe is better than another, "
-                "which compare does not say: take estimator='dueling' or 'ranking'"
+                f"{self.estimator!r} needs the difference between the probes' values, and compare "
+                "gives only their order: use estimator='dueling' or 'ranking'"
             )
         if self._pending is not None:
             self._pending = None
@@ -243,7 +243,7 @@ class ZOOptimizer(torch.optim.Optimizer):
     def step(  # type: ignore[override]
         self, closure: Closure | None = None, compare: Compare | None = None
     ) -> float | None:
-        """Estimates and updates; without a closure, applies the estimate that is pending.
+        """Estimates and updates; without a closure, applies the pending estimate.
 
         Args:
             closure: as for :meth:`estimate`.
@@ -253,15 +253,15 @@ class ZOOptimizer(torch.optim.Optimizer):
             What :meth:`estimate` returned, or None without a closure.
 
         Raises:
-            RuntimeError: no closure, and no estimate pending.
+            RuntimeError: there is neither a closure nor a pending estimate.
         """
         try:
             value = self.estimate(closure, compare) if closure is not None else None
             if self._pending is None:
                 raise RuntimeError(
-                    "step() without a closure applies a pending estimate, and there is none: a "
+                    "step() without a closure applies a pending estimate, and none is pending: a "
                     "zeroth-order step needs values of the objective. Write opt.step(closure), or "
-                    "opt.estimate(closure) and then opt.step(). loss.backward() has no part in it."
+                    "opt.estimate(closure) and then opt.step(). loss.backward() is not used."
                 )
             (gradient, record), self._pending = self._pending, None
             with deferred_signals():
@@ -274,19 +274,20 @@ class ZOOptimizer(torch.optim.Optimizer):
         return value
 
     def repeat(self, record: StepRecord) -> None:
-        """Repeats a recorded step, with its losses in place of the objective.
+        """Repeats a recorded step, using its losses instead of the objective.
 
-        The arithmetic and its rounding are the step's own. Parameter groups take the recorded lr,
-        eps and weight decay. Call it within :meth:`chain`, so that passes are shared as they were.
+        The arithmetic and its rounding are those of the step. Parameter groups take the recorded
+        lr, eps and weight decay. Call it within :meth:`chain`, so that passes are shared as in
+        the run.
         """
         if record.step != self.steps:
-            raise ValueError(f"the record is of step {record.step}, the optimizer at {self.steps}")
+            raise ValueError(f"the record is of step {record.step}; expected step {self.steps}")
         self.clip, self.estimator.n = record.clip, record.n or self.estimator.n
         seeds = direction_seeds(self.seed, self.steps, self.estimator.n)
         if not set(record.seeds) <= set(seeds):
             raise ValueError(
-                f"the record's directions are not those of seed {self.seed}: it is of a run with "
-                "another seed or another number of directions"
+                f"the record's directions are not those of seed {self.seed}: it comes from a run "
+                "with another seed or another number of directions"
             )
         for name in ("lr", "eps", "weight_decay"):
             values = getattr(record, name)
@@ -311,7 +312,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._apply(self._gradient(self.estimated))
 
     def chain(self) -> AbstractContextManager[None]:
-        """Lets an update wait for the next step's first probe, so that both share a pass over θ.
+        """Defers an update to the next step's first probe, so that both share a pass over θ.
 
         With the in-place engine a step then takes two passes over θ instead of three. Use it only
         in a loop that you control: call :meth:`settle` before anything but a step reads θ.
@@ -319,7 +320,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         return self.engine.chain()
 
     def settle(self) -> None:
-        """Finishes pending work on θ: undoes an active probe and applies a waiting update.
+        """Finishes pending work on θ: undoes an active probe and applies a deferred update.
 
         After a step outside :meth:`chain` nothing is pending.
         """
@@ -330,18 +331,18 @@ class ZOOptimizer(torch.optim.Optimizer):
         super().zero_grad(set_to_none)
 
     def __getstate__(self) -> NoReturn:
-        """Refuses to be pickled or copied: θ, which an engine moves, is the model's.
+        """Refuses to be pickled or copied, because θ belongs to the model.
 
         Raises:
             TypeError: always, saying what to do instead.
         """
         raise TypeError(
-            "a ZOOptimizer cannot be pickled or copied, because its parameters are a model's: make "
-            "a new one for the copied model, and load_state_dict(optimizer.state_dict()) into it"
+            "a ZOOptimizer cannot be pickled or copied, because its parameters belong to a model: "
+            "create one for the copied model and call load_state_dict(optimizer.state_dict()) on it"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Torch's state dict, and under ``"zoopt"`` what continues the sequence of directions."""
+        """Torch's state dict, with zoopt's own state under ``"zoopt"``."""
         self.settle()
         own = {
             "steps": self.steps,
@@ -355,11 +356,11 @@ class ZOOptimizer(torch.optim.Optimizer):
         return {**super().state_dict(), "zoopt": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what :meth:`state_dict` gave.
+        """Loads a state dict returned by :meth:`state_dict`.
 
         As with torch's optimizers, options of groups (lr, eps, weight decay) are then the saved
-        ones; the estimator and the update rule stay this optimizer's own. Where they, or eps, were
-        others, a warning says so.
+        ones; the estimator and the update rule stay this optimizer's own. If they or eps differ
+        from the saved run's, a warning lists them.
 
         Raises:
             ValueError: it was saved by another optimizer, kernel version or direction family.
@@ -372,7 +373,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         optimizer_state.restore(state_dict, self.slots, self.state)
         self.steps, self.seed, self.clip = own["steps"], own["seed"], own.get("clip", self.clip)
         if differing:
-            log.warning("the state that was loaded is of a run with other settings. %s", differing)
+            log.warning("the loaded state was saved with other settings. %s", differing)
 
     def _settings(self) -> dict[str, str]:
         return optimizer_state.settings_of(self.estimator, self.update, self.maximize)
@@ -400,7 +401,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.steps += 1
 
     def _catch_up(self) -> None:
-        """Takes in what has been done to θ since the last step, or refuses it."""
+        """Adopts or refuses changes made to θ since the last step."""
         self._checked.refuse_lost()
         if self._checked.moved():
             if self.steps:

@@ -1,4 +1,4 @@
-"""A saved optimizer and one that goes on from it: what must be alike, and what counts if not.
+"""An optimizer's saved state: what must match when it is loaded, and which value applies if not.
 
 >>> said({"eps": (0.01,), "n": "1"}, {"eps": (0.001,), "n": "4"}).split(". ")[1]
 'n is 4, as given; the saved run had 1'
@@ -17,11 +17,11 @@ from zoopt.interfaces import Direction, Slot, UpdateRule
 from zoopt.parameters import groups
 
 _ELSEWHERE = ("eps", "direction", "engine")
-"""Options of an estimator that an optimizer has in its groups, checks, or does not depend on."""
+"""Estimator options left out: kept in the groups, checked elsewhere, or without effect."""
 
 
 def settings_of(estimator: Any, update: UpdateRule, maximize: bool) -> dict[str, str]:
-    """An estimator's and an update rule's options, as text that any reader of a state takes."""
+    """An estimator's and an update rule's options, as plain text for a state dict."""
     options = registry.describe(estimator)
     options["estimator"] = options.pop("name")
     for name, value in registry.describe(update).items():
@@ -31,20 +31,22 @@ def settings_of(estimator: Any, update: UpdateRule, maximize: bool) -> dict[str,
 
 
 def own_part(state_dict: Mapping[str, Any], direction: Direction) -> dict[str, Any]:
-    """What a state dict has beside torch's own.
+    """The ``"zoopt"`` part of a state dict.
 
     Raises:
         ValueError: it was saved by another optimizer, kernel version or direction family.
     """
     if "zoopt" not in state_dict:
         raise ValueError(
-            "this state dict has no 'zoopt' entry, so it is not of a ZOOptimizer: a state of "
-            f"torch's own optimizers cannot continue one (it has {sorted(state_dict)})"
+            f"this state dict has no 'zoopt' entry (it has {sorted(state_dict)}), so a ZOOptimizer "
+            "did not save it: the state of another optimizer cannot be loaded"
         )
     own: dict[str, Any] = state_dict["zoopt"]
     for what, mine in (("kernel", KERNEL_VERSION), ("direction", direction.name)):
         if own[what] != mine:
-            raise ValueError(f"saved with {what} {own[what]!r}, but this one has {mine!r}")
+            raise ValueError(
+                f"the state was saved with {what} {own[what]!r}, but this optimizer has {mine!r}"
+            )
     return own
 
 
@@ -56,14 +58,14 @@ def masters_of(slots: Sequence[Slot]) -> dict[str, Tensor]:
 def restore(
     state_dict: Mapping[str, Any], slots: Sequence[Slot], state: Mapping[Tensor, dict[str, Any]]
 ) -> None:
-    """Puts saved tensors in their places, each in the dtype that it was saved in.
+    """Restores saved tensors, each in the dtype that it was saved in.
 
-    Torch casts floating state to the parameter's dtype, and zoopt's is fp32 whatever that is.
+    Torch casts floating-point state to the parameter's dtype, but zoopt's state is always fp32.
 
     Args:
-        state_dict: what :meth:`zoopt.ZOOptimizer.state_dict` gave.
+        state_dict: returned by :meth:`zoopt.ZOOptimizer.state_dict`.
         slots: θ.
-        state: the optimizer's, as torch has loaded it.
+        state: the optimizer's state as torch loaded it.
     """
     masters = state_dict["zoopt"]["masters"]
     for number, slot in enumerate(slots):
@@ -77,12 +79,12 @@ def restore(
 def contradictions(
     state_dict: Mapping[str, Any], param_groups: groups.Groups, settings: Mapping[str, str]
 ) -> str:
-    """Says where an optimizer has other settings than a state that it loads; empty if nowhere.
+    """A message listing the settings in which an optimizer and a state differ; empty if none.
 
     Args:
-        state_dict: what it loads. One of an earlier zoopt has no settings.
-        param_groups: the optimizer's, before.
-        settings: the optimizer's; see :func:`settings_of`.
+        state_dict: the state to be loaded. Those of earlier versions have no settings.
+        param_groups: the optimizer's parameter groups before loading.
+        settings: the optimizer's settings; see :func:`settings_of`.
     """
     saved = {"eps": groups.each(state_dict["param_groups"], "eps")}
     return said(
@@ -92,11 +94,11 @@ def contradictions(
 
 
 def said(saved: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """Which of two values counts, for each setting that both have and that differs."""
+    """States which of two values applies, for each setting that both have and that differs."""
     differing = [name for name in mine if name in saved and saved[name] != mine[name]]
     return ". ".join(
-        f"eps is {_numbers(saved[name])}, the saved run's, and not {_numbers(mine[name])}: to have "
-        "that, set group['eps'] of optimizer.param_groups after loading (with ZOTrainer, in a "
+        f"eps is {_numbers(saved[name])}, the saved run's, not {_numbers(mine[name])}: to change "
+        "it, set group['eps'] of optimizer.param_groups after loading (with ZOTrainer, in a "
         "callback's on_train_begin)"
         if name == "eps"
         else f"{name} is {mine[name]}, as given; the saved run had {saved[name]}"

@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 _SAMPLED = 1 << 16
 _SEED = 1
 _COSINE, _SWALLOWED, _KEPT = 0.9, 0.5, 0.9
-"""Where advice begins: below this cosine, above this share swallowed, below this share kept."""
+"""Thresholds for advice: cosine below, share swallowed above, share kept below."""
 
 
 @dataclass(frozen=True)
 class TensorPrecision:
-    """What survives in one tensor, in its own dtype.
+    """How much of a perturbation and an update survives rounding in one tensor's dtype.
 
     Attributes:
         name: the parameter's name.
         dtype: its dtype, as ``"bfloat16"``.
-        vector: whether it has less than two dimensions.
-        elements: how many numbers it has; the shares are of 65,536 of them.
-        unchanged: share of entries that θ + εz, rounded to nearest, leaves as they are.
-        cosine: between the perturbation applied and εz; 0 where nothing changes.
-        swallowed: share of entries that an update would not move if rounded to nearest.
-        kept: how much of an update arrives, in expectation, when rounded stochastically.
+        vector: whether it has fewer than two dimensions.
+        elements: number of its elements; the shares are measured on up to 65,536 of them.
+        unchanged: share of entries that θ + εz, rounded to nearest, leaves unchanged.
+        cosine: cosine between the applied perturbation and εz; 0 if nothing changes.
+        swallowed: share of entries that an update rounded to nearest would not change.
+        kept: expected share of an update that is applied when rounded stochastically.
         advice: what to do, or ``"nothing"``.
     """
 
@@ -54,12 +54,12 @@ class TensorPrecision:
 
 @dataclass(frozen=True)
 class PrecisionReport:
-    """What :func:`precision_report` found. Its ``str`` is a table of tensors of a kind.
+    """The result of :func:`precision_report`. Its ``str`` is a table, one row per kind of tensor.
 
     Attributes:
         eps: the perturbation scale ε.
-        update: lr · |c|, what an update multiplies z by.
-        tensors: one entry a tensor.
+        update: lr · |c|, the factor of z in an update.
+        tensors: one entry per tensor.
     """
 
     eps: float
@@ -68,7 +68,7 @@ class PrecisionReport:
 
     @property
     def frame(self) -> pandas.DataFrame:
-        """The entries as a table, a row each."""
+        """The entries as a table, one row per tensor."""
         import pandas
 
         return pandas.DataFrame([asdict(tensor) for tensor in self.tensors])
@@ -84,7 +84,7 @@ class PrecisionReport:
         return "\n".join([f"perturbed by {self.eps:g} z, updated by {self.update:g} z", *lines])
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
-        """Means over the tensors of one kind for which the same is to be done."""
+        """Means over the tensors of one dtype and kind with the same advice."""
         alike: dict[tuple[str, bool, str], list[TensorPrecision]] = {}
         for tensor in self.tensors:
             alike.setdefault((tensor.dtype, tensor.vector, tensor.advice), []).append(tensor)
@@ -108,22 +108,22 @@ def precision_report(
     params: Select = None,
     projected_gradient: float = 1.0,
 ) -> PrecisionReport:
-    """What rounding leaves of a probe and of an update, for each tensor that would be tuned.
+    """Measures how much of a probe and of an update survives rounding, for each tuned tensor.
 
     A probe is θ + εz, an update θ − lr · c · z with the projected gradient c; z is Gaussian. Both
     are measured on up to 65,536 entries of each tensor, in the tensor's own dtype. The model is not
-    written.
+    modified.
 
-    zoopt itself loses less than the table says: it perturbs and updates half-precision vectors
-    (norms, biases) in fp32, and rounds updates of half-precision matrices stochastically, of which
-    ``kept`` is the outcome.
+    zoopt itself loses less than the table shows: it perturbs and updates half-precision vectors
+    (norms, biases) in fp32, and rounds updates of half-precision matrices stochastically, which
+    ``kept`` measures.
 
     Args:
-        model: a module, or whatever :class:`zoopt.ZOOptimizer` takes.
+        model: a module, or anything else that :class:`zoopt.ZOOptimizer` takes.
         eps: the perturbation scale ε.
         lr: the learning rate.
         params: which parameters, as for :class:`zoopt.ZOOptimizer`.
-        projected_gradient: a typical |c|; a run's log has what it was (``losses`` and ``eps``).
+        projected_gradient: a typical |c|; compute it from a run's log (``losses`` and ``eps``).
 
     Raises:
         ValueError: eps, lr or projected_gradient is not positive, or there is nothing to tune.
@@ -160,7 +160,7 @@ def _measured(slot: Slot, eps: float, update: float) -> TensorPrecision:
     probed, updated = (_moved(theta, slot, ((_SEED, scale),)) for scale in (eps, update))
     applied = probed.double() - theta.double()
     norms = float(applied.norm() * z.norm())
-    # Rounding stochastically has the unrounded sum as its mean.
+    # The mean of stochastic rounding is the unrounded sum.
     arriving = _moved(exact, slot, ((_SEED, update),)).double() - exact.double()
     measured = {
         "unchanged": float((probed == theta).double().mean()),
@@ -203,5 +203,5 @@ def _advice(
 
 
 def _large(theta: Tensor) -> float:
-    """What 90 % of the entries are below."""
+    """The 90 % quantile of |θ|, at least the smallest normal number."""
     return max(float(theta.abs().double().quantile(0.9)), torch.finfo(theta.dtype).tiny)

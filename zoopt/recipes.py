@@ -24,11 +24,11 @@ class Recipe:
 
     Attributes:
         about: which parameters of which model.
-        lr: the learning rates that were tried; all are reported to work somewhere.
+        lr: the learning rates that were tried; each is reported to work in some run.
         eps: the perturbation scale ε.
         weight_decay: weight decay.
         batch_size: examples per step.
-        steps: how many updates.
+        steps: number of updates.
         source: where the numbers come from.
     """
 
@@ -71,7 +71,7 @@ RECIPES: dict[str, Recipe] = {
         "5 prefix tokens from real activations", (1e-2,), 1e-1, 0.0, 64, 100_000, SCRIPT
     ),
 }
-"""By model and part, and objective where it is another than the loss."""
+"""By model and tuned part, and by objective if it is not the loss."""
 
 
 def recipe_for(model: torch.nn.Module) -> Recipe:
@@ -91,9 +91,9 @@ def recipe_for(model: torch.nn.Module) -> Recipe:
 
 
 def eps_of_parts(model: torch.nn.Module) -> dict[str, dict[str, float]] | None:
-    """Groups of parameters with ε of their own, as ``params`` takes them; None where one will do.
+    """Parameter groups with their own ε, in the form of ``params``; None if one ε suffices.
 
-    What PEFT tunes beside an adapter (``modules_to_save``) are parameters of the model itself.
+    The modules that PEFT tunes in addition to an adapter (``modules_to_save``) are the model's own.
     """
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     beside = [name for name in names if ".modules_to_save." in name]

@@ -1,8 +1,9 @@
-"""Names: what a string in a config or a call stands for. Objectives are an open registry.
+"""Names: the classes that strings in a config or a call refer to.
 
-Directions, engines, estimators and update rules are the dict literals below, and adding one is a
-line here. Objectives come from anywhere: the decorator :func:`register_objective`, entry points in
-the group ``zoopt.objectives`` of any installed package, and dotted paths ``package.module:name``.
+Directions, engines, estimators and update rules are listed in the dicts below; adding one takes
+one line here. The registry of objectives is open: the decorator :func:`register_objective`, entry
+points in the group ``zoopt.objectives`` of any installed package, and dotted paths
+``package.module:name``.
 """
 
 from __future__ import annotations
@@ -49,60 +50,60 @@ UPDATES: dict[str, type[Any]] = {
 
 
 def make_direction(direction: str | Direction) -> Direction:
-    """The direction family of a name; an object is handed through.
+    """The direction family with a given name; an object is returned as it is.
 
-    A number may follow the name, as in ``"lowrank:4"``: the one that the family is made with.
+    The name may be followed by the family's parameter, as in ``"lowrank:4"``.
     """
     if not isinstance(direction, str):
         return _complete(direction, repr(getattr(direction, "name", type(direction).__name__)))
     family, colon, number = direction.partition(":")
     factory = _lookup("direction", family, DIRECTIONS)
     if colon and not (number.isdecimal() and inspect.signature(factory).parameters):
-        raise ValueError(f"direction {direction!r}: {family} takes no {number!r} after its name")
+        raise ValueError(f"direction {direction!r}: {family} does not take {number!r} as parameter")
     return _complete(factory(int(number)) if colon else factory(), repr(direction))
 
 
 def _complete(direction: Any, name: str) -> Direction:
-    """The direction family, if it has the methods of one."""
+    """The direction family, after a check that it has the methods of one."""
     methods = ("bind", "add_", "rows")
     missing = [method for method in methods if not callable(getattr(direction, method, None))]
     if missing:
         raise TypeError(
-            f"direction {name} has no {' and no '.join(missing)}. zoopt.interfaces.Direction says "
-            "what each of its methods does, and zoopt.testing.check_direction tests them"
+            f"direction {name} has no {' and no '.join(missing)}. zoopt.interfaces.Direction "
+            "documents the methods, and zoopt.testing.check_direction tests them"
         )
     made: Direction = direction
     return made
 
 
 def make_estimator(name: str | ZOEstimator, **options: Any) -> ZOEstimator:
-    """The estimator of a name, made with the options; an object is handed through.
+    """The estimator with a given name and options; an object is returned as it is.
 
     Raises:
-        TypeError: an option that it does not take, or something else than a name or an estimator.
+        TypeError: it does not take an option, or the argument is neither a name nor an estimator.
     """
     if isinstance(name, ZOEstimator):
         return name
     if not isinstance(name, str):
         raise TypeError(
-            f"estimator={name!r} is no estimator: give a name, or an object such as "
+            f"estimator={name!r} is not an estimator: give a name, or an object such as "
             "zoopt.MeZO(eps=1e-3)"
         )
     factory = _lookup("estimator", name, ESTIMATORS)
     if "n" not in inspect.signature(factory).parameters and options.pop("n", 1) != 1:
-        raise ValueError(f"estimator {name!r} draws one direction a step; use 'nspsa' for more")
+        raise ValueError(f"estimator {name!r} draws one direction per step; use 'nspsa' for more")
     made: ZOEstimator = _made("estimator", name, factory, options)
     return made
 
 
 def own_n(name: str) -> int:
-    """How many directions the estimator of a name draws where nobody says."""
+    """The default number of directions of the estimator with a given name."""
     parameters = inspect.signature(_lookup("estimator", name, ESTIMATORS)).parameters
     return int(parameters["n"].default) if "n" in parameters else 1
 
 
 def make_update(name: str | UpdateRule, **options: Any) -> UpdateRule:
-    """The update rule of a name, made with the options; an object is handed through."""
+    """The update rule with a given name and options; an object is returned as it is."""
     if not isinstance(name, str):
         return name
     made: UpdateRule = _made("update rule", name, _lookup("update rule", name, UPDATES), options)
@@ -110,15 +111,15 @@ def make_update(name: str | UpdateRule, **options: Any) -> UpdateRule:
 
 
 def engine_class(name: str) -> type[Any]:
-    """The engine of a name."""
+    """The engine class with a given name."""
     found: type[Any] = _lookup("engine", name, ENGINES)
     return found
 
 
 def describe(member: Any) -> dict[str, Any]:
-    """An estimator or update rule as a name and options: what makes it again.
+    """An estimator's or update rule's name and options, from which it can be constructed again.
 
-    A member of a class that is not registered is described by its class; it cannot be made by name.
+    An object of an unregistered class is described by its class; it cannot be constructed by name.
     """
     names = {kind: name for name, kind in (*UPDATES.items(), *ESTIMATORS.items())}
     if type(member) not in names:
@@ -141,6 +142,6 @@ def _made(kind: str, name: str, factory: Callable[..., Any], options: Mapping[st
     wrong = [option for option in options if option not in taken]
     if wrong and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         if not taken:
-            raise TypeError(f"{kind} {name!r} takes no options, and was given {wrong[0]!r}")
+            raise TypeError(f"{kind} {name!r} takes no options, but was given {wrong[0]!r}")
         raise TypeError(f"{kind} {name!r}: {unknown('option', wrong[0], taken)}")
     return factory(**options)

@@ -1,4 +1,4 @@
-"""Seeds: how a run's one seed becomes a key for every direction, tensor and offset.
+"""Seeds: how a key for every direction, tensor and offset is derived from a run's seed.
 
 Everything here runs on the host, in exact 64-bit arithmetic.
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Words = TypeVar("Words", int, NDArray[Any])
-"""A 64-bit word, or an array of them, whose arithmetic is the same."""
+"""A 64-bit word, or an array of them; the arithmetic is the same."""
 
 MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -31,7 +31,7 @@ def mix64(x: Words) -> Words:
 
 
 def fold(*words: int) -> int:
-    """A 64-bit hash of a sequence of integers; each word is mixed before the next one enters."""
+    """A 64-bit hash of a sequence of integers; the state is mixed after each of them."""
     h = _GOLDEN
     for word in words:
         h = _entered(h, _mixed(word))
@@ -44,17 +44,17 @@ def _entered(h: Words, mixed: Words) -> Words:
 
 @functools.lru_cache(maxsize=1 << 12)
 def _mixed(word: int) -> int:
-    """Kept, since the keys of a step are made of few words: its seeds, and numbers of tensors."""
+    """Cached, since the keys of a step consist of few words: its seeds and tensor indices."""
     return mix64(word + _GOLDEN)
 
 
 def direction_seeds(run_seed: int, step: int, n: int) -> tuple[int, ...]:
-    """The n direction seeds of a step: 64 bits each, derived from the run's seed and nothing else.
+    """The n direction seeds of a step: 64 bits each, derived from the run's seed and step alone.
 
     Args:
-        run_seed: any integer, taken mod 2⁶⁴. Run seeds that differ there share no direction.
+        run_seed: any integer, taken mod 2⁶⁴. Run seeds that differ mod 2⁶⁴ share no direction.
         step: number of updates applied so far.
-        n: how many directions the estimator asks for.
+        n: number of directions of the estimator.
 
     Example:
         >>> direction_seeds(-1, step=0, n=1) == direction_seeds(2**64 - 1, step=0, n=1)
@@ -71,7 +71,7 @@ def as_int32(word: int) -> int:
 
 @functools.lru_cache(maxsize=1 << 14)
 def key_words(seed: int, *path: int) -> tuple[int, int]:
-    """Two signed 32-bit key words for the generator, from a seed and where z is used."""
+    """The generator's key, two signed 32-bit words, for a seed and a path (tensor, segment, …)."""
     key = fold(seed, *path)
     return as_int32(key), as_int32(key >> 32)
 
@@ -83,7 +83,7 @@ def key_table(
 
     Args:
         seeds: S of them.
-        paths: P of one length.
+        paths: P of them, of equal length.
 
     Returns:
         Shape (P, S, 2).

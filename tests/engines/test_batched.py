@@ -385,7 +385,7 @@ def test_a_parameter_that_meets_no_activation_counts_as_unused():
     [
         (lambda population: 0.0, "returned 1 values for a population of"),
         (lambda population: torch.zeros(population.size, 2), "expected one number"),
-        (lambda population: torch.zeros(population.size + 1), "expected one each"),
+        (lambda population: torch.zeros(population.size + 1), "expected one per probe"),
     ],
 )
 def test_a_closure_that_returns_something_else_is_told_so(returned, message):
@@ -492,7 +492,7 @@ def test_a_rank_is_part_of_the_name(name, rank):
 
 @pytest.mark.parametrize("name", ["lowrank:x", "lowrank:", "rademacher:2"])
 def test_a_number_that_means_nothing_is_refused(name):
-    with pytest.raises(ValueError, match="after its name"):
+    with pytest.raises(ValueError, match="as parameter"):
         zoopt.ZOOptimizer(nn.Linear(2, 2), direction=name)
 
 

@@ -57,7 +57,7 @@ def test_parts_move_by_their_own_rates():
     [
         ({"nothing.*": {}}, "params\\['nothing.\\*'\\] chose no trainable parameter"),
         ({"*": {}, "head.*": {}}, "params\\['head.\\*'\\] chose no trainable"),
-        ({"*": {"learning_rate": 0.1}}, "'learning_rate', which is none of lr, eps"),
+        ({"*": {"learning_rate": 0.1}}, "'learning_rate'; expected lr, eps"),
     ],
 )
 def test_a_part_that_cannot_be_meant_is_refused(params, said):
@@ -66,5 +66,5 @@ def test_a_part_that_cannot_be_meant_is_refused(params, said):
 
 
 def test_parts_by_name_need_the_module():
-    with pytest.raises(TypeError, match="takes a module"):
+    with pytest.raises(TypeError, match="needs a module"):
         zoopt.ZOOptimizer(list(tower().parameters()), params={"*": {}})

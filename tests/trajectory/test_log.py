@@ -69,7 +69,7 @@ def test_what_comes_before_a_damaged_line_is_good_once_it_is_cut_there(tmp_path)
     logged(tmp_path)
     lines = lines_of(tmp_path)
     written(tmp_path, [*lines[:3], digit(lines[3], b'"losses"'), *lines[4:]])
-    with pytest.raises(zoopt.TrajectoryError, match="goes on from step 2"):
+    with pytest.raises(zoopt.TrajectoryError, match="continues from step 2"):
         zoopt.replay(model(), tmp_path)
     written(tmp_path, lines[:3])
     assert zoopt.replay(model(), tmp_path) == 2

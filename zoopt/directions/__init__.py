@@ -1,4 +1,4 @@
-"""Direction families: what z looks like. One file a family, with the kernel that they share."""
+"""Direction families: the distributions of z. One file per family, with their common kernel."""
 
 from zoopt.directions.gaussian import Gaussian
 from zoopt.directions.kernel.compilation import kernel_mode

@@ -1,4 +1,4 @@
-"""What the dense families share: every element of θ has a component of its own."""
+"""The base of the dense families, in which every element of θ has its own component of z."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoopt.interfaces import Change, Slot, Terms
 
 
 class DenseDirection:
-    """A direction whose components come straight from the kernel. Subclasses name the unit."""
+    """A direction whose components come directly from the kernel. Subclasses set the unit."""
 
     name: str
     unit: Unit
@@ -22,11 +22,11 @@ class DenseDirection:
         self._compiled = False
 
     def bind(self, slots: Sequence[Slot]) -> None:
-        """Learns which tensors θ consists of."""
+        """Sets the tensors that θ consists of, and decides whether to compile kernels."""
         self._compiled = compilation.wanted(sum(slot.tensor.numel() for slot in slots))
 
     def scaled(self, terms: Terms) -> Terms:
-        """The terms as coefficients of the kernel's z. Here they are the same."""
+        """The coefficients of the kernel's z for these terms. Here they are the same."""
         return terms
 
     def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
@@ -45,10 +45,10 @@ class DenseDirection:
     def rows(
         self, matrix: torch.Tensor, ids: torch.Tensor, index: int, terms: Terms
     ) -> torch.Tensor:
-        """Rows ``ids`` of the matrix as :meth:`add_` on a copy of it would leave them.
+        """Rows ``ids`` of the matrix after :meth:`add_`, without writing to the matrix.
 
         Args:
-            matrix: shape (rows, width), a parameter of θ, not written.
+            matrix: shape (rows, width), a parameter of θ.
             ids: integer tensor of any shape.
             index: the matrix's position in θ.
             terms: (seed, coefficient) pairs.

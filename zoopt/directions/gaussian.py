@@ -1,11 +1,12 @@
 """Gaussian directions: every component standard normal, by inversion of the distribution function.
 
-One 32-bit word makes one value: its sign, and from the other 31 bits a tail probability t in
-(0, 1/2), of which z = −Φ⁻¹(t) = √2 · erfinv(x) with x = 1 − 2t. As in Giles's single-precision
+One 32-bit word gives one value: one bit its sign, the other 31 bits a tail probability t in
+(0, 1/2), and |z| = −Φ⁻¹(t) = √2 · erfinv(x) with x = 1 − 2t. As in Giles's single-precision
 approximation (M. Giles 2010, "Approximating the erfinv function", GPU Computing Gems), erfinv(x)/x
-is a polynomial in w = −log(1 − x²), his for w < 5 and a Chebyshev fit of 1e-7 beyond; the logarithm
-is Cephes' logf (S. Moshier). Only additions and multiplications, which every backend rounds alike:
-square roots and library logarithms differ in the last bit between them. |z| reaches 6.3.
+is a polynomial in w = −log(1 − x²): his for w < 5, and a Chebyshev fit to 1e-7 beyond; the
+logarithm is Cephes' logf (S. Moshier). Only additions and multiplications are used, which all
+backends round identically; their square roots and logarithms differ in the last bit. |z| reaches
+6.3.
 """
 
 from __future__ import annotations

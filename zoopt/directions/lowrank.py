@@ -1,9 +1,9 @@
 """Low-rank directions: z of a matrix is A Bᵀ / √r, so that many probes fit into one forward.
 
 A (m × r) and B (n × r) have independent components ±1, hence E[z zᵀ] = I: components of z are
-uncorrelated, with variance 1. With r = 1 every component of z is ±1, and an estimate (gᵀz) z varies
-exactly as much as with Rademacher directions. A tensor with more than two dimensions is taken for a
-matrix of shape (first dimension, all others), one with fewer for a single column, of which B is 1.
+uncorrelated, with variance 1. With r = 1 every component of z is ±1, and an estimate (gᵀz) z has
+exactly the variance of Rademacher directions. A tensor with more than two dimensions is treated as
+a matrix of shape (first dimension, all others), one with fewer as a single column, with B = 1.
 
 Low-rank perturbations in zeroth-order tuning: LOZO (arXiv 2410.07698). Many of them in one batched
 forward: EGGROLL (arXiv 2511.16652).
@@ -29,7 +29,7 @@ from zoopt.seeds import key_table
 _CHUNK, _GPU_CHUNK = 1 << 20, 1 << 26
 """Elements of a half-precision matrix that are summed in fp32 at once."""
 _TOGETHER = 1 << 22
-"""Numbers in the factors that are made together: 16 MB in fp32."""
+"""Elements of the factors that are generated together: 16 MB in fp32."""
 
 
 class LowRank:
@@ -50,24 +50,24 @@ class LowRank:
 
     def __init__(self, rank: int = 1) -> None:
         if rank < 1:
-            raise ValueError(f"rank={rank}: a low-rank direction has at least rank 1")
+            raise ValueError(f"rank={rank}: the rank of a low-rank direction must be at least 1")
         self.rank = rank
 
     @property
     def name(self) -> str:
-        """What makes it again: the family, and the rank where it is not 1."""
+        """The family's name, followed by the rank if it is not 1."""
         return "lowrank" if self.rank == 1 else f"lowrank:{self.rank}"
 
     def bind(self, slots: Sequence[Slot]) -> None:
-        """Nothing to learn: z of a tensor depends on its own shape alone."""
+        """Does nothing, because z of a tensor depends on its own shape alone."""
 
     @torch.no_grad()
     @full_precision()
     def add_(self, *changes: Change, stochastic_rounding: bool = False) -> None:
         """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index], rounded once.
 
-        One matrix product of inner dimension K r, in fp32 whatever the dtype; half precision takes
-        it in chunks of rows.
+        It is one matrix product of inner dimension K r, in fp32 for all dtypes but fp64; in half
+        precision it is computed in chunks of rows.
         """
         for change in changes:
             if not change:
@@ -80,7 +80,7 @@ class LowRank:
                     self._add_one(place, change, *sides, stochastic_rounding)
 
     def _parts(self, places: Iterable[Place], seeds: int) -> Iterator[list[Place]]:
-        """Places on a device whose factors are few enough numbers to be made together."""
+        """The places in parts, on one device each, whose factors can be generated together."""
         part: list[Place] = []
         used = 0
         for place in places:
@@ -96,7 +96,7 @@ class LowRank:
             yield part
 
     def _sides(self, part: Sequence[Place], terms: Terms) -> list[tuple[Tensor, Tensor]]:
-        """For each place the factors whose product is its Σ_k c_k z(s_k)."""
+        """For each place the two factors whose product is its Σ_k c_k z(s_k)."""
         factors = self._factors(part, [seed for seed, _ in terms])
         numbers, device = [[c] for _, c in terms], part[0].tensor.device
         dtypes = {left.dtype for left, _ in factors}
@@ -132,7 +132,7 @@ class LowRank:
 
     @full_precision()
     def rows(self, matrix: Tensor, ids: Tensor, index: int, terms: Terms) -> Tensor:
-        """Rows ``ids`` of a matrix as :meth:`add_` would leave them, shape (*ids.shape, width)."""
+        """Rows ``ids`` of a matrix after :meth:`add_`, shape (*ids.shape, width)."""
         ((left, right),) = self._sides([Place(matrix, index)], terms)
         rows = matrix.detach()[ids.flatten()].to(left.dtype)
         rows = torch.addmm(rows, left[ids.flatten()], right.T)
@@ -141,15 +141,15 @@ class LowRank:
     def factors(self, places: Sequence[Place], seeds: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """The factors of z(s)[index] for several seeds side by side, in fp32 (fp64 for fp64).
 
-        Those of many tensors are made in a few operations.
+        The factors of many tensors are generated in a few operations.
 
         Args:
-            places: tensors, none of them empty: matrices of shape (m, n), or what is taken for
-                one; their values do not matter. A vector is a single column, of which B is 1.
+            places: non-empty tensors: matrices of shape (m, n), or tensors treated as such; their
+                values are not used. A vector is treated as a single column, with B = 1.
             seeds: S of them.
 
         Returns:
-            For each A of shape (m, S r), in which 1/√r is included, and B of shape (n, S r);
+            For each place A of shape (m, S r), which includes 1/√r, and B of shape (n, S r);
             columns k r to (k + 1) r − 1 belong to seed k. For a vector r is 1.
         """
         parts = self._parts(places, len(seeds))
@@ -182,7 +182,7 @@ def _as_matrix(tensor: Tensor) -> Tensor:
 
 
 def _columns(signs: Tensor, rank: int) -> Tensor:
-    """Shape (S, number · rank) as (number, S · rank), which for rank 1 is a view."""
+    """Shape (S, number · rank) rearranged to (number, S · rank), for rank 1 a view."""
     number = signs.shape[1] // rank
     return signs.reshape(len(signs), number, rank).transpose(0, 1).reshape(number, -1)
 
@@ -190,9 +190,9 @@ def _columns(signs: Tensor, rank: int) -> Tensor:
 def _signs(
     seeds: Sequence[int], wanted: Sequence[tuple[int, int, int]], device: torch.device
 ) -> Iterator[Tensor]:
-    """±1 of shape (S, number) for each (index, purpose, number), of words that are made together.
+    """Signs ±1 in fp32, shape (S, number), for each (index, purpose, number).
 
-    They are in fp32, and a view of whole blocks.
+    Their words are generated together; each result is a view of whole blocks.
     """
     if not seeds:
         yield from (torch.zeros(0, number, device=device) for _, _, number in wanted)

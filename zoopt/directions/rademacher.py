@@ -1,7 +1,7 @@
 """Rademacher directions: every component +1 or −1 with equal probability.
 
-E[z zᵀ] = I, and of all distributions with independent components the estimate has the least
-variance with this one (Spall 1992). One 32-bit word gives 32 signs.
+E[z zᵀ] = I. Among all distributions with independent components, this one gives the estimate the
+least variance (Spall 1992). One 32-bit word gives 32 signs.
 """
 
 from __future__ import annotations

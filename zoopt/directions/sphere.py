@@ -1,7 +1,7 @@
 """Sphere directions: z uniform on the sphere of radius √d, so that E[z zᵀ] = I.
 
 z = √d · g / ‖g‖ with g Gaussian over *all* of θ, so every probe moves θ by exactly ε√d. The norm is
-found once per seed, by generating g without storing it.
+computed once per seed, by generating g without storing it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zoopt.interfaces import Change, Slot, Terms
 
 _REMEMBERED = 256
 _PIECE, _GPU_PIECE = 1 << 20, 1 << 24
-"""Elements of g at once; for each piece the host waits."""
+"""Elements of g generated at once; the host waits for each piece."""
 
 
 class Sphere(DenseDirection):
@@ -33,7 +33,7 @@ class Sphere(DenseDirection):
         self._factors: dict[int, float] = {}
 
     def bind(self, slots: Sequence[Slot]) -> None:
-        """Learns over which tensors the norm is taken."""
+        """Sets the tensors over which the norm is taken."""
         super().bind(slots)
         self._slots = tuple(slots)
         self._factors.clear()
@@ -53,7 +53,7 @@ class Sphere(DenseDirection):
 
 
 def square_sum(slot: Slot, seed: int, compiled: bool) -> float:
-    """‖g(seed)‖² over one tensor, summed in an order that no thread count changes."""
+    """‖g(seed)‖² over one tensor, summed in an order independent of the thread count."""
     total = 0.0
     piece = _PIECE if slot.tensor.device.type == "cpu" else _GPU_PIECE
     for first in range(0, slot.tensor.numel(), piece):

@@ -1,4 +1,4 @@
-"""Estimators: which probes, and how their losses become coefficients. One file an estimator."""
+"""Estimators: which probes, and how their losses become coefficients. One file per estimator."""
 
 from zoopt.estimators.base import ZOEstimator
 from zoopt.estimators.dueling import Dueling

@@ -1,4 +1,4 @@
-"""What every estimator is: a few probes in, a seed-space gradient out."""
+"""The base class of estimators: a few probes in, a seed-space gradient out."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from zoopt.interfaces import Direction, Evaluate, GradientEstimate
 class ZOEstimator(ABC):
     """Estimates ∇L from values of L alone.
 
-    An estimator decides at which probes θ + Σ a z(s) the loss is asked for, and turns the losses
-    into coefficients of z(s). It knows neither the model nor the tensors of θ, so a new one is one
-    class with one method; the conformance kit in :mod:`zoopt.testing` tests it once it is
+    An estimator chooses the probes θ + Σ a z(s) at which the loss is evaluated, and turns the
+    losses into coefficients of z(s). It knows neither the model nor the tensors of θ, so a new one
+    is one class with one method; the conformance kit in :mod:`zoopt.testing` tests it once it is
     registered.
 
     Args:
         eps: the perturbation scale ε, in units of θ. A parameter group's own ``eps`` takes
             precedence.
         direction: the family of z, by name or as an object.
-        engine: how probes are evaluated, by name; ``"auto"`` is in-place in fp32 and overlay where
+        engine: how probes are evaluated, by name; ``"auto"`` is in-place in fp32 and overlay if
             a parameter is in half precision.
-        n: how many directions a step draws.
+        n: directions per step.
 
     Attributes:
-        compares: how many consecutive probes it only puts in order, so that an oracle that compares
-            will do; 0 where it takes the losses as numbers.
+        compares: number of consecutive probes of which only the order is used, so that a
+            comparison oracle suffices; 0 if the losses are used as numbers.
     """
 
     compares: int = 0
@@ -40,8 +40,8 @@ class ZOEstimator(ABC):
     ) -> None:
         if isinstance(eps, str) or not eps > 0:
             raise ValueError(
-                f"eps={eps!r} must be a positive number: it is how far a probe moves θ along z "
-                "(only zoopt.tune searches for one, eps='auto')"
+                f"eps={eps!r} must be a positive number: the distance that a probe moves θ along z "
+                "(eps='auto' searches for one, in zoopt.tune only)"
             )
         if n < 1:
             raise ValueError(f"n={n} directions: a step needs at least one")
@@ -55,20 +55,20 @@ class ZOEstimator(ABC):
         """ĝ along the given directions.
 
         Args:
-            evaluate: gives the losses of a sequence of probes; higher is worse.
-            seeds: the n directions of this step.
-            eps: the scale to probe at.
+            evaluate: returns the losses of a sequence of probes; higher is worse.
+            seeds: the seeds of the step's n directions.
+            eps: the perturbation scale ε.
         """
 
     def from_losses(
         self, losses: Sequence[float], seeds: Sequence[int], eps: float
     ) -> GradientEstimate:
-        """The estimate that known losses of its probes give, in the order of the probes.
+        """The estimate from known losses of its probes.
 
         Args:
-            losses: what the probes gave.
-            seeds: the n directions that they went along.
-            eps: the scale that they were at.
+            losses: the probes' losses, in the order of the probes.
+            seeds: the seeds of the step's n directions.
+            eps: the perturbation scale ε.
         """
         known = list(losses)
         return self.estimate(lambda probes: known, seeds, eps)

@@ -1,4 +1,4 @@
-"""Dueling SPSA: of each pair of probes only the better one is asked for."""
+"""Dueling SPSA: uses only which probe of each pair is better."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from zoopt.probes.ranks import sign
 
 
 class Dueling(ZOEstimator):
-    """ĝ = (1/n) Σ_k sign(L(θ + εz_k) − L(θ − εz_k)) z_k: SPSA told which is better, not how much.
+    """ĝ = (1/n) Σ_k sign(L(θ + εz_k) − L(θ − εz_k)) z_k: SPSA from the sign of the difference.
 
-    2n evaluations a step. The length of ĝ says nothing of the slope: for a linear L and Gaussian z
-    it is E[ĝ] = √(2/π) ∇L/‖∇L‖, so lr alone sets the step. It takes an oracle that only compares
-    (``ZOOptimizer.step(closure, compare=...)``), and losses of which only the order can be trusted.
-    Yue and Joachims 2009, "Interactively optimizing information retrieval systems as a dueling
-    bandits problem", with both sides probed.
+    2n evaluations per step. The length of ĝ does not depend on the slope: for a linear L and
+    Gaussian z, E[ĝ] = √(2/π) ∇L/‖∇L‖, so lr alone sets the step length. It works with an oracle
+    that only compares (``ZOOptimizer.step(closure, compare=...)``), and with losses whose order is
+    reliable but not their differences. Yue and Joachims 2009, "Interactively optimizing information
+    retrieval systems as a dueling bandits problem", with both sides probed.
 
     Example:
         >>> import torch, zoopt
         >>> x = torch.nn.Parameter(torch.zeros(2))
-        >>> taste = lambda a, b: (a > 3) - (b > 3) or (a > b) - (a < b)  # a person, say
+        >>> taste = lambda a, b: (a > 3) - (b > 3) or (a > b) - (a < b)  # stands for a person
         >>> opt = zoopt.ZOOptimizer([x], lr=0.05, estimator=zoopt.Dueling(eps=0.1), seed=0)
         >>> for _ in range(100):
         ...     value = opt.step(lambda: x.sum().item(), compare=taste)

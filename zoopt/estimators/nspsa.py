@@ -12,15 +12,16 @@ from zoopt.interfaces import Direction, Evaluate, GradientEstimate
 class NSPSA(SPSA):
     """ĝ = (1/n) Σ_k c_k z_k over n independent directions, applied in one multi-seed update.
 
-    2n evaluations a step for a variance smaller by n. At equal forwards n is about neutral in the
-    MeZO paper, whose rule is lr ∝ n; what n buys is a larger stable lr and batched probes.
+    2n evaluations per step for a variance smaller by n. At equal numbers of forwards n is about
+    neutral in the MeZO paper, whose rule is lr ∝ n; a larger n allows a larger stable lr and
+    batched probes.
 
     Args:
         eps: the perturbation scale ε.
-        n: directions a step.
+        n: directions per step.
         direction: the family of z.
         engine: how probes are evaluated.
-        clip: bound on each |c_k|, against rare steps that are far too long; None for no bound.
+        clip: bound on each |c_k|, against rare, far too long steps; None for no bound.
     """
 
     def __init__(

@@ -12,15 +12,15 @@ from zoopt.interfaces import Direction, Evaluate, GradientEstimate, Probe
 class OneSided(ZOEstimator):
     """ĝ = (1/nσ) Σ_k (L(θ + εz_k) − L(θ)) z_k, where σ is the standard deviation of the n losses.
 
-    n + 1 evaluations a step. Where the slope is what the losses differ by, σ is about ε‖∇L‖, so ĝ
-    is a normalised gradient: the step's length follows lr and not the slope, and is shorter where
-    losses vary more. Where all n losses are the same there is nothing to go by, and ĝ = 0. FZOO's
-    settings for OPT-13B: n=8, Rademacher, eps 1e-4, lr 5e-5.
+    n + 1 evaluations per step. Where the slope dominates the losses' differences, σ is about
+    ε‖∇L‖, so ĝ is a normalised gradient: the step's length depends on lr and not on the slope, and
+    is shorter where losses vary more. If all n losses are equal, ĝ = 0. FZOO's settings for
+    OPT-13B: n=8, Rademacher, eps 1e-4, lr 5e-5.
 
-    The step has no bound where curvature outweighs the slope, ε tr ∇²L ≫ ‖∇L‖, as close to a
-    minimum: every probe is then worse than θ by about ½ε² tr ∇²L, and this over a σ that goes to 0
-    is the coefficient of each. A step so long leaves the minimum. A smaller ``eps`` puts that off;
-    otherwise stop before it, at the best evaluation.
+    The step is unbounded where curvature outweighs the slope, ε tr ∇²L ≫ ‖∇L‖, as near a minimum:
+    every probe is then worse than θ by about ½ε² tr ∇²L, which is divided by a σ that goes to 0.
+    Such a long step leaves the minimum. A smaller ``eps`` delays this; otherwise stop earlier, at
+    the best evaluation.
 
     Example:
         >>> import torch, zoopt

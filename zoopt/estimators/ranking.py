@@ -1,4 +1,4 @@
-"""Ranking: n probes are put in order, and nothing but the order is used (ZO-RankSGD)."""
+"""Ranking: n probes are ranked, and only their order is used (ZO-RankSGD)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from zoopt.probes.ranks import sign
 class Ranking(ZOEstimator):
     """ĝ = (1/|E|) Σ_(i,j) (z_j − z_i) over the pairs E in which probe i was ranked above probe j.
 
-    n evaluations a step, at θ + εz_k. Of n(n − 1)/2 pairs those that tie say nothing, but count in
-    |E|. For a linear L and Gaussian z, E[ĝ] = (2/√π) ∇L/‖∇L‖ with any n, and its variance falls
-    with n. Tang, Rybin and Chang 2023, "Zeroth-order optimization meets human feedback: provable
-    learning via ranking oracles" (arXiv 2303.03751), with all n ranked.
+    n evaluations per step, at θ + εz_k. Tied pairs contribute 0 to the sum, but count in
+    |E| = n(n − 1)/2. For a linear L and Gaussian z, E[ĝ] = (2/√π) ∇L/‖∇L‖ for any n, and its
+    variance falls with n. Tang, Rybin and Chang 2023, "Zeroth-order optimization meets human
+    feedback: provable learning via ranking oracles" (arXiv 2303.03751), with all n ranked.
 
     Example:
         >>> import torch, zoopt
@@ -40,11 +40,11 @@ class Ranking(ZOEstimator):
 
     @property
     def compares(self) -> int:  # type: ignore[override]
-        """All n of a step, however many there are."""
+        """All n probes of a step."""
         return self.n
 
     def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
-        """Each z weighted by how many probes its own is worse than, less how many it beats."""
+        """Σ z_k times (probes that probe k is worse than − probes that it beats), over |E|."""
         losses = evaluate([Probe(((seed, eps),)) for seed in seeds])
         pairs = len(seeds) * (len(seeds) - 1) / 2
         coefficients = [sum(sign(mine - other) for other in losses) / pairs for mine in losses]

@@ -15,9 +15,9 @@ from zoopt.interfaces import Direction, Evaluate, GradientEstimate, Probe
 class SPSA(ZOEstimator):
     """ĝ = c z with the projected gradient c = (L(θ + εz) − L(θ − εz)) / 2ε.
 
-    Two evaluations a step. E[ĝ] = ∇L + O(ε²); for a quadratic L the difference is exact along z.
-    With ``engine="copy"``, its default, this is the readable reference of what :func:`zoopt.MeZO`
-    computes in place.
+    Two evaluations per step. E[ĝ] = ∇L + O(ε²); for a quadratic L the difference is exact along z.
+    With its default ``engine="copy"`` this is the readable reference for :func:`zoopt.MeZO`, which
+    computes the same in place.
 
     Example:
         >>> import torch, zoopt

@@ -1,4 +1,4 @@
-"""What parameter groups say of a step: their learning rates, their scales of ε, their decay."""
+"""Per-group settings of a step: learning rates, scales of ε, weight decay."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Groups = Sequence[Mapping[str, Any]]
 
 
 def each(groups: Groups, name: str) -> tuple[float, ...]:
-    """An option of every group."""
+    """The value of an option in every group."""
     return tuple(float(group[name]) for group in groups)
 
 
 def number(name: str, value: Any) -> float:
-    """A group's rate or decay.
+    """A group's learning rate, ε or decay, checked.
 
     Raises:
-        ValueError: it is no number, or not a positive one (0 will do for all but ε).
+        ValueError: it is not a finite number, or is negative (or 0, for ε).
     """
     if value == "auto":
         raise ValueError(
-            f"{name}='auto': an optimizer sees no batches that it could search for rates with, as "
-            f"zoopt.tune does. Give a number, or call zoopt.tune(..., {name}='auto'), which also "
-            "writes what it found to auto.json in the run's folder"
+            f"{name}='auto': an optimizer has no batches on which to search for it. Give a "
+            f"number, or call zoopt.tune(..., {name}='auto'), which also writes the value found to "
+            "auto.json in the run's folder"
         )
     found = float(value)
     if not math.isfinite(found) or found < 0 or (name == "eps" and found == 0):
@@ -36,21 +36,21 @@ def number(name: str, value: Any) -> float:
 
 
 def probed(groups: Groups, terms: Terms) -> Displacement:
-    """A probe over all groups: each is moved along z in proportion to its own ε.
+    """A probe's displacement of all groups, each in proportion to its own ε.
 
-    The estimator works at the first group's ε; a group with another is probed at scale · z, where
-    scale is its ε in units of the first one's.
+    The estimator uses the first group's ε; every group is perturbed along scale · z, where
+    scale is its ε divided by the first group's.
     """
     return Displacement(tuple(tuple((s, a * x) for s, a in terms) for x in _scales(groups)))
 
 
 def estimated(groups: Groups, terms: Terms) -> Displacement:
-    """An estimate over all groups: one probed at scale · z has its part of ĝ as c/scale · z."""
+    """ĝ for all groups: the part of a group that was perturbed along scale · z is c/scale · z."""
     return Displacement(tuple(tuple((s, c / x) for s, c in terms) for x in _scales(groups)))
 
 
 def decays(groups: Groups, slots: Sequence[Slot]) -> dict[int, float]:
-    """What each tensor is multiplied with at an update, by the slot's index: 1 − ηλ, or 1."""
+    """The factor of each tensor at an update, by the slot's index: 1 − ηλ, or 1 without decay."""
     factors = [1.0 - float(group["lr"]) * float(group["weight_decay"]) for group in groups]
     every = [bool(group["decay_1d"]) for group in groups]
     return {

@@ -1,12 +1,12 @@
-"""fp32 masters of half-precision vectors: norms' weights, biases, all of less than two dimensions.
+"""fp32 masters of half-precision vectors: norm weights, biases, all with fewer than two dimensions.
 
-Next to 1 the numbers of bf16 are 0.0078 apart. εz with ε = 0.001 then leaves 97.5 % of a norm's
-weights where they are, and so does every update. So a vector in half precision has a master in
-fp32, which is what is perturbed and updated; the parameter itself is the master rounded to nearest.
-Vectors are few: the masters of a model of 135 million parameters take 140 KB.
+Near 1 the spacing of bf16 is 0.0078. Adding εz with ε = 0.001 then leaves 97.5 % of a norm's
+weights unchanged, and so does every update. So a vector in half precision has a master in fp32,
+which is perturbed and updated; the parameter itself is the master rounded to nearest. Vectors are
+few: the masters of a model of 135 million parameters take 140 KB.
 
-A master is believed as far as it rounds to its parameter. Where it does not, somebody has written
-to the parameter (loaded weights, say), and the parameter counts.
+Where a master does not round to its parameter, other code has written to the parameter (by loading
+weights, for example), and the master takes over the parameter's value.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from zoopt.parameters.room import Room
 
 
 def master_of(tensor: Tensor) -> Tensor | None:
-    """A copy of a half-precision vector in fp32; None for other tensors, which are their own."""
+    """A copy of a half-precision vector in fp32; None for other tensors, which need no master."""
     return tensor.detach().float() if tensor.ndim < 2 and is_half([tensor]) else None
 
 
 def is_half(tensors: Iterable[Tensor]) -> bool:
-    """Whether one of them is in half precision, or less."""
+    """Whether any of them is in half precision or lower."""
     return any(t.is_floating_point() and t.element_size() < 4 for t in tensors)
 
 
 def vectors_alike(slots: Iterable[Slot]) -> list[list[Slot]]:
-    """The vectors among some tensors of θ, those of one dtype on one device together.
+    """The vectors among some tensors of θ, grouped by dtype and device.
 
-    What counts is the dtype that they are perturbed in: a master's.
+    The dtype is the one that they are perturbed in, which is the master's if there is one.
     """
     alike: dict[tuple[torch.dtype, torch.device], list[Slot]] = {}
     for slot in slots:
@@ -44,7 +44,7 @@ def vectors_alike(slots: Iterable[Slot]) -> list[list[Slot]]:
 
 
 class Vectors:
-    """θ's half-precision vectors and their masters, in few launches however many there are.
+    """θ's half-precision vectors and their masters, processed together in few kernel launches.
 
     Args:
         slots: θ, or a part of it.
@@ -66,7 +66,7 @@ class Vectors:
 
     @torch.no_grad()
     def adopt(self) -> None:
-        """Takes over into the masters what somebody else has written to their parameters."""
+        """Copies values that other code wrote to the parameters into their masters."""
         for part in self._parts:
             theirs, mine = part.copies
             torch._foreach_copy_(theirs.parts, part.tensors)
@@ -84,5 +84,5 @@ class _Alike:
 
     @cached_property
     def copies(self) -> tuple[Room, Room]:
-        """Room for copies of both."""
+        """Memory for copies of the tensors and of the masters."""
         return Room(self.tensors), Room(self.masters)

@@ -1,4 +1,4 @@
-"""Where a model may be: in one process, on one device. Anything else would go wrong in silence."""
+"""Checks that a model is in one process and on one device; else tuning would silently go wrong."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 
 
 class SpreadError(RuntimeError):
-    """Several processes would tune one model."""
+    """Tuning was started in several processes."""
 
 
 def refuse_spread(model: torch.nn.Module | None, tuned: Mapping[str, torch.Tensor]) -> None:
     """Refuses several processes, and models on several devices.
 
-    Ranks would draw the same directions for different batches, and drift apart or overwrite one
-    another's run. Of a model on several devices some parts are moved for each forward, or are in a
-    random state of their own, so that what is probed is not what is tuned.
+    Ranks would draw the same directions for different batches, and diverge or overwrite one
+    another's run. If a model is on several devices, some parts are moved for each forward, or have
+    their own random state, so that the probed model is not the tuned one.
 
     Args:
-        model: the model, where it is known.
+        model: the model, if it is known.
         tuned: the parameters that are tuned, by name.
 
     Raises:
@@ -31,9 +31,9 @@ def refuse_spread(model: torch.nn.Module | None, tuned: Mapping[str, torch.Tenso
     processes = _processes()
     if processes > 1:
         raise SpreadError(
-            f"there are {processes} processes (torchrun, torch.distributed), and zoopt tunes in "
-            "one: they would draw the same directions for different batches. Start one process "
-            "(python script.py)"
+            f"there are {processes} processes (torchrun, torch.distributed), but zoopt tunes in a "
+            "single one: several would draw the same directions for different batches. Start one "
+            "process (python script.py)"
         )
     everything = dict(model.named_parameters()) if model is not None else {}
     first: dict[str, str] = {}
@@ -45,7 +45,8 @@ def refuse_spread(model: torch.nn.Module | None, tuned: Mapping[str, torch.Tenso
         raise ValueError(
             "the model is on several devices ("
             + ", ".join(f"{part or 'all of it'} on {device}" for device, part in where.items())
-            + "), and zoopt tunes on one: load it without device_map, then model.to(device)"
+            + "), but zoopt tunes on a single one: load it without device_map, then call "
+            "model.to(device)"
         )
 
 
@@ -53,5 +54,5 @@ def _processes() -> int:
     distributed: Any = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_world_size())
-    # torchrun sets both; other launchers set WORLD_SIZE for purposes of their own.
+    # torchrun sets both; other launchers set WORLD_SIZE for other purposes.
     return int(os.environ["WORLD_SIZE"]) if {"WORLD_SIZE", "RANK"} <= os.environ.keys() else 1

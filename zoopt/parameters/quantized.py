@@ -1,7 +1,7 @@
 """Quantized models: which tensors hold packed numbers, and where their scales are.
 
-What a quantized layer is made of differs between libraries, and is found by its attributes, so that
-none of them is imported.
+The layout of a quantized layer differs between libraries. It is recognized by attributes, so that
+none of the libraries is imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALTERNATIVE = (
 
 
 def packing(tensor: Tensor) -> str:
-    """What a tensor is, if its memory is not the numbers that it stands for; else nothing.
+    """The kind of a tensor whose memory is not its plain values; the empty string for others.
 
     >>> packing(torch.zeros(2)), packing(torch.zeros(2, dtype=torch.int8))
     ('', 'torch.int8')
@@ -35,23 +35,23 @@ def packing(tensor: Tensor) -> str:
 def quantization_scales(model: torch.nn.Module) -> list[tuple[str, Tensor]]:
     """The scales of a quantized model, for :class:`zoopt.ZOOptimizer` to tune in place.
 
-    A weight is scale times integer, one scale a row or a group of a row. The integers stay as they
-    are. Known are torchao's tensors, HQQ's layers, and those of bitsandbytes in 8 bits or in 4 (not
-    those whose scales are quantized too, ``bnb_4bit_use_double_quant``).
+    A weight is scale times integer, with one scale per row or per group within a row. The integers
+    are not changed. Supported are torchao's tensors, HQQ's layers, and bitsandbytes' layers in 8
+    or 4 bits (not those whose scales are quantized too, ``bnb_4bit_use_double_quant``).
 
     Args:
         model: a module with quantized layers.
 
     Returns:
-        (name, tensor) pairs. The tensors belong to the layers, and now require a gradient, which
-        says that they are tuned.
+        (name, tensor) pairs. The tensors belong to the layers, and now have ``requires_grad=True``,
+        which marks them as tuned.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the model has no such scales.
 
     Example:
         >>> import zoopt
-        >>> class Int4Linear(torch.nn.Module):  # keeps its scales as HQQ's does
+        >>> class Int4Linear(torch.nn.Module):  # stores its scales as HQQ does
         ...     def __init__(self):
         ...         super().__init__()
         ...         self.meta = {"scale": torch.full((3, 1), 0.01)}
@@ -66,9 +66,9 @@ def quantization_scales(model: torch.nn.Module) -> list[tuple[str, Tensor]]:
     ]
     if not found:
         raise ValueError(
-            f"{type(model).__name__} has no quantized layer whose scales zoopt knows: of torchao, "
-            "HQQ or bitsandbytes (without double quantization). Others can be given as "
-            "(name, tensor) pairs that require a gradient."
+            f"{type(model).__name__} has no quantized layer of torchao, HQQ or bitsandbytes "
+            "(without double quantization), whose scales zoopt can find. Give other scales as "
+            "(name, tensor) pairs with requires_grad=True."
         )
     return found
 

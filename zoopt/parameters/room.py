@@ -1,4 +1,4 @@
-"""Memory for many small tensors, taken at once."""
+"""Memory for many small tensors, allocated at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Room:
-    """Room for tensors next to each other, and each one's part of it.
+    """One contiguous buffer for several tensors, and each tensor's part of it.
 
     Args:
         like: tensors of one dtype on one device.

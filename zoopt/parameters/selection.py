@@ -1,4 +1,4 @@
-"""Which tensors θ consists of: chosen, named, and checked once.
+"""Selects, names and checks the tensors that θ consists of.
 
 >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
 >>> [name for group in groups_of(model, params="0.*") for name, _ in group["params"]]
@@ -24,27 +24,27 @@ Options = Mapping[str, float | bool]
 Select = str | Sequence[str] | Mapping[str, Options] | Callable[[str, Tensor], bool] | None
 """Which parameters: name patterns as in a shell (``"*.norm.weight"``), or a predicate.
 
-Patterns may have options, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}, "*norm*": {}}``: each makes a
-group of its own, and a parameter is in the first that it matches.
+Patterns may have options, ``{"*lora*": {"lr": 1e-4, "eps": 1e-2}, "*norm*": {}}``: each pattern
+makes its own group, and a parameter belongs to the first pattern that it matches.
 """
 
 _OPTIONS = ("lr", "eps", "weight_decay", "decay_1d")
 
 
 def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[str, Any]]:
-    """Parameter groups, each with ``params`` as (name, tensor) pairs, from what a user passes.
+    """Parameter groups, with ``params`` as (name, tensor) pairs, from the user's argument.
 
-    Frozen parameters (``requires_grad=False``) are left out, tied ones appear once.
+    Frozen parameters (``requires_grad=False``) are left out; tied ones appear once.
 
     Args:
         source: a module; an iterable of parameters or of (name, parameter) pairs; or an iterable of
             group dicts as ``torch.optim`` takes them.
         params: patterns or a predicate ``(name, parameter) -> bool`` that choose among them;
             patterns with options make groups of a module's parameters.
-        start: number given to the first parameter without a name.
+        start: number in the generated name of the first unnamed parameter.
 
     Raises:
-        ValueError: nothing is left to tune, or a pattern chooses nothing; with the names there are.
+        ValueError: nothing is left to tune, or a pattern chooses nothing; it lists existing names.
         TypeError: the source is none of these.
     """
     if isinstance(params, Mapping):
@@ -81,7 +81,7 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
                 other = memory.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
                 if other != name:
                     raise ValueError(
-                        f"parameters {other!r} and {name!r} are different objects in the same "
+                        f"parameters {other!r} and {name!r} are different objects that share "
                         "memory, which would be perturbed twice: tie them as one Parameter"
                     )
         groups.append({**group, "params": kept})
@@ -89,8 +89,8 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
     if not tuned:
         if packed:
             raise TypeError(
-                f"no parameter to tune: {packed[0]}, and zoopt tunes plain floating-point "
-                f"parameters. {ALTERNATIVE}"
+                f"no parameter to tune: {packed[0]}, but zoopt tunes plain floating-point "
+                f"parameters only. {ALTERNATIVE}"
             )
         raise ValueError(
             f"no parameter to tune: params={params!r} chose none of the trainable ones among "
@@ -113,11 +113,11 @@ def _some(names: Sequence[str]) -> str:
 def slots_of(
     param_groups: Sequence[Mapping[str, Any]], before: Sequence[Slot] = ()
 ) -> tuple[Slot, ...]:
-    """The slots of θ, in the order of the groups; the order is part of what z depends on.
+    """The slots of θ, in the order of the groups, on which z depends.
 
     Args:
-        param_groups: as ``torch.optim`` has them.
-        before: slots whose masters are kept, where they still have a use.
+        param_groups: as in ``torch.optim``.
+        before: previous slots, whose masters are kept if they are still valid.
     """
     slots: list[Slot] = []
     masters = {
@@ -136,7 +136,7 @@ def slots_of(
 
 
 def is_expanded(tensor: Tensor) -> bool:
-    """Whether elements share memory, which torch does not write to.
+    """Whether elements share memory, so that torch refuses to write to the tensor.
 
     >>> is_expanded(torch.zeros(1).expand(3)), is_expanded(torch.zeros(3))
     (True, False)
@@ -147,18 +147,18 @@ def is_expanded(tensor: Tensor) -> bool:
 
 
 def _split(source: Any, options: Mapping[str, Options]) -> list[dict[str, Any]]:
-    """A module's trainable parameters in a group for each pattern."""
+    """A module's trainable parameters, one group per pattern."""
     if not isinstance(source, torch.nn.Module):
         raise TypeError(
-            f"params={dict(options)!r} makes groups by name, so it takes a module; to "
-            f"{type(source).__name__} give group dicts with their own lr and eps instead"
+            f"params={dict(options)!r} makes groups by name, which needs a module, not "
+            f"{type(source).__name__}: pass group dicts with their own lr and eps instead"
         )
     groups: dict[str, dict[str, Any]] = {}
     for pattern, own in options.items():
         for name in own:
             if name not in _OPTIONS:
                 raise ValueError(
-                    f"params[{pattern!r}] has {name!r}, which is none of {', '.join(_OPTIONS)}"
+                    f"params[{pattern!r}] has {name!r}; expected {', '.join(_OPTIONS)}"
                 )
         groups[pattern] = {**own, "params": []}
     for name, tensor in source.named_parameters():
@@ -169,7 +169,7 @@ def _split(source: Any, options: Mapping[str, Options]) -> list[dict[str, Any]]:
     for pattern, group in groups.items():
         if not group["params"]:
             raise ValueError(
-                f"params[{pattern!r}] chose no trainable parameter that no pattern before it had"
+                f"params[{pattern!r}] chose no trainable parameter that an earlier pattern had not"
             )
     return list(groups.values())
 
@@ -207,8 +207,8 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
     packed = packing(tensor)
     if packed:
         raise TypeError(
-            f"parameter {name!r} is {packed}, and zoopt tunes plain floating-point parameters. "
-            f"{ALTERNATIVE}"
+            f"parameter {name!r} is {packed}, but zoopt tunes plain floating-point parameters "
+            f"only. {ALTERNATIVE}"
         )
     if tensor.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device: load its weights first")

@@ -1,4 +1,4 @@
-"""Whether θ is still what an optimizer was made for: the model's parameters, as they were."""
+"""Checks that θ still consists of the model's parameters, with their dtypes and devices."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from zoopt.interfaces import Slot
 
-_AFTER = "make the optimizer after"
+_AFTER = "create the optimizer after"
 
 
 class ParameterCheck:
-    """What θ is now: each tensor's dtype and device, and the module that has it.
+    """Records each tensor's dtype and device and the module that holds it, for later comparison.
 
     Args:
-        model: whose parameters θ's tensors are, if that is known.
+        model: the model whose parameters θ consists of, if it is known.
         slots: θ.
     """
 
@@ -27,7 +27,7 @@ class ParameterCheck:
         self._held: list[tuple[dict[str, Any], str, torch.Tensor]] = [
             (module._parameters, key, parameter)
             for module in (() if model is None else model.modules())
-            if isinstance(module._parameters, dict)  # not where it is scripted
+            if isinstance(module._parameters, dict)  # not if it is scripted
             for key, parameter in module._parameters.items()
             if parameter is not None and id(parameter) in self._names
         ]
@@ -36,33 +36,33 @@ class ParameterCheck:
         return [(slot.tensor.dtype, slot.tensor.device) for slot in self._slots]
 
     def moved(self) -> bool:
-        """Whether a tensor has another dtype, or is on another device, than before."""
+        """Whether a tensor's dtype or device has changed."""
         return self._kinds_now() != self._kinds
 
     def refuse_moved(self) -> None:
-        """Raises where :meth:`moved` is true.
+        """Raises if :meth:`moved` is true.
 
         Raises:
-            ValueError: with the tensor's name, what it was and what it is.
+            ValueError: names the tensor, and its old and new dtype and device.
         """
         for slot, before, now in zip(self._slots, self._kinds, self._kinds_now(), strict=True):
             if before != now:
                 was, became = (f"{dtype} on {device}" for dtype, device in (before, now))
                 raise ValueError(
                     f"parameter {slot.name!r} was {was} when the run began and is {became} now; "
-                    f"{_AFTER} model.to(...), and load its state_dict into it"
+                    f"{_AFTER} model.to(...), and load the saved state_dict into it"
                 )
 
     def refuse_lost(self) -> None:
-        """Raises where a module has another parameter in a tensor's place.
+        """Raises if a module now holds another parameter in place of a tensor of θ.
 
         Raises:
-            ValueError: with the tensor's name.
+            ValueError: names the tensor.
         """
         for parameters, key, tensor in self._held:
             if parameters.get(key) is not tensor:
                 raise ValueError(
                     f"parameter {self._names[id(tensor)]!r} of the model was replaced by another "
-                    "tensor after the optimizer was made, so tuning the old one has no effect; "
+                    "tensor after the optimizer was created, so tuning the old one has no effect; "
                     f"{_AFTER} load_state_dict(assign=True) or anything else that replaces it"
                 )

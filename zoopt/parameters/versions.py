@@ -1,4 +1,4 @@
-"""How often tensors have been written to, as torch counts it."""
+"""Version counters of tensors: how often torch has written to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def versions(tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
-    """How often each has been written to, as torch counts it. See :func:`counted`.
+    """Torch's count of writes to each tensor. See :func:`counted`.
 
     >>> x = torch.zeros(2)
     >>> before, after = versions([x]), versions([x.add_(1)])
@@ -19,5 +19,5 @@ def versions(tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
 
 
 def counted(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """Those that torch counts writes to, which are all but the ones made in inference mode."""
+    """The tensors with a version counter: all except those created in inference mode."""
     return [tensor for tensor in tensors if not tensor.is_inference()]

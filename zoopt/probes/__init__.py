@@ -1,1 +1,1 @@
-"""What one evaluation of the objective sees: modes, buffers, random state, population, closure."""
+"""The context of an evaluation of the objective: modes, buffers, random state, population."""

@@ -1,4 +1,4 @@
-"""Closures: what a user's function returns at each probe, as an engine asks for it."""
+"""Closures: the user's function as an engine calls it, and the values that it returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Closure = Callable[..., Any]
 """``() -> number``, or ``(population) -> K numbers``; see :class:`zoopt.Population`."""
 
 _DEVICES = ("cuda", "mps", "xpu")
-"""Where work is queued, and a number is there only when all of it is done."""
+"""Device types with asynchronous execution, where reading a number waits for queued work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,17 @@ class ProbedClosure:
 
     Attributes:
         closure: the user's function.
-        engine: what will call it.
-        rewind: sets the random state, and the buffers, that all probes of a step see.
-        probe: the surroundings of one call.
+        engine: the engine that will call it.
+        rewind: resets the random state and the buffers to those that all probes of a step see.
+        probe: returns a context for one call.
         maximize: whether its numbers are higher-is-better.
-        where: where the run stands, for messages.
-        compare: which of two outputs is better, where it returns no numbers.
-        group: how many consecutive outputs are compared with one another.
-        sides: draws which of two outputs is ``compare``'s first.
+        where: the position in the run, for messages.
+        compare: compares two outputs, if the closure does not return numbers.
+        group: number of consecutive outputs that are compared with one another.
+        sides: seed that decides which of two outputs is ``compare``'s first argument.
 
     Raises:
-        TypeError: the engine evaluates probes together, and the closure takes no population.
+        TypeError: the engine evaluates probes together, but the closure takes no population.
     """
 
     closure: Closure
@@ -59,17 +59,18 @@ class ProbedClosure:
     def __post_init__(self) -> None:
         if self.engine.takes_population and not takes_population(self.closure):
             raise TypeError(
-                f"engine={self.engine.name!r} evaluates K probes in one call, so its closure takes "
-                "a population: opt.step(lambda population: ...), where population.expand(inputs) "
-                "goes into the model and K numbers come back; see zoopt.Population. For a closure "
-                "without argument use engine='overlay' or 'inplace'."
+                f"engine={self.engine.name!r} evaluates K probes in one call, so its closure must "
+                "take a population: opt.step(lambda population: ...), which passes "
+                "population.expand(inputs) to the model and returns K numbers; see "
+                "zoopt.Population. For a closure without argument use engine='overlay' or "
+                "'inplace'."
             )
 
     def __call__(self, population: Population) -> list[Any]:
-        """What the closure returns for K probes: numbers, or outputs where those are compared.
+        """The closure's values for K probes: numbers, or outputs if they are compared.
 
-        A number that a GPU has still to compute is left there, so that the next probe is queued
-        meanwhile. A copy is: a closure may use its memory again.
+        A number that a GPU may still be computing stays a tensor on the GPU, so that the next probe
+        can be queued; it is copied, because a closure may reuse its memory.
         """
         self.rewind()
         torch.clear_autocast_cache()
@@ -89,7 +90,7 @@ class ProbedClosure:
         ]
 
     def losses(self, returned: Sequence[Any]) -> list[float]:
-        """The numbers that it returned, to be minimized, or ranks; waits for numbers."""
+        """The returned values as losses to be minimized (or as ranks); waits for the GPU."""
         if self.compare is not None:
             return ranks(distinct(returned), self.compare, self.group, self.sides)
         sign = -1.0 if self.maximize else 1.0
@@ -99,24 +100,24 @@ class ProbedClosure:
 def _warn_of_half(value: Any) -> None:
     if isinstance(value, Tensor) and is_half([value]):
         warnings.warn(
-            f"the objective's value is {value.dtype}, in which most probes of a step "
-            "are equal, so that little is learned: compute it in fp32, for example "
-            "from logits.float() (with zoopt.ZOTrainer: objective='cross_entropy')",
+            f"the objective's value is {value.dtype}, too coarse to tell the probes of a step "
+            "apart; expected fp32: compute it in fp32, for example from logits.float() (with "
+            "zoopt.ZOTrainer: objective='cross_entropy')",
             stacklevel=2,
         )
 
 
 def _queued(value: Any) -> bool:
-    """Whether it is one number that a GPU may have still to compute."""
+    """Whether it is a single number that a GPU may still be computing."""
     return isinstance(value, Tensor) and value.device.type in _DEVICES and value.numel() == 1
 
 
 def finite_number(value: Any, where: str) -> float:
-    """What a closure returned, as a float.
+    """A closure's return value as a finite float.
 
     Args:
         value: a float, a numpy scalar or a tensor of one element.
-        where: where the run stands, for the message.
+        where: the position in the run, for the message.
 
     Raises:
         TypeError: it is not one number.
@@ -127,12 +128,12 @@ def finite_number(value: Any, where: str) -> float:
     except (TypeError, ValueError, RuntimeError) as error:
         tensor = isinstance(value, torch.Tensor)
         if isinstance(error, RuntimeError) and not (tensor and value.numel() != 1):
-            raise  # what was queued on a GPU failed
+            raise  # work queued on a GPU failed
         if inspect.iscoroutine(value):
             value.close()
             raise TypeError(
-                "the objective is an async function, which returns nothing yet: await what it "
-                "needs in an ordinary one, for example with asyncio.run(...)"
+                "the objective is an async function, which returns a coroutine; expected a number: "
+                "call the async code in an ordinary function, for example with asyncio.run(...)"
             ) from None
         shape = f" of shape {tuple(value.shape)}" if tensor else ""
         raise TypeError(
@@ -141,7 +142,7 @@ def finite_number(value: Any, where: str) -> float:
         ) from error
     if not math.isfinite(number):
         raise NonFiniteLossError(
-            f"the objective returned {number} at {where}; θ is as it was before the step. A "
-            "smaller lr is the usual cure where it grew first, a smaller eps where it came at once."
+            f"the objective returned {number} at {where}; θ is as it was before the step. If the "
+            "loss grew before, use a smaller lr; if this is the first step, a smaller eps."
         )
     return number

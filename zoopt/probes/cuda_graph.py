@@ -1,7 +1,7 @@
 """CUDA graphs of forward passes: recorded once, then replayed with a single launch.
 
-A graph keeps reading the addresses that it was recorded with. So a forward is recorded only where
-later probes will read the same memory, which the surroundings of a probe declare here.
+A graph keeps reading the addresses that it was recorded with. So a forward is recorded only if
+later probes will read the same memory, which engines declare with the contexts below.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch.utils._pytree import tree_map_only
 
 _DEVICES = ("cuda",)
 _places: list[tuple[Hashable, str]] = []
-"""(owner of the memory that operations read, None where it is temporary; why it is temporary)."""
+"""(owner of the memory that operations read, None if it is temporary; why it is temporary)."""
 
 log = logging.getLogger("zoopt")
 
 
 @contextmanager
 def in_memory_of(owner: Hashable) -> Iterator[None]:
-    """Inside, operations read substitute tensors that keep their addresses, ``owner``'s."""
+    """Declares that operations inside read tensors of ``owner``, whose addresses stay the same."""
     yield from _within(owner, "")
 
 
 @contextmanager
 def in_passing(why: str) -> Iterator[None]:
-    """Inside, operations read temporary tensors; ``why``, and what to do about it."""
+    """Declares that operations inside read temporary tensors; ``why`` states reason and remedy."""
     yield from _within(None, why)
 
 
@@ -45,15 +45,15 @@ def _within(owner: Hashable, why: str) -> Iterator[None]:
 class CudaGraph:
     """Records a function of tensors as a CUDA graph, one per input shape, and replays it.
 
-    Small models and short inputs leave a GPU idle while Python launches its kernels one by one; a
+    With small models and short inputs a GPU is idle while Python launches its kernels one by one; a
     replay launches all of them at once. The function must do the same operations at every call and
-    never wait for the GPU: no ``.item()``, no control flow on values. Parameters must stay where
-    they are in memory. The activations of each recorded shape stay allocated.
+    never wait for the GPU: no ``.item()``, no control flow on values. Parameters must keep their
+    addresses in memory. The activations of each recorded shape stay allocated.
 
-    The first call with a shape runs as usual, the second records. Under the ``overlay`` and
-    ``batched`` engines, which make parameters for each probe, nothing is recorded, and a warning
-    says so once. Without a GPU the function is simply called. If recording fails, torch 2.11 can
-    draw no more random numbers on that GPU: restart the process.
+    The first call with a shape runs normally, the second records. With the ``overlay`` and
+    ``batched`` engines, which create perturbed parameters for each probe, nothing is recorded, and
+    one warning says so. Without a GPU the function is called directly. If recording fails, torch
+    2.11 cannot draw random numbers on that GPU any more: restart the process.
 
     Args:
         function: takes tensors, returns tensors, without autograd.
@@ -75,18 +75,18 @@ class CudaGraph:
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Any:
-        """What the function returns for the inputs.
+        """The function's result for the inputs.
 
         Raises:
-            TypeError: an input is no tensor.
+            TypeError: an input is not a tensor.
             RuntimeError: the function cannot be recorded.
         """
         for value in inputs:
             if not isinstance(value, Tensor):
                 raise TypeError(
-                    f"zoopt.CudaGraph was called with a {type(value).__name__}, and takes tensors "
-                    "only: what is recorded is the same at each call. Give the function other "
-                    "values when it is made, as in CudaGraph(functools.partial(loss, scale=2.0))"
+                    f"zoopt.CudaGraph was called with a {type(value).__name__}, but takes tensors "
+                    "only, because a recording is the same at each call. Bind other values "
+                    "beforehand, as in CudaGraph(functools.partial(loss, scale=2.0))"
                 )
         elsewhere = not inputs or any(value.device.type not in _DEVICES for value in inputs)
         if elsewhere or self._passes():
@@ -95,7 +95,7 @@ class CudaGraph:
         kind = inputs[0].device.type
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
         key = owners, autocast, tuple((x.shape, x.dtype, x.device) for x in inputs)
-        if key not in self._recordings:  # kernels are compiled, and compared with torch's
+        if key not in self._recordings:  # this call compiles and checks kernels
             self._recordings[key] = None
             return self.function(*inputs)
         recording = self._recordings[key]
@@ -105,7 +105,7 @@ class CudaGraph:
         return recording.replay(inputs)
 
     def _passes(self) -> bool:
-        """Whether operations read temporary memory now; warns of it once."""
+        """Whether operations read temporary memory now; warns once per reason."""
         reasons = [why for owner, why in _places if owner is None]
         for why in reasons:
             if why and why not in self._said:
@@ -115,12 +115,12 @@ class CudaGraph:
 
 
 class _Recording:
-    """A function's work on inputs of one shape."""
+    """A recorded graph of a function for inputs of one shape."""
 
     def __init__(self, function: Callable[..., Any], inputs: tuple[Tensor, ...], pool: Any) -> None:
         self._inputs = [value.clone() for value in inputs]
         self._graph = torch.cuda.CUDAGraph()
-        torch.clear_autocast_cache()  # of copies that were made before, and will not last
+        torch.clear_autocast_cache()  # its copies, made before, will be freed
         try:
             with torch.cuda.graph(self._graph, pool=pool):
                 self._returned = function(*self._inputs)
@@ -128,13 +128,13 @@ class _Recording:
             raise RuntimeError(
                 f"zoopt.CudaGraph could not record its function: {error}. Nothing in it may wait "
                 "for the GPU (.item(), .tolist(), .cpu(), an if on a tensor): return a tensor, and "
-                "read it outside. What cannot do without is called without zoopt.CudaGraph"
+                "read it outside. If that is impossible, call the function without zoopt.CudaGraph"
             ) from error
         finally:
             torch.clear_autocast_cache()
 
     def replay(self, inputs: tuple[Tensor, ...]) -> Any:
-        """What the function returns for other inputs."""
+        """The function's result for other inputs."""
         torch._foreach_copy_(self._inputs, list(inputs))
         self._graph.replay()
         return tree_map_only(Tensor, torch.clone, self._returned)

@@ -1,4 +1,4 @@
-"""Outputs of probes that are only compared: each as it was when its probe returned it."""
+"""Outputs of probes that are only compared, kept as they were when the probe returned them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from torch.utils._pytree import tree_map
 
 
 def snapshot(output: Any) -> Any:
-    """A copy of the tensors and arrays in an output, and of the containers around them.
+    """A copy of an output: of its tensors and arrays and the containers that hold them.
 
-    They may be θ itself, a view of it, or a buffer that the closure fills again at the next probe.
+    They may be θ itself, a view of it, or a buffer that the closure reuses at the next probe.
     """
     return tree_map(_copied, output)
 
 
 def distinct(outputs: Sequence[Any]) -> Sequence[Any]:
-    """The outputs, none of which is the same object as another.
+    """The outputs, after a check that no two of them are the same object.
 
-    Objects that are equal by value (texts, numbers) may be, and so may None: a person has seen
-    what there was to see.
+    Immutable values (texts, numbers) and None are exempt: they cannot have changed since the probe.
 
     Raises:
-        TypeError: two are one object, which would be compared with itself.
+        TypeError: two are the same object, which would be compared with itself.
 
     Example:
         >>> distinct(["yes", "yes"])
@@ -35,8 +34,8 @@ def distinct(outputs: Sequence[Any]) -> Sequence[Any]:
     for output in outputs:
         if id(output) in seen and not _is_value(output):
             raise TypeError(
-                f"the closure returned the same {type(output).__name__} at two probes, and compare "
-                "would see it twice as the last probe left it: return what it says there, such as "
+                f"the closure returned the same {type(output).__name__} at two probes, so compare "
+                "would see the last probe's state twice: return the output of that probe, such as "
                 "model(inputs), or a copy"
             )
         seen.add(id(output))
@@ -44,7 +43,7 @@ def distinct(outputs: Sequence[Any]) -> Sequence[Any]:
 
 
 def _is_value(output: Any) -> bool:
-    """Whether it is equal to others by what it says, and so cannot change: it has its own hash."""
+    """Whether it is None or hashable by value, and therefore immutable."""
     hashed = isinstance(output, Hashable) and type(output).__hash__ is not object.__hash__
     return hashed or output is None
 

@@ -16,13 +16,13 @@ T = TypeVar("T")
 class Population:
     """K probes side by side in one batch, probe-major: rows k·B to (k+1)·B − 1 belong to probe k.
 
-    A closure that takes a population makes its inputs K times as long with :meth:`expand`, takes
-    what the model says apart with :meth:`per_probe`, and returns K numbers. Every engine calls such
-    a closure, those that evaluate one probe at a time with K = 1.
+    A closure that takes a population repeats its inputs K times with :meth:`expand`, splits the
+    model's outputs by probe with :meth:`per_probe`, and returns K numbers. Every engine accepts
+    such a closure; those that evaluate one probe at a time call it with K = 1.
 
     Attributes:
         size: K.
-        remade: elements of θ that the engine has to compute again for every forward.
+        remade: number of elements of θ that the engine has to recompute for every forward.
         rows: K · B as last declared, 0 before.
 
     Example:
@@ -41,7 +41,7 @@ class Population:
         self.rows = 0
 
     def declare(self, rows: int) -> None:
-        """Says that the following forwards have so many rows, a multiple of K."""
+        """Declares the number of rows of the following forwards, a multiple of K."""
         if rows % self.size:
             raise ValueError(f"{rows} rows do not divide into a population of {self.size} probes")
         self.rows = rows
@@ -61,21 +61,21 @@ class Population:
         expanded: T = tree_map_only(Tensor, repeat, tensors)
         if len(lengths) != 1:
             raise ValueError(
-                f"expand() was given tensors with {sorted(lengths) or 'no'} rows; all that go into "
-                "one forward have the same number of rows in their first dimension"
+                f"expand() was given tensors with {sorted(lengths) or 'no'} rows; expected the "
+                "same first dimension in all tensors of a forward"
             )
         self.declare(self.size * lengths.pop())
         return expanded
 
     def per_probe(self, values: Tensor) -> Tensor:
-        """Shape (K·B, …) as (K, B, …): what each probe has to say."""
+        """The values split by probe: shape (K·B, …) as (K, B, …)."""
         return values.reshape(self.size, -1, *values.shape[1:])
 
     def numbers(self, returned: Any) -> Sequence[Any]:
-        """What a closure returned, as K values.
+        """A closure's return value as K values.
 
         Raises:
-            TypeError: it is not K values.
+            TypeError: it does not consist of K values.
         """
         if isinstance(returned, Tensor):
             returned = returned.reshape(1) if returned.ndim == 0 else returned
@@ -84,19 +84,19 @@ class Population:
         if len(returned) != self.size:
             raise TypeError(
                 f"the closure returned {len(returned)} values for a population of {self.size} "
-                "probes; expected one each: population.per_probe(values) has shape (K, B, …), "
-                "so reduce all but its first dimension"
+                "probes; expected one per probe: population.per_probe(values) has shape "
+                "(K, B, …), so reduce all but its first dimension"
             )
         values: Sequence[Any] = returned
         if isinstance(returned, Tensor):
-            # Several leave the device together: each would be waited for.
+            # Copied to the CPU together, because each separate copy would wait for the device.
             together = returned.ndim == 1 and self.size > 1
             values = torch.unbind(returned.cpu() if together else returned)
         return values
 
 
 def takes_population(closure: Callable[..., Any]) -> bool:
-    """Whether a closure is to be called with a population: it has a parameter without default."""
+    """Whether a closure takes a population: it has a positional parameter without default."""
     try:
         parameters = inspect.signature(closure).parameters.values()
     except ValueError:  # a builtin without a signature

@@ -10,10 +10,10 @@ import torch
 
 
 def same_randomness(devices: Iterable[torch.device]) -> Callable[[], None]:
-    """Call what this returns before each probe: all probes of a step see the same random state.
+    """A function to call before each probe, so that all probes see the current random state.
 
-    After the last probe the states are where one evaluation would have left them. Covered are
-    torch's generators on the CPU and the given CUDA devices, ``random``, and numpy's global one.
+    After the last probe the states are as after a single evaluation. They include torch's
+    generators on the CPU and the given CUDA devices, ``random``, and numpy's global generator.
     """
     cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
     python, cpu = random.getstate(), torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Probes that are only compared: outputs become losses by their ranks."""
+"""Probes that are only compared: their outputs' ranks are used as losses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from zoopt.seeds import fold
 
 Compare = Callable[[Any, Any], Any]
-"""``(a, b)`` to a number: positive where a is better, negative where b is, 0 where they tie;
-or to a bool, whether a is better, which knows no ties."""
+"""``(a, b)`` to a number: positive if a is better, negative if b is, 0 for a tie;
+or to a bool, whether a is better, without ties."""
 
 
 def sign(number: float) -> float:
@@ -23,21 +23,20 @@ def sign(number: float) -> float:
 
 
 def ranks(outputs: Sequence[Any], compare: Compare, group: int, seed: int = 0) -> list[float]:
-    """Losses that are in the order of the outputs within each consecutive group.
+    """The ranks of the outputs within each consecutive group, as losses.
 
-    A pair costs one comparison, a group of m about m log₂ m, and no two outputs are compared twice.
-    Outputs that tie share a rank. Where
-    the comparisons contradict one another, as people's may, some order is found that agrees with
-    those that were asked.
+    A pair takes one comparison, a group of m about m log₂ m, and no two outputs are compared twice.
+    Tied outputs share a rank. If the comparisons contradict one another, as people's may, the order
+    is the one that sorting by the requested comparisons gives.
 
     Args:
-        outputs: what the probes gave, in order.
-        compare: says which of two is better.
-        group: how many are compared with one another.
-        seed: draws which of two is ``compare``'s first, since people like the first one better.
+        outputs: the probes' outputs, in order.
+        compare: decides which of two is better.
+        group: number of consecutive outputs that are compared with one another.
+        seed: decides which of two is ``compare``'s first, because people prefer the first one.
 
     Raises:
-        TypeError: ``compare`` returned something else than a number.
+        TypeError: ``compare`` did not return a number.
 
     Example:
         >>> ranks([5, 9, 9, 1], lambda a, b: a - b, group=4)
@@ -74,10 +73,10 @@ def ranks(outputs: Sequence[Any], compare: Compare, group: int, seed: int = 0) -
 
 
 def verdict(compare: Compare, a: Any, b: Any) -> float:
-    """What a comparison says of two outputs, as -1, 0 or 1.
+    """The result of comparing two outputs, as -1, 0 or 1.
 
     Raises:
-        TypeError: it said something else than a number.
+        TypeError: ``compare`` did not return a number.
 
     Example:
         >>> verdict(lambda a, b: a - b, 2, 5), verdict(lambda a, b: a > b, 2, 5)
@@ -90,12 +89,12 @@ def verdict(compare: Compare, a: Any, b: Any) -> float:
         number = float("nan")
     if number != number:
         raise TypeError(
-            f"compare(a, b) returned {said!r}; expected a positive number where a is better, a "
-            "negative one where b is, 0 where they tie"
+            f"compare(a, b) returned {said!r}; expected a positive number if a is better, a "
+            "negative one if b is better, 0 for a tie"
         )
     return sign(number - 0.5 if _is_bool(said) else number)
 
 
 def _is_bool(said: Any) -> bool:
-    """Whether a number is a truth value, of Python, NumPy or torch."""
+    """Whether a number is a bool of Python, NumPy or torch."""
     return isinstance(said, bool) or str(getattr(said, "dtype", "")) in ("bool", "torch.bool")

@@ -1,4 +1,4 @@
-"""A probe's surroundings: modes, buffers and randomness as they must be, and one finite number."""
+"""The state in which probes are evaluated: eval mode, and equal buffers and random state."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from zoopt.probes.randomness import same_randomness
 from zoopt.support.signals import deferred_signals
 
 _PACKED = 1 << 20
-"""Bytes of integers from which a buffer is taken for packed weights, which nothing writes to."""
+"""Integer buffers of at least this many bytes are assumed to be packed weights, never written."""
 
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module | None) -> Iterator[Callable[[], None]]:
-    """Eval mode inside (no dropout), every module's own mode and all buffers restored after.
+    """A context with the model in eval mode, which restores all modes and buffers at its end.
 
-    Given bare parameters there is no module to switch: that is the caller's.
+    Without a model nothing is switched: modes and buffers are up to the caller.
 
     Yields:
-        A function that puts the buffers back already inside.
+        A function that restores the buffers within the context.
     """
     if model is None:
         yield lambda: None
@@ -34,7 +34,7 @@ def evaluation_mode(model: torch.nn.Module | None) -> Iterator[Callable[[], None
     buffers = _Buffers(modules)
     switched = any(training for _, training in modes)
     try:
-        if switched:  # each module's attribute takes its time
+        if switched:  # setting each module's attribute takes time
             model.eval()
         with in_memory_of("eval mode") if switched else nullcontext():
             yield buffers.restore
@@ -47,10 +47,10 @@ def evaluation_mode(model: torch.nn.Module | None) -> Iterator[Callable[[], None
 
 
 class _Buffers:
-    """The buffers of some modules as they are, to be put back.
+    """A snapshot of the buffers of some modules, which can be restored.
 
-    No copy is kept of packed weights, which would take the memory of the model, nor of what cannot
-    be written to.
+    Packed weights are not copied, because that would take the memory of the model, nor are tensors
+    that cannot be written to.
     """
 
     def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
@@ -66,20 +66,20 @@ class _Buffers:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Puts them back: objects where they were, and numbers."""
+        """Restores the buffers' values and the modules' references to them."""
         for buffer, copy in self._copies:
             buffer.data.copy_(copy)  # not counted as a write
         for module, name, buffer in self._places:
-            holder = module._buffers  # of a scripted module no dict, and there nothing is replaced
+            holder = module._buffers  # not a dict in a scripted module, which replaces no buffer
             if isinstance(holder, dict) and holder.get(name) is not buffer:
                 holder[name] = buffer
             if id(buffer) in self._packed and self._packed[id(buffer)] != buffer._version:
                 self._packed[id(buffer)] = buffer._version
                 warnings.warn(
                     f"the objective writes to buffer {name!r} of a {type(module).__name__}, which "
-                    f"is {buffer.nbytes >> 20} MB of integers and was taken for packed weights: it "
-                    "is not put back, and the probes of a step differ in it. Keep it in an "
-                    "attribute that the objective sets anew",
+                    f"is {buffer.nbytes >> 20} MB of integers and assumed to be packed weights: it "
+                    "is not restored, so the probes of a step differ in it. Store it as an "
+                    "attribute that the objective sets at each call",
                     stacklevel=2,
                 )
 
@@ -90,7 +90,7 @@ def _is_packed(buffer: torch.Tensor) -> bool:
 
 
 def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """All of a model's, each once, several times sooner than ``model.modules()`` names them."""
+    """All modules of a model, each once; several times faster than ``model.modules()``."""
     found = {model: None}
     waiting = [model]
     while waiting:
@@ -105,10 +105,10 @@ def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
 def same_surroundings(
     model: torch.nn.Module | None, devices: Iterable[torch.device]
 ) -> Iterator[Callable[[], None]]:
-    """Around the probes of a step: :func:`evaluation_mode`.
+    """A context for the probes of a step: :func:`evaluation_mode` and equal random states.
 
     Yields:
-        What to call before each: it puts back the buffers and the random state of the first.
+        A function to call before each probe, which restores buffers and random state.
     """
     rewind = same_randomness(devices)
     with evaluation_mode(model) as put_back:

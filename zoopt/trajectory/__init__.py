@@ -1,4 +1,4 @@
-"""The trajectory: every update in a few bytes, logged before it is applied, and repeatable."""
+"""The trajectory: every update in a few bytes, logged before it is applied, and replayable."""
 
 from zoopt.trajectory.header import check_base, header_of, optimizer_for
 from zoopt.trajectory.log import FILENAME, Log, Rollback, Trajectory, TrajectoryError, read

@@ -1,6 +1,6 @@
 """Checkpoints: θ, an update rule's dense state, and facts about them, in one safetensors file.
 
-A file appears whole or not at all: it is written beside its place, forced to disk and renamed.
+Files are replaced atomically: written under a temporary name, synced to disk and renamed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters.masters import Vectors
 
 BEST = "best.safetensors"
-"""Where a run keeps the θ that scored best."""
+"""The file in which a run keeps the θ with the best score."""
 
 
 class DamagedCheckpointError(RuntimeError):
-    """A checkpoint file that is not whole."""
+    """A checkpoint file is damaged or incomplete."""
 
 
 def save(path: Path, optimizer: ZOOptimizer, facts: dict[str, Any], state: bool = True) -> None:
-    """Writes θ as it stands, after settling the optimizer.
+    """Writes the current θ, after settling the optimizer.
 
     Args:
         path: the file.
-        optimizer: whose θ, and whose update rule's state.
-        facts: what :func:`facts` gives back; the number of steps is added to it.
-        state: whether the state is written too, which continuing needs.
+        optimizer: holds θ and the update rule's state.
+        facts: the dictionary that :func:`facts` returns; the number of steps is added to it.
+        state: whether to write the state too, which is needed to continue a run.
     """
     optimizer.settle()
     tensors = {f"theta.{s.name}": s.exact.detach().contiguous() for s in optimizer.slots}
@@ -59,14 +59,14 @@ def save(path: Path, optimizer: ZOOptimizer, facts: dict[str, Any], state: bool 
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file atomically."""
     beside = path.with_name(path.name + ".partial")
     beside.write_bytes(data)
     into_place(beside, path)
 
 
 def into_place(beside: Path, path: Path) -> None:
-    """Gives a file that was written beside its place its name, once it is on the disk."""
+    """Syncs a temporary file to disk and renames it to its final name."""
     for what in (beside, path.parent):
         if what == path.parent:
             os.replace(beside, path)
@@ -78,11 +78,11 @@ def into_place(beside: Path, path: Path) -> None:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """The facts in a checkpoint, and its ``"step"``, without reading the weights.
+    """The facts in a checkpoint, including its ``"step"``, without reading the weights.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamagedCheckpointError: it is cut off, or of something else.
+        FileNotFoundError: the file does not exist.
+        DamagedCheckpointError: it is truncated, or not a checkpoint.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
@@ -91,14 +91,14 @@ def facts(path: Path) -> dict[str, Any]:
             about: dict[str, Any] = json.loads(file.metadata()["zoopt"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpointError(
-            f"{path} is damaged ({error}). Start the run again with the base model: the checkpoint "
-            "is rebuilt from the log"
+            f"{path} is damaged ({error}). Restart the run with the base model: the checkpoint "
+            "will be rebuilt from the log"
         ) from error
     return about
 
 
 def step_of(path: Path, default: int) -> int:
-    """The number of updates in a checkpoint; the default where there is no whole one."""
+    """The number of updates in a checkpoint; the default if it is missing or damaged."""
     try:
         return int(facts(path)["step"])
     except (FileNotFoundError, DamagedCheckpointError):
@@ -107,7 +107,7 @@ def step_of(path: Path, default: int) -> int:
 
 @torch.no_grad()
 def load(path: Path, optimizer: ZOOptimizer) -> dict[str, Any]:
-    """Puts θ, the state and the step count of a checkpoint into an optimizer; returns the facts."""
+    """Loads a checkpoint's θ, state and step count into an optimizer; returns its facts."""
     optimizer.settle()
     about = facts(path)
     optimizer.state.clear()
@@ -116,7 +116,7 @@ def load(path: Path, optimizer: ZOOptimizer) -> dict[str, Any]:
             slot.exact.copy_(file.get_tensor(f"theta.{slot.name}"))
         Vectors(optimizer.slots).publish()
         by_name = {slot.name: slot for slot in optimizer.slots}
-        for key in file.keys():  # noqa: SIM118, a safetensors file is no mapping
+        for key in file.keys():  # noqa: SIM118, a safetensors file is not a mapping
             kind, _, rest = key.partition(".")
             if kind == "state":
                 name, _, parameter = rest.partition(".")
@@ -130,7 +130,7 @@ def load(path: Path, optimizer: ZOOptimizer) -> dict[str, Any]:
 
 
 def export(model: torch.nn.Module, folder: Path) -> None:
-    """Saves a model for its own ``from_pretrained``, or its weights as ``model.safetensors``."""
+    """Saves a model with its ``save_pretrained``, or its weights as ``model.safetensors``."""
     beside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
     own: Any = getattr(model, "save_pretrained", None)
@@ -150,7 +150,7 @@ def export(model: torch.nn.Module, folder: Path) -> None:
 
 @contextmanager
 def _system_errors_as_such(path: Path) -> Iterator[None]:
-    """Raises OSError where safetensors has an error of its own for one of the system's."""
+    """Turns safetensors' errors that wrap an error of the system into OSError."""
     try:
         yield
     except SafetensorError as error:

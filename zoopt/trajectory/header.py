@@ -1,4 +1,4 @@
-"""What a log begins with: the base weights' fingerprint, and what makes the optimizer again."""
+"""A log's header: the base weights' fingerprint, and the optimizer's configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoopt.trajectory.log import FORMAT, TrajectoryError
 IDENTITY = (
     "parameters", "estimator", "update", "direction", "engine", "decay_1d", "seed", "maximize",
 )  # fmt: skip
-"""What of a header has to agree for a log to be continued."""
+"""The fields of a header that must match for a log to be continued."""
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -35,9 +35,9 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def frozen_part(model: torch.nn.Module, slots: Sequence[Slot]) -> Iterator[tuple[str, Tensor]]:
-    """What a model has beside θ: its other floating-point parameters and saved buffers, by name.
+    """A model's floating-point parameters and saved buffers that are not in θ, by name.
 
-    Quantized weights are left out: some libraries pack them anew at the first forward.
+    Quantized weights are left out, because some libraries repack them at the first forward.
     """
     seen = {id(slot.tensor) for slot in slots}
     members = chain(model.named_parameters(), model.named_buffers())
@@ -49,11 +49,11 @@ def frozen_part(model: torch.nn.Module, slots: Sequence[Slot]) -> Iterator[tuple
 
 
 def header_of(optimizer: ZOOptimizer, model: torch.nn.Module | None = None) -> dict[str, Any]:
-    """What a replay needs to know of an optimizer at step 0, and the fingerprint of its θ.
+    """The configuration of an optimizer at step 0 that a replay needs, and θ's fingerprint.
 
     Args:
-        optimizer: as the run begins with it.
-        model: the model that θ belongs to, whose other weights have a fingerprint of their own.
+        optimizer: the optimizer at the start of the run.
+        model: the model that θ belongs to; its other weights have a separate fingerprint.
     """
     frozen = None if model is None else fingerprint(frozen_part(model, optimizer.slots))
     return {
@@ -77,38 +77,38 @@ def header_of(optimizer: ZOOptimizer, model: torch.nn.Module | None = None) -> d
 def check_base(
     header: dict[str, Any], optimizer: ZOOptimizer, model: torch.nn.Module | None = None
 ) -> None:
-    """Refuses a model, or an optimizer, that is not the one a log began with.
+    """Refuses a model or an optimizer that differs from the one a log began with.
 
-    Of what is not tuned, where the log says nothing of it, or no model is given, anything goes.
+    Untuned weights are not checked if the log has no fingerprint of them, or no model is given.
     """
     mine = header_of(optimizer, model)
     if mine["base"] != header["base"]:
         raise TrajectoryError(
-            f"the log starts from weights with fingerprint {header['base'][:12]}, the model given "
-            f"has {mine['base'][:12]}: a replay needs the base model exactly as it was before "
-            "tuning (same weights, same dtype, same choice of parameters)"
+            f"the log starts from weights with fingerprint {header['base'][:12]}, but the given "
+            f"model has {mine['base'][:12]}: use the base model exactly as it was before tuning "
+            "(same weights, same dtype, same choice of parameters)"
         )
     there, here = header.get("frozen"), mine["frozen"]
     if there and here and there != here:
         raise TrajectoryError(
-            f"the log is of a model whose untuned weights have fingerprint {there[:12]}, those of "
-            f"the model given have {here[:12]}: what was tuned fits the one it was tuned in, so "
-            "take that base model (same weights, same dtype)"
+            f"the log is of a model whose untuned weights have fingerprint {there[:12]}, but the "
+            f"given model's have {here[:12]}: tuned parameters fit only the model they were tuned "
+            "in, so use that base model (same weights, same dtype)"
         )
     for name in IDENTITY:
         if mine[name] != header[name]:
             raise TrajectoryError(
-                f"the log was made with {name}={header[name]!r}, this run has {mine[name]!r}"
+                f"the log was made with {name}={header[name]!r}, but this run has {mine[name]!r}"
             )
 
 
 def optimizer_for(model: torch.nn.Module, header: dict[str, Any]) -> ZOOptimizer:
-    """The optimizer that a log was made with, over a model."""
+    """An optimizer over a model, configured as a log's header says."""
     tensors = dict(model.named_parameters())
     missing = [name for name, _ in header["parameters"] if name not in tensors]
     if missing:
         more = f" and {len(missing) - 1} more parameters" if missing[1:] else ""
-        raise TrajectoryError(f"the log tunes {missing[0]!r}{more} that the model does not have")
+        raise TrajectoryError(f"the log tunes {missing[0]!r}{more}, which the model does not have")
     groups: list[dict[str, Any]] = [{"params": [], "decay_1d": d} for d in header["decay_1d"]]
     for name, group in header["parameters"]:
         groups[group]["params"].append((name, tensors[name]))
@@ -128,5 +128,5 @@ def optimizer_for(model: torch.nn.Module, header: dict[str, Any]) -> ZOOptimizer
 def _own_version() -> str:
     try:
         return version("zoopt-torch")
-    except PackageNotFoundError:  # run from its sources
+    except PackageNotFoundError:  # zoopt is not installed, but run from its sources
         return "unknown"

@@ -1,10 +1,10 @@
-"""The trajectory: every update in a few bytes, written before it is applied, and repeated at will.
+"""The trajectory: every update in a few bytes, written before it is applied, and replayable.
 
-A run's log is a JSON-lines file. Its first line is a header that says what the run started from;
-each further line is one :class:`~zoopt.interfaces.StepRecord`, or says that the run was rolled back
-and the steps since do not count. Each line ends in a checksum of all lines so far. Losses are
-logged, and coefficients follow from them, so a replay runs the same estimator, engine and update
-rule on the same numbers and gives the same θ bit for bit, without a single forward pass.
+A run's log is a JSON-lines file. Its first line is a header that states what the run started from;
+each further line is one :class:`~zoopt.interfaces.StepRecord`, or a rollback, which discards the
+steps since an earlier one. Each line ends with a checksum of all lines so far. Losses are logged,
+and coefficients follow from them, so a replay runs the same estimator, engine and update rule on
+the same numbers and gives the same θ bit for bit, without a single forward pass.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from zoopt.directions.kernel.fused import KERNEL_VERSION
 from zoopt.interfaces import StepRecord
 
 FORMAT = 3
-"""Version of the log. A reader of a later format reads earlier ones; an earlier one refuses.
+"""Version of the log's format. Readers accept earlier formats and refuse later ones.
 
-2: steps have ``n`` and ``clip``, and there are lines of rollbacks. 3: lines have checksums.
+2: steps have ``n`` and ``clip``, and rollbacks are logged. 3: lines have checksums.
 """
 
 _SUMMED = 3
@@ -32,17 +32,17 @@ FILENAME = "trajectory.jsonl"
 
 
 class TrajectoryError(RuntimeError):
-    """A log that cannot be continued or replayed, and why."""
+    """A log cannot be continued or replayed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """A run went back to an earlier step.
+    """A return of the run to an earlier step.
 
     Attributes:
-        to: the number of updates that still count.
-        at: the number of updates when it went back.
-        why: what had happened.
+        to: the number of updates that remain valid.
+        at: the number of updates before the rollback.
+        why: the reason.
     """
 
     to: int
@@ -56,10 +56,10 @@ class Log:
 
     Attributes:
         header: the first line.
-        records: the steps that count, in order.
-        rollbacks: the times that the run was rolled back, in order.
-        size: bytes of the whole lines; anything after them is a torn last line.
-        checksum: of these lines; None where the log's format has none.
+        records: the valid steps, in order.
+        rollbacks: the rollbacks, in order.
+        size: bytes of the complete lines; anything after them is an incomplete last line.
+        checksum: of these lines; None if the log's format has none.
     """
 
     header: dict[str, Any]
@@ -70,10 +70,10 @@ class Log:
 
 
 def read(path: Path) -> Log | None:
-    """The content of a log, or None where there is no whole header yet. Writes nothing.
+    """The content of a log, or None if it has no complete header yet. Does not write to it.
 
     Raises:
-        TrajectoryError: a line before the last is damaged, or a later version wrote it.
+        TrajectoryError: a complete line is damaged, or a later version of zoopt wrote the log.
     """
     if not path.exists():
         return None
@@ -102,11 +102,11 @@ def read(path: Path) -> Log | None:
                 where = f"line {number} of {path} is damaged ({error})"
                 if number == 1:
                     raise TrajectoryError(
-                        f"{where}; without its first line a log is lost"
+                        f"{where}; a log cannot be read without its first line"
                     ) from None
                 raise TrajectoryError(
-                    f"{where}. The lines before it are good: cut the file there, and the run goes "
-                    f"on from step {len(records)}."
+                    f"{where}. The lines before it are valid: truncate the file there, and the run "
+                    f"continues from step {len(records)}."
                 ) from None
             size += len(line)
     if header is None:
@@ -115,11 +115,11 @@ def read(path: Path) -> Log | None:
 
 
 class Trajectory:
-    """A log being written: a new one, or one that is continued after its last whole line.
+    """A log being written: a new one, or one that is continued after its last complete line.
 
     Args:
         path: the file.
-        header: what to begin a new log with; None to continue the one that is there.
+        header: first line of a new log; None to continue the existing one.
     """
 
     def __init__(self, path: Path, header: dict[str, Any] | None = None) -> None:
@@ -133,23 +133,23 @@ class Trajectory:
         self.sync()
 
     def append(self, record: StepRecord) -> None:
-        """Writes one step and hands it to the operating system, where a kill cannot lose it.
+        """Writes one step and passes it to the operating system, so that a kill cannot lose it.
 
-        Where the disk is full, the log is left as it was.
+        If the disk is full, the log is left unchanged.
         """
         self._write(asdict(record))
 
     def roll_back(self, rollback: Rollback) -> None:
-        """Writes that the steps since ``rollback.to`` do not count."""
+        """Logs a rollback, which discards the steps since ``rollback.to``."""
         self._write({"rollback": asdict(rollback)})
         self.sync()
 
     def sync(self) -> None:
-        """Forces the log to disk, where a power cut cannot lose it."""
+        """Syncs the log to disk, so that a power cut cannot lose it."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Forces the log to disk and closes it."""
+        """Syncs the log to disk and closes it."""
         try:
             self.sync()
         finally:
@@ -169,7 +169,7 @@ class Trajectory:
 
 
 def _summed(text: bytes, before: int | None) -> tuple[bytes, int | None]:
-    """An entry's line, and the checksum of all lines with it; none where there was none before."""
+    """An entry's line, and the checksum of all lines up to it; None if the log has no checksums."""
     if before is None:
         return text + b"\n", None
     checksum = zlib.crc32(text[:-1], before)
@@ -177,14 +177,14 @@ def _summed(text: bytes, before: int | None) -> tuple[bytes, int | None]:
 
 
 def _verified(line: bytes, before: int) -> int:
-    """The checksum of all lines with this one.
+    """The checksum of all lines up to this one.
 
     Raises:
-        ValueError: it is not the one that the line has.
+        ValueError: it differs from the checksum in the line.
     """
     checksum = zlib.crc32(line[: -len(_SUM % 0)], before)
     if not line.endswith(_SUM % checksum):
-        raise ValueError("its checksum is of something else than it and the lines before")
+        raise ValueError("its checksum does not match this line and the lines before it")
     return checksum
 
 
@@ -193,12 +193,13 @@ def _checked(header: Any, path: Path) -> dict[str, Any]:
         raise TrajectoryError(f"{path} is not a zoopt trajectory: its first line is not a header")
     if header["format"] > FORMAT:
         raise TrajectoryError(
-            f"{path} has format {header['format']}, this zoopt reads up to {FORMAT}: upgrade zoopt"
+            f"{path} has format {header['format']}, but this zoopt reads formats up to {FORMAT}: "
+            "upgrade zoopt"
         )
     if header["kernel"] != KERNEL_VERSION:
         raise TrajectoryError(
-            f"{path} was made with kernel version {header['kernel']}, this zoopt has "
-            f"{KERNEL_VERSION}: their directions differ, so install the zoopt that made it"
+            f"{path} was made with kernel version {header['kernel']}, but this zoopt has "
+            f"{KERNEL_VERSION}: their directions differ, so install the zoopt version that made it"
         )
     return header
 

@@ -1,4 +1,4 @@
-"""Replay: the tuned weights again, from base weights and a log, without a forward pass."""
+"""Replay: recomputes tuned weights from base weights and a log, without a forward pass."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ def replay(model: torch.nn.Module, run_dir: str | Path, step: int | str = "last"
     On the same backend the result is the run's own θ bit for bit.
 
     Args:
-        model: the base model, its weights as they were before tuning.
+        model: the base model, with its weights from before tuning.
         run_dir: the run's folder.
-        step: how many updates: a number, ``"last"``, or ``"best"`` by development score.
+        step: number of updates to apply: a number, ``"last"``, or ``"best"`` by development score.
 
     Returns:
         The number of updates applied.
 
     Raises:
-        TrajectoryError: another base model, a log from a later version, or a step not in it.
+        TrajectoryError: the base model differs, a later version wrote the log, or it lacks the
+            step.
     """
     log = read(Path(run_dir) / FILENAME)
     if log is None:
@@ -42,12 +43,15 @@ def _wanted(step: int | str, run_dir: Path, available: int) -> int:
     if step == "best":
         best = run_dir / checkpoint.BEST
         if not best.exists():
-            raise TrajectoryError(f"{run_dir} has no {best.name}: the run was never evaluated")
+            raise TrajectoryError(
+                f"{run_dir} has no {best.name}, because the run was never evaluated: use a number "
+                "or 'last'"
+            )
         step = int(checkpoint.facts(best)["step"])
     elif step == "last":
         step = available
     if not isinstance(step, int):
         raise TrajectoryError(f"step={step!r} is not a number, 'last' or 'best'")
     if not 0 <= step <= available:
-        raise TrajectoryError(f"step {step} is not in the log, which has 0 to {available}")
+        raise TrajectoryError(f"step {step} is not in the log, which has steps 0 to {available}")
     return step

@@ -1,4 +1,4 @@
-"""Update rules: how ĝ moves θ. One file a rule."""
+"""Update rules: how ĝ moves θ. One file per rule."""
 
 from zoopt.updates.adam import Adam
 from zoopt.updates.momentum import Momentum

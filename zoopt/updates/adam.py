@@ -1,4 +1,4 @@
-"""Adam on the estimate, with bias correction and decoupled decay. State: 8 bytes a parameter.
+"""Adam on the estimate, with bias correction and decoupled decay. State: 8 bytes per parameter.
 
 D. P. Kingma and J. Ba 2015, arXiv 1412.6980; I. Loshchilov and F. Hutter 2019, arXiv 1711.05101;
 on zeroth-order estimates: MeZO-Adam, arXiv 2305.17333, appendix B.3.
@@ -17,12 +17,12 @@ from zoopt.updates.dense import buffer, descend, settled_slots
 class Adam:
     """m ← β₁m + (1−β₁)ĝ, v ← β₂v + (1−β₂)ĝ², θ ← (1−ηλ)θ − η m̂ / (√v̂ + ζ).
 
-    ĝ of one tensor exists while that tensor is updated.
+    ĝ is materialized for one tensor at a time.
 
     Args:
-        beta1: weight of the past in m.
-        beta2: weight of the past in v.
-        zeta: what keeps the denominator from zero (Adam's ε; here ε is the perturbation scale).
+        beta1: decay rate of m.
+        beta2: decay rate of v.
+        zeta: keeps the denominator from zero (Adam's ε; here ε is the perturbation scale).
     """
 
     name = "adam"

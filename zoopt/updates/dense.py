@@ -1,4 +1,4 @@
-"""Applying an update that exists as a tensor, because the rule keeps state of θ's size."""
+"""Applies updates that exist as tensors, for rules that keep state of θ's size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoopt.parameters.masters import Vectors
 
 
 def buffer(step: UpdateStep, slot: Slot, name: str) -> Tensor:
-    """The rule's fp32 state of one tensor (fp64 for fp64), zero at first. 4 bytes a parameter."""
+    """The rule's fp32 state of one tensor (fp64 for fp64), initially 0. 4 bytes per parameter."""
     state = step.state(slot)
     if name not in state:
         dtype = torch.promote_types(slot.tensor.dtype, torch.float32)
@@ -23,7 +23,7 @@ def buffer(step: UpdateStep, slot: Slot, name: str) -> Tensor:
 
 
 def settled_slots(step: UpdateStep) -> Iterator[Slot]:
-    """θ's slots with no probe in them."""
+    """θ's slots, after the engine has removed any probe."""
     step.engine.settle()
     yield from step.slots
 

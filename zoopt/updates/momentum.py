@@ -1,4 +1,4 @@
-"""Momentum: m ← β m + (1 − β) ĝ, θ ← (1 − ηλ) θ − η m. State: 4 bytes a parameter."""
+"""Momentum: m ← β m + (1 − β) ĝ, θ ← (1 − ηλ) θ − η m. State: 4 bytes per parameter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Momentum:
     """Gradient descent along an exponential average of the estimates, as in MeZO-momentum.
 
     Args:
-        beta: weight of the past.
+        beta: decay rate of m.
     """
 
     name = "momentum"
@@ -21,7 +21,7 @@ class Momentum:
         self.beta = beta
 
     def apply(self, step: UpdateStep) -> None:
-        """One fused pass makes m, another moves θ along it."""
+        """Updates m in one fused pass and moves θ along it in another."""
         for slot in settled_slots(step):
             m = buffer(step, slot, "exp_avg")
             terms = tuple((s, (1 - self.beta) * c) for s, c in step.gradient.terms(slot))

@@ -10,13 +10,13 @@ from zoopt.updates.sgd import SGD
 
 
 class Projected:
-    """Gradient descent that keeps every parameter at a lower bound or above it.
+    """Gradient descent that keeps every parameter at or above a lower bound.
 
-    For parameters that mean nothing below it, such as the scales of quantized weights. The
-    projection is a pass of its own, so updates do not wait for the next probe.
+    For parameters that are meaningless below it, such as the scales of quantized weights. The
+    projection takes a separate pass, so updates are not deferred to the next probe.
 
     Args:
-        low: the bound.
+        low: the lower bound.
     """
 
     name = "projected"

@@ -6,7 +6,7 @@ from zoopt.interfaces import Displacement, UpdateStep
 
 
 class SGD:
-    """Plain gradient descent with decoupled weight decay. It joins the engine's pass over θ."""
+    """Gradient descent with decoupled weight decay, done within the engine's pass over θ."""
 
     name = "sgd"
 

@@ -86,7 +86,7 @@ def test_equal_examples_made_again_are_the_same_run(tmp_path):
 
 def test_other_untuned_weights_are_another_model(tmp_path):
     half_a_run(tmp_path)
-    with pytest.raises(TrajectoryError, match=r"untuned weights have fingerprint .* take that"):
+    with pytest.raises(TrajectoryError, match=r"untuned weights have fingerprint .* use that"):
         run(tmp_path, model=network(frozen=1))
     with pytest.raises(TrajectoryError, match="untuned weights"):
         zoopt.replay(network(frozen=1), tmp_path)

@@ -1,1 +1,1 @@
-"""The kernel that families of directions share: θ ← decay · θ + Σ c z(s), in one pass over θ."""
+"""The kernel shared by all direction families: θ ← decay · θ + Σ c z(s), in one pass over θ."""

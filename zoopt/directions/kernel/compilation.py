@@ -1,4 +1,4 @@
-"""Compiling the kernel once per variant, and falling back to eager where that cannot be done."""
+"""Compiles the kernel once per variant, and falls back to eager execution if that fails."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 Source = Callable[..., None]
-"""A function of tensors that writes one of them."""
+"""A function of tensors that writes to one of them."""
 
 COMPILE_FROM = 1 << 20
-"""A θ of this many elements repays the seconds that compiling takes; a smaller one runs eagerly."""
+"""Number of elements of θ from which compiling pays off; a smaller θ runs eagerly."""
 
 _EXAMPLE_ROWS = 256
 
@@ -36,39 +36,39 @@ _kernels: dict[str, Source] = {}
 
 
 def wanted(elements: int) -> bool:
-    """Whether a θ of so many elements runs compiled kernels."""
+    """Whether compiled kernels are used for a θ with this number of elements."""
     if _state.mode == "auto":
         return elements >= COMPILE_FROM
     return _state.mode == "compiled"
 
 
 def seconds() -> float:
-    """How long this process has spent compiling kernels so far."""
+    """The time in seconds that this process has spent compiling kernels so far."""
     return _state.seconds
 
 
 @contextmanager
 def counted() -> Iterator[None]:
-    """What is done in a with block, and succeeds, counts as compiling."""
+    """Counts the time of a with block, if it succeeds, as compilation."""
     started = time.perf_counter()
     yield
     _state.seconds += time.perf_counter() - started
 
 
 def reason(error: Exception) -> str:
-    """An error in one line."""
+    """The first line of an error's message, or the name of its class."""
     said = str(error).strip()
     return said.splitlines()[0] if said else type(error).__name__
 
 
 @contextmanager
 def kernel_mode(mode: str) -> Iterator[None]:
-    """Forces ``"eager"`` or ``"compiled"`` kernels for the optimizers made in a with block.
+    """Forces ``"eager"`` or ``"compiled"`` kernels for the optimizers created in a with block.
 
-    The default, ``"auto"``, compiles for a θ of a million elements and more.
+    The default, ``"auto"``, compiles for a θ of a million elements or more.
     """
     if mode not in ("auto", "eager", "compiled"):
-        raise ValueError(f"kernel mode {mode!r} is none of 'auto', 'eager' and 'compiled'")
+        raise ValueError(f"kernel mode {mode!r}; expected 'auto', 'eager' or 'compiled'")
     previous, _state.mode = _state.mode, mode
     try:
         yield
@@ -83,16 +83,16 @@ def kernel(
     rows: Sequence[Tensor],
     narrow: bool = False,
 ) -> Source | None:
-    """The compiled kernel of a name; None, after one warning, where there is no compiler.
+    """The compiled kernel with a given name; None, after one warning, if compiling fails.
 
     Args:
-        name: tells it from others: a kernel is specialized for its source, the number of terms and
-            the dtype and device it runs on, and for no length and no number.
-        source: what is compiled, a function of the constants and the rows.
+        name: identifies the kernel, which is specialized for its source, the number of terms, the
+            dtype and the device, but not for lengths or values.
+        source: the function to compile, which takes the constants and the rows.
         constants: its first arguments.
-        rows: the others, of which only the first dimension differs between calls. It is run once on
-            copies, so that a failure cannot happen halfway through θ.
-        narrow: for vectors of 256 bits also where there are ones of 512.
+        rows: its other arguments, of which only the first dimension differs between calls. It is
+            run once on copies, so that a failure cannot happen halfway through θ.
+        narrow: use 256-bit vectors even if the CPU has 512-bit ones.
     """
     if _state.broken:
         return None
@@ -100,17 +100,17 @@ def kernel(
         try:
             with counted():
                 made = _compile(name, source, rows[0].device.type, narrow)
-                # The coefficients of polynomials are constants of the code, not arguments of it.
+                # The coefficients of polynomials become constants in the code, not arguments.
                 with torch._dynamo.config.patch(specialize_float=True):
                     made(*constants, *map(_scratch, rows))
             _kernels[name] = made
         except (torch.OutOfMemoryError, MemoryError):
-            raise  # says nothing of the compiler; the next launch tries again
+            raise  # not the compiler's fault; the next launch tries again
         except Exception as error:
             _state.broken = True
             log.warning(
-                "zoopt runs its kernel uncompiled, which gives the same numbers, slowly, because "
-                "torch.compile failed: %s. On Linux a C++ compiler is what it needs "
+                "zoopt runs its kernel uncompiled (the results are the same, but it is slower), "
+                "because torch.compile failed: %s. On Linux it needs a C++ compiler "
                 "(apt-get install g++), on CUDA Triton (pip install triton).",
                 reason(error),
             )
@@ -119,10 +119,10 @@ def kernel(
 
 
 def _scratch(part: Tensor) -> Tensor:
-    """A first row many times over, as the example that a kernel is compiled for.
+    """The first row repeated many times, as example input for compiling a kernel.
 
-    The compiler sees that the other dimensions stay, and leaves bounds and divisions out of its
-    inner loops; and that there are rows enough for all threads.
+    The other dimensions are marked as static, so that the compiler omits bounds checks and
+    divisions from its inner loops; and there are enough rows for all threads.
     """
     rows = part[:1].repeat(_EXAMPLE_ROWS, *(1,) * (part.ndim - 1))
     for dimension in range(1, rows.ndim):
@@ -131,9 +131,9 @@ def _scratch(part: Tensor) -> Tensor:
 
 
 def _compile(name: str, source: Source, device: str, narrow: bool) -> Source:
-    """Dynamo keeps compiled graphs by code object, so each kernel gets one of its own.
+    """Compiles a source as a separate code object, because Dynamo caches graphs by code object.
 
-    It also compiles anew where it meets another state of autocast, which means nothing here.
+    Autocast is disabled when it runs: Dynamo would recompile for it, but the kernel ignores it.
     """
     assert isinstance(source, types.FunctionType)
     own = types.FunctionType(
@@ -146,7 +146,7 @@ def _compile(name: str, source: Source, device: str, narrow: bool) -> Source:
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     options: dict[str, Any] = {"cpp.simdlen": 256} if narrow and wide else {}
     if device != "cpu":
-        # Triton then leaves a product and a sum two roundings, as eager execution has them.
+        # With this, Triton rounds a product and a sum separately, as eager execution does.
         options["emulate_precision_casts"] = True
     compiled: Source = torch.compile(own, dynamic=True, fullgraph=True, options=options)
 

@@ -1,7 +1,7 @@
-"""A GPU as the host sees it. Small tables go there without waiting for it.
+"""The current GPU and its stream, and uploads of small tables without waiting for the GPU.
 
-``torch.tensor(values, device="cuda")`` returns when the GPU has done all that it was given before.
-From pinned memory the copy takes its place in the queue, and the host goes on.
+``torch.tensor(values, device="cuda")`` returns only when the GPU has finished all queued work.
+From pinned memory the copy is queued, and the host continues.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from torch import Tensor
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:
-    """Makes a GPU the one that kernels are launched on."""
+    """A context in which kernels are launched on a given GPU."""
     elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
     return torch.cuda.device(device) if elsewhere else nullcontext()
 
 
 def stream_of(device: torch.device) -> int:
-    """What is queued now on a GPU, as a number; what goes up there is only done in that queue."""
+    """The current stream of a GPU, as a number; uploads are ordered only within a stream."""
     return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def uploaded(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of numbers that the host made.
+    """Values of the host as a tensor on a device.
 
     Args:
         values: nested sequences of numbers, a numpy array, or a tensor on the CPU.
         dtype: of the result.
-        device: where it is wanted.
+        device: of the result.
     """
     table = torch.as_tensor(values, dtype=dtype)
     if device.type != "cuda":

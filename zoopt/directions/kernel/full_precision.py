@@ -1,7 +1,7 @@
-"""Products of fp32 matrices in fp32, whatever is set for those of the model.
+"""Products of fp32 matrices in fp32, regardless of the precision set for the model.
 
-With TF32, with bf16 on a CPU, and under autocast, torch rounds what it multiplies to 8 or 11 bits:
-right for a forward, but an update is often a thousandth of the perturbation that it is added to.
+With TF32, with bf16 on a CPU, and under autocast, torch rounds factors to 8 or 11 bits: suitable
+for a forward, but an update is often a thousandth of the perturbation that it is added to.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _PRODUCTS = (torch.backends.cuda.matmul, _CPU.matmul)
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Inside, products of fp32 matrices round nothing that they multiply.
+    """A context in which products of fp32 matrices do not round their factors.
 
-    Torch has an older setting, for all devices, and one for each device, and refuses to run where
-    they contradict each other; the older one cannot be read where only the others were set.
+    Torch has an older setting for all devices, and one for each device, and refuses to run if
+    they contradict each other; the older one cannot be read if only the others were set.
     """
     held = [products.fp32_precision for products in _PRODUCTS]
     try:

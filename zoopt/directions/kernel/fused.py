@@ -1,14 +1,14 @@
 """The fused kernel: θ ← decay · θ + Σ_k c_k z(s_k), one read and one write of θ, no buffer for z.
 
-The source is in plain torch integer operations. ``torch.compile`` turns it into fused C++ on CPU
+The source consists of plain torch operations. ``torch.compile`` turns it into fused C++ on CPU
 and Triton on CUDA; eager execution of the same source, in chunks that stay in cache, is the
 reference and the fallback. On CPU the two agree bit for bit, because every operation in the source
-is exact or correctly rounded and Inductor compiles C++ with contraction off. On CUDA a second
-source comes first, with one launch for a pass (``triton_launch.py``).
+is exact or correctly rounded and Inductor compiles C++ with contraction off. On CUDA a separate
+Triton source is preferred, with one launch per pass (``triton_launch.py``).
 
-The source sees blocks of 512 elements, and for each block and term the words that its z is made
-from, which another one has made just before: 16 where a family gets 32 values from a word, or one
-for each element. So the compiler has no reason to keep what it computes in memory.
+The source processes blocks of 512 elements. The words that z is generated from are computed by
+another kernel just before, for each block and term: 16 words if a family gets 32 values from a
+word, or one per element. So the compiler has no reason to store intermediate results in memory.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from zoopt.interfaces import Change, Place, Terms
 from zoopt.seeds import key_words
 
 KERNEL_VERSION = 2
-"""Changes whenever z(seed) or the arithmetic of the update does. Written in every log."""
+"""Changes whenever z(seed) or the arithmetic of the update changes. Written to every log."""
 
 _EAGER_CHUNK, _GPU_EAGER_CHUNK = 1 << 16, 1 << 23
-"""Elements at once without a compiler: what stays in cache on a CPU, and few launches on a GPU."""
+"""Elements at once in eager execution: few enough for a CPU's cache; on a GPU, for few launches."""
 _UNROLL = 8
 _WORDS, _GPU_WORDS = 1 << 20, 1 << 22
-"""Words that are held for a batch: 4 MB, which stay in cache, and on a GPU 16."""
+"""Words that are stored for a batch: 4 MB on a CPU, which stay in cache, and 16 MB on a GPU."""
 _WIDE_BATCH = 1 << 11
-"""Blocks in a batch of more terms than are unrolled, whose sums are held in fp32."""
+"""Blocks in a batch with more terms than are unrolled, whose sums are stored in fp32."""
 
 
 @torch.no_grad()
@@ -59,13 +59,13 @@ def add_(
     """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index], accumulated in fp32 and rounded once.
 
     Args:
-        changes: tensors, and where their results go, that share no memory. What is not contiguous
-            passes through a contiguous copy.
+        changes: the changes, whose tensors and results share no memory. Tensors that are not
+            contiguous are copied to contiguous ones.
         unit: the family that z is drawn from.
         stochastic_rounding: round fp16 and bf16 results up or down at random so that the mean is
             exact; otherwise to nearest. Without effect on fp32 and fp64.
-        compiled: run the compiled kernel, where one can be made.
-        first: offset of the tensors' first elements, where they are pieces of larger tensors.
+        compiled: run the compiled kernel, if it can be compiled.
+        first: offset of the tensors' first elements, if they are pieces of larger tensors.
     """
     for change, kinds in [(change, _alike(change.places)) for change in changes]:
         if not change:
@@ -84,7 +84,7 @@ def add_(
 
 
 def _alike(places: Sequence[Place]) -> dict[tuple[torch.dtype, torch.device], list[Place]]:
-    """Those of one dtype on one device."""
+    """The places by dtype and device."""
     kinds: dict[tuple[torch.dtype, torch.device], list[Place]] = {}
     for place in places:
         tensor = place.tensor
@@ -92,14 +92,14 @@ def _alike(places: Sequence[Place]) -> dict[tuple[torch.dtype, torch.device], li
     for dtype, _ in kinds:
         if not dtype.is_floating_point:
             raise TypeError(
-                f"cannot add noise to a tensor of dtype {dtype}: zoopt tunes floating-point "
-                "parameters; leave quantized or integer ones out with params=..."
+                f"cannot add noise to a tensor of dtype {dtype}; expected floating-point "
+                "parameters: leave quantized or integer ones out with params=..."
             )
     return kinds
 
 
 def _in_rows(places: Iterable[Place]) -> tuple[list[Place], list[tuple[Tensor, Tensor]]]:
-    """Those that have elements, contiguous, and (where, what) is to be copied afterwards."""
+    """The non-empty places, made contiguous, and (target, source) pairs to copy afterwards."""
     rows, afterwards = [], []
     for place in places:
         tensor, there = place.tensor, place.into
@@ -121,11 +121,11 @@ def _in_rows(places: Iterable[Place]) -> tuple[list[Place], list[tuple[Tensor, T
 def add_to_rows(
     rows: Tensor, ids: Tensor, numel: int, index: int, terms: Terms, unit: Unit
 ) -> Tensor:
-    """The given rows of a matrix as :func:`add_` on the whole matrix would leave them.
+    """The given rows of a matrix after :func:`add_` on the whole matrix.
 
     Args:
-        rows: shape (..., width), the rows as they are.
-        ids: shape (...), which rows of the matrix they are.
+        rows: shape (..., width), the unperturbed rows.
+        ids: shape (...), their row numbers in the matrix.
         numel: number of elements of the whole matrix.
         index: the matrix's position in θ.
         terms: (seed, coefficient) pairs.
@@ -158,7 +158,7 @@ class _Sum:
 
     @property
     def blocks_at_once(self) -> int:
-        """How many blocks a batch has."""
+        """The number of blocks in a batch."""
         words = len(self.parts[0]) * self.unit.per_block + (PER_BLOCK if self.stochastic else 0)
         if self.device.type != "cpu":
             return max(1, _GPU_WORDS // words)
@@ -166,7 +166,7 @@ class _Sum:
 
     @functools.cached_property
     def parts(self) -> list[Terms]:
-        """The terms in parts of 1, 2, 4 or 8, the last one filled up with zero coefficients."""
+        """The terms in parts of 1, 2, 4 or 8, the last one padded with zero coefficients."""
         terms = tuple((seed, c) for seed, c in self.terms if c != 0.0)
         parts = []
         for start in range(0, max(len(terms), 1), _UNROLL):
@@ -177,26 +177,26 @@ class _Sum:
 
     @property
     def rounding_seed(self) -> int:
-        """The first seed, also where its coefficient is 0 and there is only decay.
+        """The first seed, even if its coefficient is 0 and there is only decay.
 
-        The same noise at every step would move the same weights the same way.
+        A constant seed would round the same weights the same way at every step.
         """
         return self.terms[0][0] if self.terms else 0
 
     @functools.cached_property
     def variant(self) -> triton_launch.Variant:
-        """The Triton kernel for it."""
+        """The variant of the Triton kernel for this sum."""
         number = len(self.parts[0])
         return triton_launch.Variant(self.unit, self.dtype, self.stochastic, number, self.device)
 
     def in_one_launch(self) -> bool:
-        """Whether there is a kernel that takes all places together."""
+        """Whether a kernel can process all places in one launch."""
         return self.compiled and len(self.parts) == 1 and triton_launch.usable(self.variant, add_)
 
     def add_to(self, places: Sequence[Place], first: int) -> None:
-        """In one launch where that can be; ``first`` is the offset of the places' first elements.
+        """Applies the sum to contiguous places, in one launch if possible.
 
-        Places are contiguous.
+        ``first`` is the offset of the places' first elements.
         """
         if self.in_one_launch():
             part, seed = self.parts[0], self.rounding_seed
@@ -207,7 +207,7 @@ class _Sum:
             self._add_to_batch(batch)
 
     def _add_to_batch(self, batch: Batch) -> None:
-        """In a launch for each part of the terms."""
+        """Applies the sum to a batch, with one launch for each part of the terms."""
         sums = []
         for number, part in enumerate(self.parts):
             numbers = [1.0 if number else self.decay, *(c for _, c in part)]
@@ -245,8 +245,8 @@ class _Sum:
         name = "_".join(str(fact).removeprefix("torch.") for fact in facts)
         stochastic, in_place = noise is not None, into is blocks
         rows = [blocks, words] if in_place else [into, blocks, words]
-        # 16 halves, beside 16 sums in fp32, are half of a vector of 512 bits and stored under a
-        # mask, which on Zen 4 takes longer than what is to be computed for a sign.
+        # 16 half-precision numbers, for 16 sums in fp32, fill half of a 512-bit vector and are
+        # stored with a mask, which on Zen 4 takes longer than computing the signs.
         cheap = self.unit.per_block < BLOCK and self.device.type == "cpu"
         narrow = cheap and blocks.dtype in HALF
         _run(
@@ -259,7 +259,7 @@ class _Sum:
         )
 
     def _words(self, addresses: Tensor) -> Tensor:
-        """What z is made from by block and seed: int32 of shape (n, K, W)."""
+        """The words that z is generated from, by block and seed: int32 of shape (n, K, W)."""
         return self._made(self.unit.name, self.unit.words, self.unit.per_block, addresses)
 
     def _made(
@@ -272,7 +272,7 @@ class _Sum:
 
 
 def _addresses(batch: Batch, seeds: Sequence[int], purpose: int) -> Tensor:
-    """Where each block's words of each seed are drawn: int32 of shape (n, K, 3)."""
+    """Block number and key of each block's words, by seed: int32 of shape (n, K, 3)."""
     return batch.addresses(
         lambda piece: [key_words(seed, piece.index, piece.segment, purpose) for seed in seeds]
     )
@@ -286,7 +286,7 @@ def _run(
     constants: Sequence[Tensor] = (),
     narrow: bool = False,
 ) -> None:
-    """One launch: the source on tensors of equally many rows, the first of which it writes."""
+    """Runs a source on tensors with the same number of rows; it writes to the first of them."""
     if compiled:
         kernel = compilation.kernel(name, source, constants, rows, narrow)
         if kernel is not None:
@@ -300,7 +300,7 @@ def _run(
 
 @functools.cache
 def _make_sum(unit: Unit, stochastic: bool, in_place: bool) -> compilation.Source:
-    """The kernel for a family: what is compiled, and what eager execution runs as it stands."""
+    """The kernel's source for a family, both for compilation and for eager execution."""
 
     def add_to_blocks(coefficients: Tensor, blocks: Tensor, words: Tensor, *noise: Tensor) -> None:
         add_into(coefficients, blocks, blocks, words, *noise)
@@ -321,7 +321,7 @@ def _make_sum(unit: Unit, stochastic: bool, in_place: bool) -> compilation.Sourc
 
 @functools.cache
 def _make_words(words_of: Callable[[Tensor, Tensor], Tensor]) -> compilation.Source:
-    """The words of blocks, written into a tensor of shape (m, W), from addresses (m, 3)."""
+    """A source that writes the words of blocks, shape (m, W), given addresses (m, 3)."""
 
     def write_words(words: Tensor, addresses: Tensor) -> None:
         words.copy_(words_of(addresses[:, :1], addresses[:, 1:].T.unsqueeze(2)))

@@ -1,9 +1,9 @@
-"""The generator: a random word for each element, as a pure function of where the element is.
+"""The generator: a random word for each element, as a pure function of the element's position.
 
 *Counter-based* (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): there is no
-state, so noise does not depend on device, thread count, chunking or neighbours. The word is
-a hash of the offset within a segment of 2³⁰ elements, under a key drawn from (seed, tensor index,
-segment number, what it is for), so tensors of any size are addressable.
+state, so noise does not depend on device, thread count, chunking or neighbours. The word is a hash
+of the offset within a segment of 2³⁰ elements, under a key derived from (seed, tensor index,
+segment number, purpose), so tensors of any size are addressable.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ BLOCK = 1 << BLOCK_BITS
 """Elements that a blocked family generates together: 32 bits of each of 16 words."""
 
 SHIFTS, FACTORS = (16, 15, 16), (as_int32(0x7FEB352D), as_int32(0x846CA68B))
-"""What the hash is made of (Wellons 2018, lowbias32)."""
+"""Constants of the hash (Wellons 2018, lowbias32)."""
 
 NOISE, ROUNDING, LEFT, RIGHT = range(4)
-"""What a word is drawn for: components of z, rounding, and the two factors of a low-rank z."""
+"""Purpose of a word: components of z, rounding, and the two factors of a low-rank z."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A family's z before it is scaled.
+    """How a family generates z, before scaling.
 
     Attributes:
         name: part of the compiled kernel's name.
-        at: z (fp32) at int32 offsets of any shape, under a key of two int32 words.
-        per_block: W, how many words a block of 512 values is made from.
-        words: these words, shape (m, W), of blocks with the given numbers, shape (m, 1), under keys
-            of shape (2, m, 1).
-        spread: the same values as ``at`` of n blocks, shape (n, 32, 16), from words (n, W).
+        at: returns z (fp32) at int32 offsets of any shape, under a key of two int32 words.
+        per_block: W, the number of words that a block of 512 values is generated from.
+        words: returns these words, shape (m, W), from block numbers of shape (m, 1) and keys of
+            shape (2, m, 1).
+        spread: returns the same values as ``at`` for n blocks, shape (n, 32, 16), from words
+            (n, W).
     """
 
     name: str
@@ -68,27 +69,27 @@ def _mix32(x: Tensor) -> Tensor:
 def random_word(counter: Tensor, key: Tensor) -> Tensor:
     """32 random bits for each counter (int32) under a key of two int32 words.
 
-    The second word enters between two rounds of mixing: with one round, or one word, the streams of
-    neighbouring seeds would be permutations of each other.
+    The second word is added between two rounds of mixing: with one round, or one word, the streams
+    of neighbouring seeds would be permutations of each other.
     """
     return _mix32(_mix32(counter ^ key[0]) + key[1])
 
 
 def words_of(blocks: Tensor, key: Tensor, number: int, apart: int) -> Tensor:
-    """The first ``number`` words of blocks, shape (m, number), whose counters are ``apart``.
+    """The first ``number`` words of each block, shape (m, number).
 
     Args:
-        blocks: their numbers, shape (m, 1).
-        key: their keys, shape (2, m, 1).
-        number: how many.
-        apart: counters from one block to the next.
+        blocks: the blocks' numbers, shape (m, 1).
+        key: the blocks' keys, shape (2, m, 1).
+        number: words per block.
+        apart: difference between the first counters of consecutive blocks.
     """
     within = torch.arange(number, dtype=torch.int32, device=blocks.device)
     return random_word(blocks * apart + within, key)
 
 
 def spans(length: int, first: int) -> Iterator[tuple[int, int, int, int]]:
-    """(segment number, its elements from start to stop, offset of the first within the segment)."""
+    """(segment number, start, stop, offset of the first element in the segment) by segment."""
     position, end = first, first + length
     while position < end:
         number, offset = divmod(position, SEGMENT)
@@ -98,7 +99,7 @@ def spans(length: int, first: int) -> Iterator[tuple[int, int, int, int]]:
 
 
 def segments(flat: Tensor, first: int) -> Iterator[tuple[int, Tensor, int]]:
-    """(segment number, the elements of it, offset of the first of them within the segment)."""
+    """(segment number, its elements, offset of the first of them within the segment)."""
     for number, start, stop, offset in spans(flat.shape[0], first):
         yield number, flat[start:stop], offset
 

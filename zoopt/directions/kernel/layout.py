@@ -1,9 +1,9 @@
 """Which elements of which tensors one launch of the kernel processes.
 
-A launch works on whole blocks, each with an address of its own, so blocks of different tensors can
-share one. Long runs of blocks are processed where they are. What is short (small tensors, and the
-ends of others) is gathered in a scratch buffer that stays in cache, and scattered afterwards: a
-model of hundreds of small tensors then costs a few launches.
+A launch works on whole blocks, each with its own address, so blocks of different tensors can share
+a launch. Long runs of blocks are processed in place. Short pieces (small tensors, and the ends of
+others) are gathered in a scratch buffer that stays in cache, and scattered afterwards, so that a
+model with hundreds of small tensors takes few launches.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from zoopt.directions.kernel.generator import BLOCK
 from zoopt.interfaces import Place
 
 DIRECT = 256
-"""Blocks in a row that are worth a launch of their own."""
+"""Consecutive blocks from which a separate launch pays off."""
 
 POOL = 2048
-"""Blocks gathered for a launch: 4 MB in fp32."""
+"""Blocks gathered for one launch: 4 MB in fp32."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Piece:
         index: the tensor's position in θ.
         segment: the segment's number.
         first: offset of the first element within the segment.
-        into: where the results are written; the elements' own place where it is the same tensor.
+        into: the tensor that results are written to; ``flat`` itself if in place.
     """
 
     flat: Tensor
@@ -51,16 +51,16 @@ class Piece:
 
     @property
     def blocks(self) -> int:
-        """How many blocks it touches."""
+        """The number of blocks that it covers, at least in part."""
         return -(-(self.lead + self.flat.shape[0]) // BLOCK)
 
     @property
     def direct(self) -> bool:
-        """Whether it is processed where it is."""
+        """Whether it is processed without a scratch buffer."""
         return self.blocks >= DIRECT and self.flat.shape[0] == self.blocks * BLOCK
 
     def part(self, start: int, stop: int) -> Piece:
-        """Elements start to stop of it."""
+        """Its elements from start to stop."""
         flat = self.flat[start:stop]
         into = flat if self.into is self.flat else self.into[start:stop]
         return Piece(flat, self.index, self.segment, self.first + start, into)
@@ -75,11 +75,11 @@ class Batch:
 
     @property
     def pieces(self) -> list[Piece]:
-        """All of them, in the order of the rows."""
+        """All pieces, in the order of the rows."""
         return self.direct + self.pooled
 
     def runs(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """(their rows, blocks of shape (n, 32, 16), where results go), the last two often one."""
+        """(rows, blocks of shape (n, 32, 16), results); the last two may be the same tensor."""
         row = 0
         for piece in self.direct:
             blocks = piece.flat.view(-1, 32, 16)
@@ -88,7 +88,7 @@ class Batch:
             row += piece.blocks
         if not self.pooled:
             return
-        # A single block would be compiled for apart.
+        # A single block would trigger a separate compilation.
         scratch = self.pooled[0].flat.new_zeros(max(2, _blocks(self.pooled)) * BLOCK)
         places, start = [], 0
         for piece in self.pooled:
@@ -103,7 +103,7 @@ class Batch:
         """(block's number in its segment, two words of a key) by block and key: int32 (n, K, 3).
 
         Args:
-            keys: the K keys that a piece's blocks are under.
+            keys: returns the K keys of a piece's blocks.
         """
         pieces = self.pieces
         counts = [piece.blocks for piece in pieces]
@@ -122,7 +122,7 @@ class Batch:
 
 
 def pieces_of(place: Place, first: int) -> Iterator[Piece]:
-    """A place's elements, segment by segment; ``first`` is the offset of its first one."""
+    """A place's elements, segment by segment; ``first`` is the first element's offset."""
     into = None if place.result is place.tensor else place.result.detach().view(-1)
     start = 0
     for number, part, offset in generator.segments(place.tensor.detach().view(-1), first):
@@ -148,7 +148,7 @@ def batches(pieces: Iterable[Piece], most: int) -> Iterator[Batch]:
 
 
 def _cut(piece: Piece, most: int) -> Iterator[Piece]:
-    """A small piece as it is; of a large one the incomplete ends, and runs of whole blocks."""
+    """A small piece unchanged; a large one cut into incomplete ends and runs of whole blocks."""
     length = piece.flat.shape[0]
     if piece.blocks < DIRECT:
         yield piece

@@ -20,42 +20,42 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """What sums over a tensor of a dtype are accumulated in: fp64 for fp64, else fp32."""
+    """The dtype in which sums over a tensor are accumulated: fp64 for fp64, else fp32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 _CHUNK, _GPU_CHUNK = 1 << 16, 1 << 24
-"""Elements rounded at once: what stays in cache, and few launches on a GPU."""
+"""Elements rounded at once: few enough for a CPU's cache; on a GPU, for few launches."""
 _TILE = 1 << 10
 
 PER_BLOCK = BLOCK // 2
-"""Words that a block's noise is made from. Elements that are as far apart share one."""
+"""Words that a block's noise is made from. Elements at this distance share a word."""
 
 
 def rounding_words(blocks: Tensor, key: Tensor) -> Tensor:
-    """Those words, shape (m, 256), of blocks of given numbers (m, 1) under keys (2, m, 1)."""
+    """The words for a block's noise, shape (m, 256), from numbers (m, 1) and keys (2, m, 1)."""
     return words_of(blocks, key, PER_BLOCK, BLOCK)
 
 
 def noise_of(words: Tensor) -> Tensor:
-    """Random bits for blocks, shape (n, 32, 16), from their words (n, 256): 16 for each element."""
+    """16 random bits for each element of blocks, shape (n, 32, 16), from their words (n, 256)."""
     half = torch.tensor([0, 16], dtype=torch.int32, device=words.device).view(2, 1, 1)
     return (words.view(-1, 1, 16, 16) >> half).view(-1, 32, 16)
 
 
 def _noise_at(offsets: Tensor, key: Tensor) -> Tensor:
-    """The same at int32 offsets of any shape."""
+    """The same bits at int32 offsets of any shape."""
     word = random_word(offsets & ~PER_BLOCK, key)
     return torch.where((offsets & PER_BLOCK) == 0, word, word >> 16)
 
 
 def stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:
-    """Rounds fp32 to a neighbour in ``dtype``, up with the probability that keeps the mean.
+    """Rounds fp32 to a neighbour in ``dtype``, up with the probability that preserves the mean.
 
     Args:
-        acc: the numbers.
+        acc: the fp32 values.
         dtype: fp16 or bf16.
-        word: int32, of which the low 13 or 16 bits are random.
+        word: int32, whose low 13 (fp16) or 16 (bf16) bits are random.
     """
     dropped = 16 if dtype == torch.bfloat16 else 13
     noise = word & ((1 << dropped) - 1)
@@ -70,11 +70,11 @@ def stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:
 
 @torch.no_grad()
 def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int = 0) -> None:
-    """tensor ← value, rounded stochastically where the tensor is in half precision.
+    """tensor ← value, rounded stochastically if the tensor is in half precision.
 
     Args:
         tensor: a parameter, or a run of its elements.
-        value: what it should be, in fp32 or fp64, of the same shape.
+        value: its new value, in fp32 or fp64, of the same shape.
         index: the parameter's position in θ.
         seed: what the rounding noise is drawn from.
         first: offset of the run's first element within the parameter.
@@ -94,7 +94,7 @@ def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int 
 
 
 def _round_in_pieces(into: Tensor, flat: Tensor, under: tuple[int, int], offset: int) -> None:
-    """A run within a segment, whose key's words are ``under``."""
+    """Rounds a run of elements within a segment; ``under`` is the segment's key."""
     words = uploaded(under, torch.int32, flat.device)
     step = _CHUNK if flat.device.type == "cpu" else _GPU_CHUNK
     for begin in range(0, len(flat), step):
@@ -116,14 +116,14 @@ def _round_in_one_launch(into: Tensor, flat: Tensor, under: tuple[int, int], off
             len(flat),
             dtype=dtype,
             size=_TILE,
-            enable_fp_fusion=False,  # a product and a sum have two roundings
+            enable_fp_fusion=False,  # round products and sums separately
             sanitize_overflow=False,  # integers wrap
         )
     torch.autograd.graph.increment_version(into)
 
 
 def _works(tensor: Tensor) -> bool:
-    instead = "rounds what it computed for an update in many launches, slowly"
+    instead = "rounds updates in many launches, slowly"
     return triton_check.works(triton_check.PASSES, _check, tensor.dtype, tensor.device, instead)
 
 
@@ -134,4 +134,4 @@ def _check(dtype: torch.dtype, device: torch.device) -> None:
         for into, round_run in ((found, _round_in_one_launch), (expected, _round_in_pieces)):
             round_run(into, values * scale, (-7, 8), offset)
         if not torch.equal(found.view(torch.int16), expected.view(torch.int16)):
-            raise RuntimeError("it does not give the numbers of eager execution")
+            raise RuntimeError("its results differ from those of eager execution")

@@ -1,4 +1,4 @@
-"""Triton's kernels: taken where they are there, once they gave the numbers that they should."""
+"""Triton kernels: used if Triton is installed, after a check of their results."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from zoopt.directions.kernel import compilation
 from zoopt.support.memory import ran_out
 
 DEVICES = ("cuda",)
-"""Where they run."""
+"""Device types on which they run."""
 
 PASSES = "zoopt.directions.kernel.triton_source"
-"""The module of those that pass over θ."""
+"""The module with the kernels for a pass over θ."""
 
 Check = Callable[[torch.dtype, torch.device], None]
-"""Raises where a kernel, on a sample of its own, does not give what torch gives."""
+"""Raises if a kernel's results on a sample differ from torch's."""
 
 log = logging.getLogger("zoopt")
 
 
 @functools.cache
 def kernels(module: str) -> ModuleType | None:
-    """The module of some kernels; None without Triton."""
+    """A module of kernels, imported; None without Triton."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -35,11 +35,11 @@ def kernels(module: str) -> ModuleType | None:
 
 
 def passes(check: Callable[[], None], instead: str) -> bool:
-    """Whether a kernel passes its check, whose time counts as compiling.
+    """Whether a kernel passes its check; the time it takes counts as compilation.
 
     Args:
-        check: raises if it does not.
-        instead: what zoopt does then, for the one warning that says so.
+        check: raises if the kernel does not work.
+        instead: what zoopt does in that case, for the warning.
     """
     try:
         with compilation.counted():
@@ -48,7 +48,7 @@ def passes(check: Callable[[], None], instead: str) -> bool:
         if ran_out(error):
             raise
         log.warning(
-            "zoopt %s, which gives the same numbers, because its Triton kernel failed: %s",
+            "zoopt %s (the results are the same), because its Triton kernel failed: %s",
             instead,
             compilation.reason(error),
         )
@@ -60,6 +60,6 @@ def passes(check: Callable[[], None], instead: str) -> bool:
 def works(
     module: str, check: Check, dtype: torch.dtype, device: torch.device, instead: str
 ) -> bool:
-    """Whether a kernel is there for a dtype on a device, and passes; found out once for each."""
+    """Whether a kernel exists for a dtype and a device and passes its check; cached."""
     there = device.type in DEVICES and kernels(module) is not None
     return there and passes(functools.partial(check, dtype, device), instead)

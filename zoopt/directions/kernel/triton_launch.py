@@ -1,8 +1,9 @@
-"""A whole pass on a GPU as one launch: a table of pieces by address, and each tile finds its own.
+"""A whole pass on a GPU as one launch: each tile looks up its piece in a table of addresses.
 
-Compiled from ``kernel.py``'s source a pass over hundreds of tensors is hundreds of launches and
-uploads, which a GPU waits for. This is that kernel written out in Triton (``triton_source.py``).
-Before it is first used it is compared, bit for bit, with eager execution of the other one.
+With the kernel compiled from ``fused.py`` a pass over hundreds of tensors takes hundreds of
+launches and uploads, which a GPU waits for. This is that kernel written in Triton
+(``triton_source.py``). Before its first use its results are compared, bit for bit, with eager
+execution of the other one.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from zoopt.seeds import key_table, key_words
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _WARPS = 4
 _TILE = {"gaussian": 4, "rademacher": 8}
-"""Blocks in a tile: two and four vectors of 16 bytes a thread, in half precision."""
+"""Blocks in a tile: two and four vectors of 16 bytes per thread, in half precision."""
 _PLANS = 1 << 12
 _FEW = 16
-"""Keys that are not worth an array."""
+"""Number of pieces up to which keys are computed without numpy."""
 _KEPT = 1 << 4
-"""Keys of a seed that a plan keeps: those of a step's passes are the same, some the next one's."""
+"""(seed, purpose) pairs whose keys a plan caches: the passes of a step, and some of the next."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What the kernel is compiled for.
+    """The properties that the kernel is compiled for.
 
     Attributes:
         unit: the family that z is drawn from.
         dtype: of the elements.
-        stochastic: whether they are rounded at random.
-        terms: 1, 2, 4 or 8.
-        device: where they are.
+        stochastic: whether results are rounded stochastically.
+        terms: number of terms: 1, 2, 4 or 8.
+        device: of the elements.
     """
 
     unit: Unit
@@ -64,11 +65,11 @@ _state = _State()
 
 
 def usable(variant: Variant, eager: Callable[..., None]) -> bool:
-    """Whether there is such a kernel, and it gives the numbers that it should.
+    """Whether the kernel exists for a variant and gives the right results.
 
     Args:
-        variant: the one that is asked for.
-        eager: :func:`kernel.add_`, which the first answer about a variant is found with.
+        variant: the variant.
+        eager: :func:`fused.add_`, with which a variant is compared at the first call.
     """
     known = variant.unit.name in _TILE and variant.dtype in _DTYPES
     there = variant.device.type in triton_check.DEVICES and _kernels() is not None
@@ -96,9 +97,9 @@ def launch(
 
     Args:
         variant: which kernel.
-        decay: what the elements are multiplied with.
-        terms: as many (seed, coefficient) pairs as the variant has.
-        rounding_seed: what rounding at random is keyed by.
+        decay: the factor of the elements.
+        terms: (seed, coefficient) pairs, as many as the variant has terms.
+        rounding_seed: seed of the stochastic rounding.
         places: contiguous, of the variant's dtype, on its device.
         first: offset of each place's first element within its tensor.
     """
@@ -117,7 +118,7 @@ def launch(
             stochastic=variant.stochastic,
             blocks=_TILE[variant.unit.name],
             num_warps=_WARPS,
-            enable_fp_fusion=False,  # a product and a sum have two roundings
+            enable_fp_fusion=False,  # round products and sums separately
             sanitize_overflow=False,  # integers wrap
         )
     torch.autograd.graph.increment_version([place.result for place in places])
@@ -129,14 +130,14 @@ def _kernels() -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """Which tile does what.
+    """The assignment of tiles to pieces.
 
     Attributes:
         table: on the device, int64 of shape (pieces, COLUMNS).
         owners: on the device, the piece of each tile.
-        tiles: how many.
+        tiles: number of tiles.
         places: on the host, (index, segment) of each piece.
-        keys: on the host, int32 of shape (pieces, 2), by seed and purpose, made last.
+        keys: on the host, int32 of shape (pieces, 2), by seed and purpose: a cache.
     """
 
     table: Tensor
@@ -168,10 +169,10 @@ def _plan(
     device: torch.device,
     stream: int,
 ) -> _Plan:
-    """The plan for runs of given (address, that of results from the first one's, elements, index).
+    """The plan for places (address, result's address minus the first one's, elements, index).
 
-    It is kept, since θ seldom moves. For each stream its own: on another the upload might not be
-    done yet.
+    It is cached, because θ rarely moves in memory. Each stream has its own plan: on another stream
+    the upload might not be finished.
     """
     rows, places, tiles = [], [], 0
     for address, there, length, index in where:
@@ -194,14 +195,14 @@ def _plan(
 def _numbers(
     variant: Variant, decay: float, terms: Terms, rounding_seed: int, plan: _Plan
 ) -> NDArray[np.int32]:
-    """What changes from pass to pass: coefficients, and keys by piece.
+    """The numbers that change between passes: coefficients, and keys by piece.
 
     Args:
         variant: which kernel.
         decay: the first coefficient.
-        terms: the others, and what the keys are of.
+        terms: the other coefficients, and the seeds of the keys.
         rounding_seed: as for :func:`launch`.
-        plan: what the pieces are.
+        plan: the pieces.
     """
     head = np.zeros(_kernels().HEAD, np.float32)
     head[: len(terms) + 1] = [decay, *(c for _, c in terms)]
@@ -212,7 +213,7 @@ def _numbers(
 
 
 def _keys(plan: _Plan, seed: int, purpose: int) -> NDArray[np.int32]:
-    """Shape (pieces, 2). Of few, Python's own integers are faster than numpy's vectors."""
+    """The pieces' keys, shape (pieces, 2). For few pieces Python is faster than numpy."""
     found = plan.keys.get((seed, purpose))
     if found is None:
         if len(plan.places) > _FEW:
@@ -227,10 +228,10 @@ def _keys(plan: _Plan, seed: int, purpose: int) -> NDArray[np.int32]:
 
 
 def _check(variant: Variant, eager: Callable[..., None]) -> None:
-    """Raises unless a sample comes out as from eager execution.
+    """Raises unless the results on a sample equal those of eager execution.
 
-    It has whole tiles, short and odd runs, ones that begin within a block or at an odd address, and
-    cross a segment's end; sums that overflow in half precision and ones that are subnormal.
+    The sample has whole tiles; runs that are short or odd, begin within a block or at an odd
+    address, or cross a segment's end; and sums that overflow in half precision or are subnormal.
     """
     sizes = [2 * BLOCK * max(_TILE.values()), 1, 513, 5000, 9000]
     values = torch.linspace(-12, 12, sum(sizes)).sinh().to(variant.device, variant.dtype)
@@ -258,4 +259,4 @@ def _check(variant: Variant, eager: Callable[..., None]) -> None:
                 bits = torch.int16 if variant.dtype in HALF else torch.int32
                 results.append(result.view(bits))
             if not torch.equal(*results):
-                raise RuntimeError("it does not give the numbers of eager execution")
+                raise RuntimeError("its results differ from those of eager execution")

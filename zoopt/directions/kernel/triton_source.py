@@ -1,7 +1,7 @@
-"""The kernel's second source, for Triton: a whole pass over θ as one launch.
+"""The kernel's second source, in Triton: a whole pass over θ as one launch.
 
-The arithmetic is that of ``kernel.py``, ``gaussian.py``, ``rademacher.py`` and ``rounding.py``,
-operation by operation; numbers are theirs. It needs Triton to be imported.
+The arithmetic is that of ``fused.py``, ``gaussian.py``, ``rademacher.py`` and ``rounding.py``,
+operation by operation, with their constants. Importing this module requires Triton.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -15,9 +15,9 @@ from zoopt.directions import gaussian, rademacher
 from zoopt.directions.kernel import generator, rounding
 
 HEAD = 16
-"""Numbers before the keys: decay and up to 8 coefficients, as bits."""
+"""Entries before the keys: decay and up to 8 coefficients, as bits."""
 COLUMNS = 6
-"""Of the table of pieces: address, results', elements, first block, lead, first tile."""
+"""Columns of the piece table: address, result's offset, elements, first block, lead, first tile."""
 
 _BLOCK = tl.constexpr(generator.BLOCK)
 _HEAD, _COLUMNS = tl.constexpr(HEAD), tl.constexpr(COLUMNS)
@@ -71,7 +71,7 @@ def add_to_pieces(
     left = tl.load(entry + 2) - position
     keys = numbers + _HEAD + piece * (2 * (terms + stochastic))
 
-    # Elements of a thread differ in the first dimension: of one column it then has several rows.
+    # A thread's elements differ in the first dimension, so it has several rows of one column.
     block = tl.arange(0, blocks)[None, :, None, None]
     row = tl.arange(0, 8)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
     column = tl.arange(0, 16)[None, None, None, :]
