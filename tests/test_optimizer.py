@@ -948,4 +948,4 @@ def test_in_place_in_half_precision_warns_and_names_the_parameter(
     model = mlp().to(torch.bfloat16)
     ZOOptimizer(model, engine="inplace")
     assert "0.weight" in caplog.text
-    assert "engine='overlay' and 'copy' do not" in caplog.text
+    assert "use engine='overlay' or 'copy'" in caplog.text

@@ -134,8 +134,8 @@ def grouped(model: nn.Module, loss: zoopt.CudaGraph) -> Any:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"engine": "overlay"}, "engine='overlay' makes parameters anew for each probe"),
-        ({"engine": "batched", "direction": "lowrank"}, "other factors for each population"),
+        ({"engine": "overlay"}, "engine='overlay' creates new tensors for each probe"),
+        ({"engine": "batched", "direction": "lowrank"}, "new factors for each population"),
         ({"engine": "inplace", "params": ["3.*"]}, "Use share_prefix=False"),
     ],
     ids=["overlay", "batched", "prefix"],
@@ -170,7 +170,7 @@ def test_what_takes_parameters_otherwise_is_not_recorded(
         for _ in range(3):
             optimizer.step(lambda: loss(X.bfloat16()))
     assert not recorded
-    assert "otherwise than from the module that has them" in caplog.text
+    assert "other than as attributes of their modules" in caplog.text
 
 
 def test_the_surroundings_are_left_also_by_an_error() -> None:

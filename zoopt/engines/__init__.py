@@ -1,4 +1,4 @@
-"""Engines: how a probe is evaluated, and what state θ is in meanwhile. One file an engine."""
+"""Engines: how a probe is evaluated, and what state θ is in meanwhile. One file per engine."""
 
 from zoopt.engines.batched import Batched
 from zoopt.engines.copy import Copy

@@ -1,4 +1,4 @@
-"""What the engines share: moving every tensor of θ by a displacement, undisturbed."""
+"""The engines' base classes: moving θ by a displacement, without interruption by signals."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class BaseEngine(ABC):
     Args:
         slots: θ.
         direction: the family of z.
-        model: where θ is from, if that is known.
+        model: the model that θ belongs to, if it is known.
 
     Attributes:
         vectors: θ's vectors in half precision, which have masters.
-        intercepts: whether it has to see every operation of the model.
-        takes_population: whether it evaluates probes together only.
+        intercepts: whether it has to intercept every operation of the model.
+        takes_population: whether it only evaluates probes together.
     """
 
     name: str
@@ -63,7 +63,7 @@ class BaseEngine(ABC):
         """The values at θ + displacement, for several displacements."""
 
     def revisit(self, displacement: Displacement) -> None:  # noqa: B027, most do nothing
-        """Does to θ what :meth:`evaluate` did, for a replay. Here that left θ as it was."""
+        """Repeats what :meth:`evaluate` does to θ, for a replay. Here that is nothing."""
 
     def commit(self, displacement: Displacement, decay: Mapping[int, float]) -> None:
         """θ ← decay · θ + displacement, in one pass, stochastically rounded in half precision."""
@@ -77,12 +77,12 @@ class BaseEngine(ABC):
         decay: Mapping[int, float] = {},
         places: Sequence[Place] | None = None,
     ) -> list[Change]:
-        """What is to become of θ.
+        """The changes of all tensors of θ.
 
         Args:
-            terms: what the tensors of a parameter group get that are multiplied with a factor.
-            decay: that factor by a slot's index, where it is not 1.
-            places: what it is to become of, and where, for each slot; None for θ itself.
+            terms: returns the terms for the tensors of a parameter group with a decay factor.
+            decay: the decay factor by a slot's index, if it is not 1.
+            places: for each slot the tensor to start from and the one to write to; None for θ.
         """
         own = places is None and not decay
         alike = self._undecayed if own else self._alike(decay, places or self._places)
@@ -98,36 +98,36 @@ class BaseEngine(ABC):
     def _alike(
         self, decay: Mapping[int, float], places: Sequence[Place]
     ) -> dict[tuple[int, float], list[Place]]:
-        """θ's tensors by their parameter group, and by what they are multiplied with."""
+        """θ's tensors by parameter group and decay factor."""
         alike: dict[tuple[int, float], list[Place]] = {}
         for slot, place in zip(self.slots, places, strict=True):
             alike.setdefault((slot.group, decay.get(slot.index, 1.0)), []).append(place)
         return alike
 
     def write(self, changes: Sequence[Change], *, stochastic_rounding: bool = False) -> None:
-        """Makes changes to θ, undisturbed."""
+        """Applies changes to θ, with signals deferred."""
         with deferred_signals():
             self.direction.add_(*changes, stochastic_rounding=stochastic_rounding)
             self.vectors.publish()
 
     def settle(self) -> None:  # noqa: B027, most do nothing
-        """Nothing to do where θ is never left displaced between probes."""
+        """Does nothing, because θ is never left displaced between probes."""
 
     @property
     def waiting(self) -> bool:
-        """Whether an update is still to be applied, together with the next probe."""
+        """Whether an update is deferred to the next probe."""
         return False
 
     def chain(self) -> AbstractContextManager[None]:
-        """Nothing to gain where a probe does not write θ."""
+        """Has no effect, because a probe does not write to θ."""
         return nullcontext()
 
 
 class OneByOne(BaseEngine):
-    """An engine that evaluates a probe after the other.
+    """An engine that evaluates one probe after another.
 
     Attributes:
-        remade: elements of θ that it makes anew for every forward.
+        remade: number of elements of θ that it recomputes for every forward.
     """
 
     remade = 0
@@ -143,10 +143,10 @@ class OneByOne(BaseEngine):
 
 
 class Writing(OneByOne):
-    """An engine that writes a probe over θ.
+    """An engine that writes probes to θ itself.
 
-    In half precision a vector would be rounded there, so operations that can be seen get its
-    master. Where a module's cannot be (compiled, scripted), they get the rounded vector.
+    A perturbed half-precision vector would be rounded, so intercepted operations get its master.
+    If the model has compiled or scripted modules, they get the rounded vector.
     """
 
     def __init__(

@@ -1,12 +1,13 @@
 """The batched engine: K probes in one forward, for low-rank directions.
 
-With z = A Bᵀ the product x (W + c z)ᵀ is x Wᵀ + c (x B) Aᵀ: all probes share the reading of W, and
-two thin products give each its own part. A ``TorchFunctionMode`` sees each operation that takes
-a parameter; :mod:`zoopt.engines.batching` knows what perturbing it means. θ is never written.
+With z = A Bᵀ the product x (W + c z)ᵀ is x Wᵀ + c (x B) Aᵀ: W is read once for all probes, and
+two thin products give each probe its own part. A ``TorchFunctionMode`` intercepts each operation
+that takes a parameter; :mod:`zoopt.engines.batching` computes it for all probes. θ is never
+written.
 
-What must hold is that the first dimension of every activation is the batch. The engine holds the
-model to it: it declares the rows, refuses other shapes, and when it first evaluates a population it
-evaluates the last probe again alone, and compares what every parameter's first operation gave.
+The first dimension of every activation must be the batch. The engine checks this: the rows are
+declared, other shapes are refused, and before its first population it evaluates the last probe
+alone, and compares the results of every parameter's first operation.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from zoopt.support.memory import available_bytes, peak_bytes
 
 _COMPARED = 256
 _SHARE = 0.5
-"""Of the memory that is free at the first step, how much the activations may take."""
+"""Share of the memory that is free at the first step which activations may take."""
 
 
 class Batched(BaseEngine):
@@ -40,11 +41,10 @@ class Batched(BaseEngine):
     Args:
         slots: θ.
         direction: a low-rank family.
-        model: where given, searched for modules that the engine cannot see into.
+        model: if given, searched for modules whose operations the engine cannot intercept.
 
     Raises:
-        TypeError: a direction without factors, a module that the engine cannot see into, or a soft
-            prompt.
+        TypeError: the direction has no factors, or the model has such a module or a soft prompt.
     """
 
     name = "batched"
@@ -61,14 +61,14 @@ class Batched(BaseEngine):
         if not isinstance(direction, LowRank):
             raise TypeError(
                 f"engine='batched' shares one product with the weights among all probes, which "
-                f"takes a direction of low rank, and {direction.name!r} is not: use "
+                f"needs a low-rank direction, and {direction.name!r} is not one: use "
                 "direction='lowrank', or engine='overlay' or 'inplace' for this direction"
             )
         _refuse_soft_prompts(model)
         self.low_rank = direction
         self.by_id = {id(slot.tensor): slot for slot in self.slots if slot.tensor.numel()}
         self.most: int | None = None
-        """How many probes are evaluated at once; None until the first has been measured."""
+        """Maximum number of probes evaluated at once; None until the first one was measured."""
 
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
         """The values at all displacements, in as few forwards as memory allows."""
@@ -85,7 +85,7 @@ class Batched(BaseEngine):
         return said
 
     def _alone(self, displacement: Displacement, values: Values) -> Trace:
-        """What a probe gets alone; on the way, how many fit into memory."""
+        """Evaluates a probe alone, and sets the number of probes that fit into memory."""
         trace, device = Trace(), self.slots[0].tensor.device
         budget = _SHARE * available_bytes(device)
         _, each = peak_bytes(lambda: self._together([displacement], values, trace), device)
@@ -97,32 +97,32 @@ class Batched(BaseEngine):
     ) -> list[Any]:
         population = Population(len(displacements))
         mode = _Populate(self, displacements, population, trace)
-        with mode, in_passing("engine='batched' makes other factors for each population"):
+        with mode, in_passing("engine='batched' creates new factors for each population"):
             said = values(population)
         if not population.rows:
             raise RuntimeError(
-                "the closure did not say which rows belong to which probe: call "
-                "population.expand(inputs) on what goes into the model"
+                "the closure did not say which rows belong to which probe: pass the model "
+                "population.expand(inputs) instead of inputs"
             )
         require_seen(self.by_id, mode.seen, self.name)
         return said
 
 
 class Trace:
-    """What the last probe of a population got from each parameter's first operation."""
+    """The last probe's result of each parameter's first operation."""
 
     def __init__(self) -> None:
         self.kept: dict[int, Tensor] = {}
 
     def keep(self, key: int, out: Any, size: int) -> None:
-        """Notes the beginning and end of the last probe's part of an output, or its first one."""
+        """Stores the start and end of the last probe's part of an output's first tensor."""
         out = next((leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)), None)
         if key not in self.kept and out is not None:
             mine = out.reshape(size, -1)[-1]
             self.kept[key] = torch.cat([mine[:_COMPARED], mine[-_COMPARED:]]).float()
 
     def compare(self, other: Trace, slots: Sequence[Slot]) -> None:
-        """Raises where a probe got something else in company than it got alone."""
+        """Raises if a probe's results in a population differ from those it got alone."""
         for slot in slots:
             mine, theirs = self.kept.get(id(slot.tensor)), other.kept.get(id(slot.tensor))
             if mine is None or theirs is None:
@@ -134,14 +134,14 @@ class Trace:
             if not same:
                 raise RuntimeError(
                     f"the operation that takes {slot.name} gave a probe other values in a "
-                    "population than alone, so the model mixes rows of its batch or does not have "
-                    "the batch as first dimension: use engine='overlay', which evaluates one "
-                    "probe at a time"
+                    "population than alone, so the model mixes rows of its batch or its first "
+                    "dimension is not the batch: use engine='overlay', which evaluates one probe "
+                    "at a time"
                 )
 
 
 class _Populate(Interception):
-    """Gives every probe's rows the operation with its own parameters."""
+    """Computes each operation with every probe's own parameters on its rows."""
 
     def __init__(
         self,
@@ -188,20 +188,20 @@ class _Populate(Interception):
         return out
 
     def _perturbation(self, key: int) -> Perturbation:
-        """A parameter's displacements, with factors made once for all operations that take it."""
+        """A parameter's perturbation, created once for all operations that take it."""
         if key not in self._made:
             slot = self._engine.by_id[key]
             self._made[key] = OfParameter(slot, self._probes[slot.group])
         return self._made[key]
 
     def _as_it_is(self, result: Any, derived: Derived) -> Any:
-        """What is made of parameters alone, to be recognized when an activation meets it."""
+        """Registers a result computed from parameters only, to be perturbed where it is used."""
         leaves = tree_leaves(result)
         if any(isinstance(leaf, bool | int | float) for leaf in leaves):
             names = [self._engine.by_id[key].name for key in derived.sources]
             raise NotImplementedError(
-                f"a number was read from {names[0]} (as .item() does), which is tuned and differs "
-                "between the probes that engine='batched' evaluates together; use "
+                f"a number was read from {names[0]} (as .item() does), which is tuned, so that it "
+                "differs between the probes that engine='batched' evaluates together: use "
                 "engine='overlay', which evaluates one probe at a time"
             )
         for leaf, each in zip(leaves, derived.parts(len(leaves)), strict=True):
@@ -212,19 +212,19 @@ class _Populate(Interception):
 
 
 def _refuse_soft_prompts(model: torch.nn.Module | None) -> None:
-    """PEFT looks a soft prompt up once and repeats it over the batch, with which probes mix."""
+    """Refuses soft prompts: PEFT looks one up once and repeats it over the batch of all probes."""
     for name, config in getattr(model, "peft_config", {}).items():
         kind = str(getattr(config.peft_type, "value", config.peft_type))
         if config.is_prompt_learning and kind != "PREFIX_TUNING":
             raise TypeError(
-                f"adapter {name!r} ({kind}) repeats its prompt over the batch, where "
+                f"adapter {name!r} ({kind}) repeats its prompt over the batch, so that "
                 "engine='batched' cannot tell the probes apart: use engine='overlay' or 'inplace', "
                 "or prefix tuning"
             )
 
 
 def _identities(*containers: Iterable[Any]) -> Iterator[int]:
-    """``id`` of every tensor in arguments. Called for each operation, so without torch's pytree."""
+    """``id`` of every tensor in arguments; without pytree, as it is called for each operation."""
     for container in containers:
         for item in container:
             if isinstance(item, Tensor):

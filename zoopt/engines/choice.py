@@ -1,4 +1,4 @@
-"""Which engine ``"auto"`` is, and what the one that was asked for costs in half precision."""
+"""Resolves the engine ``"auto"``, and warns of the in-place engine in half precision."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ log = logging.getLogger("zoopt")
 
 
 def engine_name(wanted: str, slots: Sequence[Slot], model: torch.nn.Module | None) -> str:
-    """The name of the engine to take; warns of in-place in half precision.
+    """The name of the engine to use; warns of in-place in half precision.
 
     Args:
-        wanted: a name; ``"auto"`` is in-place where θ is in fp32, overlay where any matrix is in
-            half precision, and copy where overlay cannot see into the model.
+        wanted: a name; ``"auto"`` is in-place if θ is in fp32, overlay if any matrix is in half
+            precision, and copy if overlay cannot intercept the model's operations.
         slots: θ.
-        model: where θ is from, if that is known.
+        model: the model that θ belongs to, if it is known.
     """
     half = [slot.name for slot in slots if is_half([slot.exact])]
     if wanted == "auto":
@@ -29,8 +29,8 @@ def engine_name(wanted: str, slots: Sequence[Slot], model: torch.nn.Module | Non
         return "inplace" if not half else "overlay" if seen else "copy"
     if wanted == "inplace" and half:
         log.warning(
-            "the in-place engine rounds half-precision parameters (%s) at every probe, and they "
-            "drift; engine='overlay' and 'copy' do not",
+            "engine='inplace' rounds half-precision parameters (such as %s) at every probe, so "
+            "that they drift: use engine='overlay' or 'copy', which do not",
             half[0],
         )
     return wanted

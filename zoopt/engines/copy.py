@@ -1,4 +1,4 @@
-"""The copy engine: probes write θ + displacement over θ, and a kept copy is put back afterwards.
+"""The copy engine: probes overwrite θ with θ + displacement; a copy is restored afterwards.
 
 Twice the memory of the weights; exact; the reference that the other engines are tested against.
 """
@@ -25,17 +25,17 @@ class Copy(Writing):
     ) -> None:
         super().__init__(slots, direction, model)
         self._kept: list[Place] = []
-        """θ's tensors as they were, and where they belong."""
+        """Copies of θ's tensors, each with the tensor to restore."""
 
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
-        """The values, in order; θ is itself again when this returns or raises."""
+        """The values, in order; θ is restored when this returns or raises."""
         try:
             return super().evaluate(displacements, values)
         finally:
             self._restore()
 
     def probe(self, displacement: Displacement, value: Value) -> Any:
-        """The value with θ moved to θ + displacement, where it stays."""
+        """The value with θ moved to θ + displacement, where it remains."""
         if not self._kept:
             self._kept = self._copied()
         self.write(self.changes(lambda group, _: displacement.groups[group], places=self._kept))
@@ -43,7 +43,7 @@ class Copy(Writing):
             return value()
 
     def settle(self) -> None:
-        """Lets go of the copy."""
+        """Releases the copy."""
         self._kept = []
 
     @torch.no_grad()

@@ -1,12 +1,12 @@
 """The in-place engine (MeZO, arXiv 2305.17333): θ itself is perturbed; memory is the weights alone.
 
-The engine keeps what θ is off by, and what it still has to become. Any wish (the next probe, an
-update, or none) is then one pass from where θ is to where it must be:
+The engine stores θ's current offset and any committed update not applied yet. Moving θ to any
+target (the next probe's displacement, or zero) then takes one pass:
 
     θ ← decay · θ + (committed − decay · offset + target)
 
 A two-sided step takes three passes: +εz; −2εz; and restore and update together, +(ε − ηc)z. Within
-:meth:`InPlace.chain` the update waits for the next probe and the three become two.
+:meth:`InPlace.chain` the update is deferred to the next probe, and the three become two.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class InPlace(Writing):
         self._counted = counted(slot.tensor for slot in self.slots)
 
     def probe(self, displacement: Displacement, value: Value) -> Any:
-        """The value with θ moved to θ + displacement, where it stays until the next call.
+        """The value with θ moved to θ + displacement, where it remains until the next call.
 
         Raises:
             RuntimeError: the objective itself wrote to θ.
@@ -54,18 +54,18 @@ class InPlace(Writing):
             said = value()
         if versions(self._counted) != before:
             raise RuntimeError(
-                "the objective wrote to a tuned parameter while engine='inplace' had moved it "
-                "(nn.Embedding(max_norm=...) does so), and the engine cannot know how to move it "
-                "back: use engine='overlay', or engine='copy'"
+                "the objective wrote to a tuned parameter while engine='inplace' had perturbed it "
+                "(as nn.Embedding(max_norm=...) does), so the engine cannot restore it: use "
+                "engine='overlay' or engine='copy'"
             )
         return said
 
     def revisit(self, displacement: Displacement) -> None:
-        """Moves θ as the probe did, so that a replay rounds as the run did."""
+        """Moves θ as the probe did, so that a replay rounds like the run."""
         self._move(displacement)
 
     def commit(self, displacement: Displacement, decay: Mapping[int, float]) -> None:
-        """Restores and updates θ in one pass; when chained, together with the next probe."""
+        """Restores and updates θ in one pass; within :meth:`chain` that of the next probe."""
         if self._committed is not None:
             self.settle()
         self._committed = displacement, decay
@@ -73,18 +73,18 @@ class InPlace(Writing):
             self.settle()
 
     def settle(self) -> None:
-        """Takes the probe out of θ and puts a waiting update in."""
+        """Removes the probe from θ and applies a deferred update."""
         if self._offset or self._committed is not None:
             self._move(self._nothing)
 
     @property
     def waiting(self) -> bool:
-        """Whether an update is still to be applied, together with the next probe."""
+        """Whether an update is deferred to the next probe."""
         return self._committed is not None
 
     @contextmanager
     def chain(self) -> Iterator[None]:
-        """Lets each update wait for the next probe. θ is exact again after :meth:`settle`."""
+        """Defers each update to the next probe. θ is exact again after :meth:`settle`."""
         self._chained = True
         try:
             yield
@@ -109,7 +109,7 @@ class InPlace(Writing):
 
 
 def _combine(*parts: tuple[float, Terms]) -> Terms:
-    """Σ factor · terms, with one coefficient a seed, in order of first appearance."""
+    """Σ factor · terms, with one coefficient per seed, in order of first appearance."""
     total: dict[int, float] = {}
     for factor, terms in parts:
         for seed, c in terms:

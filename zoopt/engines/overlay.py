@@ -1,16 +1,16 @@
 """The overlay engine: θ is never written while probing.
 
-Operations that take a parameter get θ + displacement (:mod:`zoopt.engines.interception`), made in
-scratch memory for that operation (for a lookup, only the rows looked up; vectors, of which there
-are many and small ones, are made together for a probe). An interrupted run cannot leave a perturbed
-model, and half-precision weights do not drift.
+Operations that take a parameter get θ + displacement (:mod:`zoopt.engines.interception`), computed
+in scratch memory for that operation (for a lookup, only the rows looked up; vectors, which are many
+and small, are computed together for a probe). An interrupted run cannot leave a perturbed model,
+and half-precision weights do not drift.
 
-A GPU does the work of a small matrix sooner than it is told to. So there a matrix is made together
-with those that have followed it so far, as many as the largest one takes.
+On a GPU, launching the kernel for a small matrix takes longer than running it. So there a matrix is
+computed together with those that followed it so far, in as much memory as the largest one takes.
 
-The result equals explicit perturbation on the same dispatch path. What cannot be seen would be
-silently unperturbed, so it is refused: scripted and compiled modules when the engine is made, and
-any parameter that no operation took during a probe when the probe ends.
+The result equals explicit perturbation on the same dispatch path. Operations that cannot be
+intercepted would silently be unperturbed, so these are refused: scripted and compiled modules when
+the engine is created, and at the end of a probe any parameter that no operation took.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from zoopt.parameters.masters import vectors_alike
 from zoopt.probes.cuda_graph import in_passing
 
 _OFTEN = 32
-"""Times that a parameter is perturbed in one probe, from which on another engine is cheaper."""
+"""Perturbations of a parameter per probe from which another engine is cheaper."""
 _ALIGNED = 256
-"""Elements, of which tensors that are made together begin at a multiple."""
+"""Elements: tensors that are computed together begin at multiples of this."""
 _DEVICES = ("cuda",)
-"""Where matrices are made together."""
+"""Device types on which matrices are computed together."""
 _TOGETHER = 1 << 26
-"""Bytes that they may take, also where the largest takes less."""
+"""Bytes that matrices computed together may take, even if the largest takes less."""
 
 _MADE_ANEW = (
-    "engine='overlay' makes parameters anew for each probe. Use engine='copy', or in fp32 'inplace'"
+    "engine='overlay' creates new tensors for each probe. Use engine='copy', or in fp32 'inplace'"
 )
 
 log = logging.getLogger("zoopt")
 
 
 class Overlay(OneByOne):
-    """Evaluates probes on scratch copies of single parameters. Restores nothing: nothing changes.
+    """Evaluates probes on scratch copies of single parameters. θ does not change.
 
     Args:
         slots: θ.
         direction: the family of z.
-        model: where given, searched for modules that the engine cannot see into.
+        model: if given, searched for modules whose operations the engine cannot intercept.
     """
 
     name = "overlay"
@@ -94,35 +94,35 @@ class Overlay(OneByOne):
         if matrix is not None and not self._warned:
             self._warned = True
             log.warning(
-                "engine='overlay' perturbed %s %d times in one probe, at each token decoded or at "
-                "each call of its layer; engine='copy' does so once, and takes twice the memory",
+                "engine='overlay' perturbed %s %d times in one probe, once per decoded token or "
+                "call of its layer. engine='copy' perturbs it once, but takes twice the memory",
                 matrix.name,
                 seen[id(matrix.tensor)],
             )
 
 
 class _Order:
-    """Which matrix is asked for after which, as far as that has always been the same."""
+    """Predicts which matrix is used after which, if the order was always the same so far."""
 
     def __init__(self) -> None:
         self._next: dict[int, int | None] = {}
         self._last: int | None = None
         self.largest = _TOGETHER
-        """Bytes of the largest of them, if that is more."""
+        """Bytes of the largest matrix, at least ``_TOGETHER``."""
 
     def begin(self) -> None:
-        """A probe begins."""
+        """Starts a new probe."""
         self._last = None
 
     def asked_for(self, key: int, matrix: Tensor) -> None:
-        """Notes it."""
+        """Records the use of a matrix."""
         if self._last is not None:
             self._next[self._last] = key if self._next.setdefault(self._last, key) == key else None
         self._last = key
         self.largest = max(self.largest, matrix.nbytes)
 
     def after(self, key: int) -> Iterator[int]:
-        """What is to be expected after it, each once."""
+        """The matrices expected after a given one, each once."""
         passed = {key}
         following = self._next.get(key)
         while following is not None and following not in passed:
@@ -134,7 +134,7 @@ class _Order:
 class _Perturb(Watching):
     """Replaces parameters among an operation's arguments by their perturbed values.
 
-    Vectors are made together, matrices when an operation asks for one.
+    Vectors are computed together, matrices when an operation takes one.
     """
 
     def __init__(
@@ -153,12 +153,12 @@ class _Perturb(Watching):
         for alike, rooms in vectors:
             self._vectors |= self._displaced(alike, rooms)
         self.seen: Counter[int] = Counter()
-        """How many operations took a parameter, by its ``id``."""
+        """Number of operations that took a parameter, by its ``id``."""
 
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """The operation on what replaces its arguments; none on a view from before the probe."""
+        """The operation on its replaced arguments; refuses views created before the probe."""
         for leaf in (*args, *kwargs.values()):
             base = leaf._base if isinstance(leaf, Tensor) else None
             if base is not None and id(base) in self._slots and id(leaf) not in self._slots:
@@ -166,7 +166,7 @@ class _Perturb(Watching):
         return super().operation(func, args, kwargs)
 
     def _displaced(self, slots: Sequence[Slot], rooms: Sequence[Tensor]) -> dict[int, Tensor]:
-        """The perturbed values of parameters, by their ``id``, in the room given for each."""
+        """The perturbed values of parameters, by their ``id``, written to the given tensors."""
         pairs = list(zip(slots, rooms, strict=True))
         changes: dict[int, list[Place]] = {}
         for slot, room in pairs:
@@ -182,7 +182,7 @@ class _Perturb(Watching):
         return self._matrix(self._slots[id(tensor)]) if made is None else made
 
     def _matrix(self, slot: Slot) -> Tensor:
-        """A matrix's perturbed values, which nothing else keeps."""
+        """A matrix's perturbed values, for this operation only."""
         key = id(slot.tensor)
         self._order.asked_for(key, slot.tensor)
         if key not in self._matrices:
@@ -192,7 +192,7 @@ class _Perturb(Watching):
         return self._matrices.pop(key)
 
     def _together(self, slot: Slot) -> Iterator[Slot]:
-        """A matrix, and those to come that are made with it."""
+        """A matrix, and the following ones that are computed together with it."""
         yield slot
         kind, used = _kind(slot.tensor), slot.tensor.nbytes
         if slot.tensor.device.type not in _DEVICES:
@@ -205,7 +205,7 @@ class _Perturb(Watching):
             yield following
 
     def looked_up(self, matrix: Tensor, ids: Tensor) -> Tensor:
-        """Rows of a matrix's perturbed values, the only ones that are made."""
+        """Rows of a matrix's perturbed values, without computing the others."""
         self.seen[id(matrix)] += 1
         slot = self._slots[id(matrix)]
         return self._direction.rows(slot.tensor, ids, slot.index, self._displacement.terms(slot))
@@ -216,11 +216,11 @@ def _kind(matrix: Tensor) -> tuple[torch.dtype, torch.device, bool]:
 
 
 def _rooms(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Uninitialized ones like them, several in one piece of memory.
+    """Uninitialized tensors like the given ones, several of them in one piece of memory.
 
-    Some kernels choose their path (matmul folds) by whether a tensor requires a gradient, even
-    where autograd is off, and then only where it is no view. So these require what their models
-    require, and are none. (Within torch.vmap nothing can be made to require one.)
+    Some operations choose their path (matmul folding) by whether a tensor requires a gradient, even
+    if autograd is off, and only if it is not a view. So these have the same ``requires_grad`` and
+    are not views. (Within torch.vmap ``requires_grad`` cannot be set.)
     """
     first = tensors[0]
     if len(tensors) == 1 or not all(tensor.is_contiguous() for tensor in tensors):

@@ -1,9 +1,9 @@
-"""The part of a forward pass that all probes of a step share is computed once.
+"""Computes the part of a forward pass that all probes of a step share only once.
 
 If only late layers, norms or a head are tuned, everything before the first operation on a tuned
 parameter is the same for every probe of a step. The first probe records the inputs and outputs of
-modules without tuned parameters up to there; the others reuse the outputs as long as their inputs
-are equal by value. The results are identical, not approximate.
+modules without tuned parameters up to that operation; the others reuse the outputs as long as their
+inputs are equal by value. The results are identical, not approximate.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from zoopt.probes.cuda_graph import in_passing
 
 Forward = Callable[..., Any]
 
-_SHARED = "what the probes of a step share is computed once. Use share_prefix=False"
+_SHARED = "the shared prefix of a step's probes is computed once. Use share_prefix=False"
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A module's call before any tuned parameter was taken."""
+    """A recorded call of a module before any operation took a tuned parameter."""
 
     module: torch.nn.Module
     given: Any
@@ -43,7 +43,7 @@ class _Call:
     versions: tuple[int, ...]
 
     def is_repeated_by(self, module: torch.nn.Module, given: Any) -> bool:
-        """Whether another call would return the same, given that nobody wrote on what was noted."""
+        """Whether another call would return the same; not if recorded tensors were written to."""
         return (
             module is self.module
             and _versions((self.given, self.returned)) == self.versions
@@ -54,16 +54,16 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Attributes:
-    """Tensors that a module has beside its parameters, on which its result may depend."""
+    """Tensors of a module other than its parameters, on which its result may depend."""
 
     marks: tuple[int, ...]
-    """Which ones, and in what version."""
+    """Their ``id`` and versions."""
     tensors: tuple[Tensor, ...]
-    """Themselves, so that no other one takes their place in memory."""
+    """The tensors, referenced so that no other tensor gets the same ``id``."""
 
     @classmethod
     def of(cls, module: torch.nn.Module) -> _Attributes:
-        """Those of a module and of all in it."""
+        """The tensors of a module and of its submodules."""
         tensors = tuple(
             value
             for each in module.modules()
@@ -74,15 +74,15 @@ class _Attributes:
 
 
 class SharedPrefix:
-    """Remembers the calls of a step's first probe, for the step's other probes.
+    """Records the module calls of a step's first probe, for the step's other probes.
 
-    A module takes part if it has parameters and none of them is tuned, nothing has hooks in it, and
-    its call takes and returns tensors and plain values only (a key-value cache, which it would
-    write to, is neither), writes on no input and draws no random numbers. Tensors
-    among its attributes are at later calls what they were at the first.
+    A module's call is reused if the module has parameters, none of which is tuned, and no hooks;
+    and if the call takes and returns only tensors and plain values (a key-value cache, which it
+    would write to, is neither), writes to no input and draws no random numbers. Tensors among the
+    module's attributes must be the same as at the first call.
 
     Args:
-        model: whose forwards to shorten; None for none.
+        model: the model whose forwards to shorten; None to do nothing.
         slots: θ.
     """
 
@@ -99,12 +99,12 @@ class SharedPrefix:
 
     @property
     def calls(self) -> int:
-        """How many calls of modules the first probe of this step has left for the others."""
+        """Number of module calls that this step's first probe recorded for the others."""
         return len(self._calls)
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Around all probes of a step."""
+        """A context for all probes of a step."""
         if self._model is None or not self._modules:
             yield
             return
@@ -122,7 +122,7 @@ class SharedPrefix:
 
     @contextmanager
     def probe(self) -> Iterator[None]:
-        """Around one evaluation of the objective within a step."""
+        """A context for one evaluation of the objective within a step."""
         self._position = 0
         if not (self._first and self._modules):
             yield
@@ -145,9 +145,9 @@ class SharedPrefix:
                 yield from self._untuned(child)
 
     def _beginning(self, module: torch.nn.Module, forward: Forward) -> Forward:
-        """Each forward of the whole model begins before any tuned parameter."""
+        """A forward of the whole model that first resets the record of tuned parameters taken."""
 
-        @functools.wraps(forward)  # transformers looks at the signature
+        @functools.wraps(forward)  # transformers inspects the signature
         def begun(*args: Any, **kwargs: Any) -> Any:
             if self._watch is not None:
                 self._watch.tuned_taken = False
@@ -199,7 +199,7 @@ class _Watch(Interception):
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """The operation as it is."""
+        """The operation unchanged."""
         if not self.tuned_taken:
             leaves = tree_leaves((args, kwargs))
             self.tuned_taken = any(isinstance(t, Tensor) and self._is_tuned(t) for t in leaves)
@@ -229,7 +229,7 @@ def _hooked(module: torch.nn.Module) -> bool:
 
 
 def _plain(values: Any) -> bool:
-    """Whether values are tensors and the like, with nothing that could remember a call."""
+    """Whether values are tensors and plain values, without objects that could keep state."""
     return all(
         (isinstance(leaf, Tensor) and not leaf.is_inference()) or isinstance(leaf, _PLAIN)
         for leaf in tree_leaves(values)
@@ -237,12 +237,12 @@ def _plain(values: Any) -> bool:
 
 
 def _versions(values: Any) -> tuple[int, ...]:
-    """How often each tensor has been written to."""
+    """The version counter of each tensor."""
     return versions(counted(leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)))
 
 
 def _state(given: Any) -> tuple[Any, ...]:
-    """What a call that writes on its inputs or draws random numbers would change."""
+    """State that changes if a call writes to its inputs or draws random numbers."""
     devices = {leaf.device for leaf in tree_leaves(given) if isinstance(leaf, Tensor)}
     states = [torch.get_rng_state()]
     states += [torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"]

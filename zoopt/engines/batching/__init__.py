@@ -1,1 +1,1 @@
-"""What perturbing a parameter means for an operation on a batch of probes."""
+"""Operations with perturbed parameters on a batch of probes."""

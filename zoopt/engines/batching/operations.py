@@ -1,8 +1,8 @@
-"""What perturbing a parameter means for an operation that serves K probes at once.
+"""Rules for operations that take perturbed parameters, for K probes at once.
 
-Each rule gets the operation's arguments by name, of which the first is the activation x with its
-rows in probe-major order, and the parameters' perturbations. An operation without a rule is done
-for one probe after the other, with the perturbed parameter made explicitly: exact, and slower.
+Each rule gets the operation's arguments, among them the activation x with its rows in probe-major
+order, and the parameters' perturbations. An operation without a rule is computed for one probe
+after another, with explicitly perturbed parameters: exact, but slower.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from zoopt.engines.batching.probe_by_probe import probe_by_probe
 from zoopt.probes.population import Population
 
 _ROWS = 8
-"""Rows a probe from which on products probe by probe are taken."""
+"""Rows per probe from which thin products are computed probe by probe, ..."""
 _SPARED = 4
-"""By how much there must be fewer columns a probe than in all, for the same."""
+"""... if each probe has at most this fraction (1/4) of all columns of the factors."""
 
 
 def perturbed_operation(
@@ -34,11 +34,11 @@ def perturbed_operation(
     made: Made,
     population: Population,
 ) -> Any:
-    """The operation with every probe's own parameters; for parameters alone, what they become.
+    """The operation with every probe's own parameters; :class:`Derived` if it takes no activation.
 
     Args:
-        func: what is called.
-        args: its positional arguments, parameters among them.
+        func: the operation.
+        args: its positional arguments, including parameters.
         kwargs: its keyword arguments.
         made: the perturbations of the parameters among the arguments, by ``id``.
         population: which rows belong to which probe.
@@ -90,8 +90,8 @@ def _affine(
 ) -> Tensor:
     """x · (matrix + right · c · leftᵀ) + bias for each probe's c and bias.
 
-    The thin products come first and the large one is accumulated onto them, which spares a pass
-    over the output.
+    The thin products are computed first and the large one is accumulated onto them, which saves a
+    pass over the output.
     """
     x = with_rows(x, population)
     flat = x.reshape(-1, x.shape[-1])
@@ -127,7 +127,7 @@ def _embedding(
 def _normalization(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Made, population: Population
 ) -> Any:
-    """Normalize without weight and bias, then apply every probe's own, and round once."""
+    """Normalizes without weight and bias, then applies every probe's own, and rounds once."""
     names = _NORMALIZATIONS[func]
     bound = dict(zip(names, args, strict=False)) | kwargs
     weight, bias = bound.pop("weight", None), bound.pop("bias", None)
@@ -139,7 +139,7 @@ def _normalization(
             continue
         if "normalized_shape" in names:
             per_row = tensor
-        else:  # one weight a channel, which is dimension 1
+        else:  # one weight per channel, which is dimension 1
             per_row = tensor.view(-1, *(1,) * (out.ndim - 2))
         if id(tensor) in made:
             stacked = made[id(tensor)].stacked().view(population.size, *per_row.shape)
@@ -165,7 +165,7 @@ def _elementwise(
 def _expand(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Made, population: Population
 ) -> Any:
-    """A parameter with a batch dimension of 1, such as a class token, made as long as the batch."""
+    """A parameter with a batch dimension of 1, such as a class token, expanded to the batch."""
     tensor, *sizes = args
     sizes = list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
     if kwargs or tensor.shape[:1] != (1,) or len(sizes) != tensor.ndim:
@@ -206,8 +206,8 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
 def _thin(flat: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
     """x · right · c · leftᵀ + bias of rows x with each probe's c, shape (rows, m).
 
-    The products of all rows with all columns of the factors, most of which have a coefficient of 0,
-    or where that takes longer, of each probe's rows with the columns that it has.
+    Multiplies all rows with all columns of the factors, most of which have a coefficient of 0; or,
+    if that takes longer, each probe's rows with the probe's own columns.
     """
     left, right, coefficients, columns = factors
     probes, own = columns.shape
@@ -222,21 +222,21 @@ def _thin(flat: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
 
 
 def _weighted(thin: Tensor, coefficients: Tensor) -> Tensor:
-    """Rows of shape (q,), times the coefficients (K, q) of the probe that each belongs to."""
+    """Rows of shape (q,), times their probe's coefficients, which have shape (K, q)."""
     grouped = thin.view(len(coefficients), -1, thin.shape[-1])
     return (grouped * coefficients.unsqueeze(1)).view_as(thin)
 
 
 def _repeat(stacked: Tensor, x: Tensor) -> Tensor:
-    """(K, *shape) as (rows, 1, …, *shape), to meet an activation of shape (rows, …, *shape)."""
+    """(K, *shape) as (rows, 1, …, *shape), to broadcast to an activation (rows, …, *shape)."""
     ones = (1,) * (x.ndim - stacked.ndim)
     spread = stacked.reshape(len(stacked), *ones, *stacked.shape[1:])
     return spread.repeat_interleave(x.shape[0] // len(stacked), 0)
 
 
 def _per_row(perturbation: Perturbation, x: Tensor) -> Tensor:
-    """A parameter as the rows of an activation have it, to be combined with it elementwise."""
+    """A perturbed parameter for each row of an activation, to be combined elementwise."""
     stacked = perturbation.stacked()
-    if stacked.ndim - 1 == x.ndim:  # the parameter has a batch dimension of 1 of its own
+    if stacked.ndim - 1 == x.ndim:  # the parameter itself has a batch dimension of 1
         return stacked.flatten(0, 1).repeat_interleave(x.shape[0] // len(stacked), 0)
     return _repeat(stacked, x)

@@ -1,4 +1,4 @@
-"""What each of K probes has in place of a parameter, in the forms that operations ask for."""
+"""The perturbed parameters of K probes, in the forms that operations need."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from zoopt.parameters.masters import vectors_alike
 
 
 class ProbeTerms:
-    """What K probes add to the tensors of a parameter group: Σ_s c[k, s] z(s) over all their seeds.
+    """The displacements of K probes for the tensors of a group: Σ_s c[k, s] z(s) over all seeds.
 
-    Probes share seeds (the two of a pair do), so what a seed names is made once.
+    Probes share seeds (the two of a pair do), so each seed's z is generated once.
 
     Args:
         terms: the (seed, coefficient) pairs of each probe.
@@ -42,11 +42,11 @@ class ProbeTerms:
         self._weights: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def weights(self, like: Tensor, rank: int = 1) -> tuple[Tensor, Tensor]:
-        """Of every probe the coefficient of each column of factors, and which columns it has.
+        """Every probe's coefficients of the factors' columns, and its columns.
 
         Args:
-            like: has the dtype of the coefficients, and is where both are wanted.
-            rank: columns of a seed.
+            like: a tensor with the dtype of the coefficients and the device of both results.
+            rank: columns per seed.
         """
         key = rank, like.dtype, like.device
         if key not in self._weights:
@@ -61,16 +61,16 @@ class ProbeTerms:
 
     @cached_property
     def sides(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """The factors of z under all seeds of every matrix and vector, by its position in θ."""
+        """The factors of z for all seeds of every matrix and vector, by its position in θ."""
         places = [Place(slot.exact.detach(), slot.index) for slot in self._slots]
         factors = self.direction.factors(places, self.seeds)
         return {place.index: each for place, each in zip(places, factors, strict=True)}
 
     @cached_property
     def vectors(self) -> dict[int, Tensor]:
-        """θ + Σ c z(s) of every vector as all probes have it, shape (K, *shape), by its position.
+        """θ + Σ c z(s) of every vector for all probes, shape (K, *shape), by its position in θ.
 
-        Those of one kind are made in one product.
+        Vectors of one dtype and device are computed in one product.
         """
         made = {}
         for slots in vectors_alike(self._slots):
@@ -94,14 +94,14 @@ class Factors(NamedTuple):
     coefficients: Tensor
     """Shape (K, q)."""
     columns: Tensor
-    """Shape (K, p): for each probe p columns, among them all whose coefficient is not 0."""
+    """Shape (K, p): for each probe p columns, including all whose coefficient is not 0."""
 
 
 class Perturbation(ABC):
-    """What each of K probes has in place of one tensor."""
+    """The perturbed values of one tensor for K probes."""
 
     sources: frozenset[int]
-    """``id`` of the parameters that it comes from."""
+    """``id`` of the parameters that it depends on."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -109,25 +109,25 @@ class Perturbation(ABC):
 
     @abstractmethod
     def explicit(self, k: int) -> Tensor:
-        """The tensor as probe k has it."""
+        """The tensor for probe k."""
 
     def stacked(self) -> Tensor:
-        """The tensor as all probes have it, shape (K, *shape). For small ones."""
+        """The tensor for all probes, shape (K, *shape). For small tensors."""
         if self._stacked is None:
             self._stacked = torch.stack([self.explicit(k) for k in range(self.size)])
         return self._stacked
 
     def factors(self) -> Factors | None:
-        """Thin matrices whose product every probe adds; None if it is none."""
+        """The perturbation as a product of thin matrices; None if it has no such form."""
         return None
 
 
 class OfParameter(Perturbation):
-    """The displacements of a parameter.
+    """The perturbed values of a parameter.
 
     Args:
         slot: the parameter.
-        probes: what each of the K probes adds to it.
+        probes: the displacements of the K probes.
     """
 
     def __init__(self, slot: Slot, probes: ProbeTerms) -> None:
@@ -137,19 +137,19 @@ class OfParameter(Perturbation):
         self._factors: Factors | None = None
 
     def explicit(self, k: int) -> Tensor:
-        """θ + Σ c z(s), made anew at each call; a half-precision vector in fp32."""
+        """θ + Σ c z(s), computed at each call; a half-precision vector in fp32."""
         tensor = self._slot.exact.detach().clone()
         self._probes.direction.add_(Change.of(tensor, self._slot.index, self._probes.terms[k]))
         return tensor
 
     def stacked(self) -> Tensor:
-        """θ + Σ c z(s) for all probes; those of all vectors together."""
+        """θ + Σ c z(s) for all probes; all vectors are computed together."""
         if self._slot.tensor.ndim < 2:
             return self._probes.vectors[self._slot.index]
         return super().stacked()
 
     def factors(self) -> Factors | None:
-        """For a matrix, in its own dtype, all seeds side by side."""
+        """The factors of a matrix in its dtype, all seeds side by side; None for other tensors."""
         matrix = self._slot.tensor
         if self._factors is None and matrix.ndim == 2:
             left, right = self._probes.sides[self._slot.index]
@@ -159,13 +159,13 @@ class OfParameter(Perturbation):
 
 
 class Derived(Perturbation):
-    """What an operation makes of parameters alone, such as a cast or a transposition.
+    """The result of an operation on parameters only, such as a cast or a transposition.
 
     Args:
         func: the operation.
         given: its (args, kwargs).
         made: the perturbations of the tensors among them.
-        part: which of the tensors it returns, where it returns several.
+        part: index of the returned tensor, if the operation returns several.
     """
 
     def __init__(self, func: Callable[..., Any], given: Any, made: Made, part: int = 0) -> None:
@@ -174,11 +174,11 @@ class Derived(Perturbation):
         self._func, self._given, self._made, self._part = func, given, made, part
 
     def parts(self, number: int) -> list[Derived]:
-        """One for each of the tensors that the operation returns."""
+        """One perturbation for each of the tensors that the operation returns."""
         return [Derived(self._func, self._given, self._made, i) for i in range(number)]
 
     def explicit(self, k: int) -> Tensor:
-        """The operation on what probe k has."""
+        """The operation's result for probe k."""
         leaves, form = tree_flatten(self._given)
         moved = [self._made[id(x)].explicit(k) if id(x) in self._made else x for x in leaves]
         result: Tensor = tree_leaves(unrounded(self._func, leaves, moved, form))[self._part]
@@ -186,4 +186,4 @@ class Derived(Perturbation):
 
 
 Made = Mapping[int, Perturbation]
-"""Perturbations by the ``id`` of the tensor that they stand in for."""
+"""Perturbations by the ``id`` of the tensor that they replace."""

@@ -1,4 +1,4 @@
-"""Operations that no rule knows, done for one probe after the other: exact, and slower."""
+"""Operations without a rule, computed for one probe after another: exact, but slower."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoopt.engines.interception.fp32 import in_usual_dtype
 from zoopt.probes.population import Population
 
 _RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
-"""Whose states have the batch as their second dimension."""
+"""Operations whose states have the batch as second dimension."""
 
 
 def probe_by_probe(
@@ -25,19 +25,19 @@ def probe_by_probe(
     made: Made,
     population: Population,
 ) -> Any:
-    """The operation on each probe's rows and parameters alone, results put together.
+    """The operation on each probe's rows and parameters separately, results concatenated.
 
     Arguments are those of :func:`~zoopt.engines.batching.operations.perturbed_operation`.
 
     Raises:
-        NotImplementedError: no rows can be taken out of its arguments.
+        NotImplementedError: its arguments or results cannot be split by probe.
     """
     given, size = (args, kwargs), population.size
     name = getattr(func, "__name__", func)
     if func in _RECURRENT:
         raise NotImplementedError(
-            f"engine='batched' cannot take {name} apart, whose states do not have the batch as "
-            "their first dimension: use engine='overlay', which evaluates one probe at a time"
+            f"engine='batched' cannot split {name} by probe, because the first dimension of its "
+            "states is not the batch: use engine='overlay', which evaluates one probe at a time"
         )
 
     def of_batch(leaf: Any) -> bool:
@@ -48,8 +48,8 @@ def probe_by_probe(
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
         raise NotImplementedError(
             f"engine='batched' cannot tell which rows of {name} belong to which probe: none of its "
-            f"tensors, of shapes {shapes}, has the {population.rows or 'declared'} rows of the "
-            "batch first. Expand all inputs of the model with population.expand, or use "
+            f"tensors, of shapes {shapes}, has the batch's {population.rows or 'declared'} rows as "
+            "first dimension. Expand all inputs of the model with population.expand, or use "
             "engine='overlay', which evaluates one probe at a time."
         )
     outs = []
@@ -67,9 +67,9 @@ def probe_by_probe(
             return parts[0]
         if parts[0].ndim == 0 or parts[0].shape[0] % (population.rows // size):
             raise NotImplementedError(
-                f"engine='batched' cannot tell which part of what {name} gave, of shape "
-                f"{tuple(parts[0].shape)} for each probe, belongs to which row: the "
-                f"{population.rows // size} rows of a probe are not its first dimension. Use "
+                f"engine='batched' cannot tell which part of the result of {name}, of shape "
+                f"{tuple(parts[0].shape)} for each probe, belongs to which row: its first "
+                f"dimension is not the {population.rows // size} rows of a probe. Use "
                 "engine='overlay', which evaluates one probe at a time."
             )
         return torch.cat(parts)

@@ -19,7 +19,7 @@ class Noise:
         self._generator: torch.Generator | None = None
 
     def exponential(self, shape: Sequence[int], device: torch.device) -> Tensor:
-        """Independent Exp(1) numbers, other ones at each call."""
+        """Independent Exp(1) numbers, new ones at each call."""
         if self._generator is None:
             seed = int(torch.randint(1 << 62, ()))
             self._generator = torch.Generator(device).manual_seed(seed)
@@ -31,14 +31,14 @@ def shared_choice(
 ) -> Tensor:
     """torch.multinomial with the same noise for every probe: the argmax of p / Exp(1).
 
-    All rows that stand for one example draw alike at each position, also where the texts of a pair
+    All rows of the same example use the same noise at each position, even if the texts of a pair
     end at different lengths.
     """
     weights, samples = named(("input", "num_samples"), args, kwargs)
     if samples != 1 or weights.ndim != 2 or weights.shape[0] != population.rows:
         raise NotImplementedError(
             f"engine='batched' draws one sample for each of {population.rows} rows, not "
-            f"{samples} from weights of shape {tuple(weights.shape)}; use engine='overlay'"
+            f"{samples} from weights of shape {tuple(weights.shape)}: use engine='overlay'"
         )
     shape = (population.rows // population.size, weights.shape[1])
     shared = noise.exponential(shape, weights.device).repeat(population.size, 1)

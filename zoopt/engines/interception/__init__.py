@@ -1,1 +1,1 @@
-"""How a model's operations get other tensors than its parameters, without the model's knowing."""
+"""Passes other tensors than a model's parameters to its operations, without changing the model."""

@@ -1,7 +1,7 @@
-"""fp32 vectors and the rows of half-precision activations: biases and norms, rounded once.
+"""Biases and norms in fp32 on half-precision activations, with the result rounded once.
 
-Torch takes several passes over the activations for it, and some of them in fp32. On a GPU a Triton
-kernel takes one; what torch gives is the reference, and what runs elsewhere.
+Torch needs several passes over the activations, some of them in fp32. On a GPU a Triton kernel
+needs one; torch's operations are the reference, and the fallback.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from zoopt.directions.kernel import triton_check
 from zoopt.directions.kernel.device import current
 
 _SOURCE = "zoopt.engines.interception.triton_bias_and_norm"
-_INSTEAD = "adds biases or takes norms of half-precision models slower"
+_INSTEAD = "adds biases or computes norms of half-precision models with torch, slowly"
 _ROWS, _COLUMNS = 16, 512
-"""Of a tile that a bias is added to."""
+"""Size of a tile that a bias is added to."""
 _FEW = 1 << 18
-"""Elements that torch has added to before a kernel of ours is launched."""
+"""Number of elements up to which torch adds a bias faster than launching a Triton kernel takes."""
 _WIDEST = 1 << 14
-"""A row that one program normalizes."""
+"""Length of the longest row that the kernel normalizes."""
 _A_WARPS_ELEMENTS = 512
 
 
 def add_bias(out: Tensor, bias: Tensor) -> Tensor:
-    """out ← out + bias, computed in fp32 and rounded to what out is.
+    """out ← out + bias, computed in fp32 and rounded to out's dtype.
 
     Args:
         out: shape (..., width), in half precision; written.
-        bias: shape (width,), or another that out's has room for; in fp32.
+        bias: shape (width,), or another that broadcasts to out's; in fp32.
     """
     if out.numel() > _FEW and _in_rows(out, bias) and _works(_check_bias, out):
         _add_bias(out, bias)
@@ -40,13 +40,13 @@ def add_bias(out: Tensor, bias: Tensor) -> Tensor:
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """((x − mean) / √(variance + eps)) · weight + bias of each row, in fp32 and rounded to x's.
+    """((x − mean) / √(variance + eps)) · weight + bias by row, in fp32, rounded to x's dtype.
 
     Args:
         x: shape (..., width), in half precision.
         weight: shape (width,), in fp32.
-        bias: as the weight.
-        eps: what keeps the denominator from zero.
+        bias: shape (width,), in fp32.
+        eps: keeps the denominator from zero.
     """
     fits = x.shape[-1] <= _WIDEST and bias.is_contiguous()
     if fits and _in_rows(x, weight) and _works(_check_norm, x):
@@ -55,7 +55,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def _in_rows(rows: Tensor, vector: Tensor) -> bool:
-    """Whether a kernel can take them."""
+    """Whether a Triton kernel can process them."""
     if rows.device.type not in triton_check.DEVICES or not rows.numel() or torch.is_grad_enabled():
         return False
     straight = rows.is_contiguous() and vector.is_contiguous()
@@ -63,7 +63,7 @@ def _in_rows(rows: Tensor, vector: Tensor) -> bool:
 
 
 def _works(check: triton_check.Check, rows: Tensor) -> bool:
-    """Whether there is a kernel for such rows."""
+    """Whether there is a working kernel for the rows' dtype and device."""
     return triton_check.works(_SOURCE, check, rows.dtype, rows.device, _INSTEAD)
 
 
@@ -104,7 +104,7 @@ def _check_bias(dtype: torch.dtype, device: torch.device) -> None:
     found = x.clone()
     _add_bias(found, bias)
     if not torch.equal(found, x.add_(bias)):
-        raise RuntimeError("it does not give the numbers of torch's add_")
+        raise RuntimeError("its results differ from those of torch's add_")
 
 
 def _check_norm(dtype: torch.dtype, device: torch.device) -> None:
@@ -113,7 +113,7 @@ def _check_norm(dtype: torch.dtype, device: torch.device) -> None:
     expected = F.layer_norm(x.float(), weight.shape, weight, bias, 1e-5)
     step = torch.finfo(dtype).eps
     if not torch.allclose(found.float(), expected, rtol=step, atol=step):
-        raise RuntimeError("it does not give the numbers of torch's layer_norm")
+        raise RuntimeError("its results differ from those of torch's layer_norm")
 
 
 def _sample(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

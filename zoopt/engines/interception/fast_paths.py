@@ -1,9 +1,9 @@
-"""The operations that models spend their parameters on, without the detours of the general case.
+"""Fast paths for the most common operations that take parameters.
 
-What ``substitution.py`` does for any operation, for any form of arguments, takes a processor longer
-than many an operation takes a GPU. Here are the usual operations in their usual form. Their results
-are the same, but for the last bit of a norm on a GPU, and for ``addmm``, whose product is rounded
-before its bias is added, as that of a linear layer is.
+The general case in ``substitution.py``, for any operation and any form of arguments, often takes
+the CPU longer than the operation takes a GPU. This module handles common operations in their usual
+form. The results are the same, except for the last bit of a norm on a GPU, and for ``addmm``, whose
+product is rounded before its bias is added, like that of a linear layer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zoopt.engines.interception.mode import transforming
 
 
 class Replacement(ABC):
-    """What an operation gets in place of some of its arguments."""
+    """Defines the tensors that replace some of an operation's arguments."""
 
     @abstractmethod
     def watches(self, tensor: Tensor) -> bool:
@@ -30,23 +30,23 @@ class Replacement(ABC):
 
     @abstractmethod
     def given(self, tensor: Tensor) -> Tensor:
-        """What an operation gets for a tensor: itself, or another, in fp32 for a half vector."""
+        """The tensor's replacement, in fp32 for a half-precision vector; itself if it has none."""
 
     @abstractmethod
     def rows(self, matrix: Tensor, ids: Tensor) -> Tensor | None:
-        """Rows of what an operation gets for a matrix; None where it is to have the whole."""
+        """Rows of a matrix's replacement; None if the operation needs the whole matrix."""
 
 
 def done_directly(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement
 ) -> Tensor | None:
-    """The operation on what replaces its arguments; None where it is for the general case.
+    """The operation on its replaced arguments; None if only the general case handles it.
 
     Args:
         func: the operation.
-        args: its arguments.
-        kwargs: those by name.
-        by: what replaces them.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        by: replaces them.
     """
     way = _WAYS.get(func)
     return None if way is None else way(args, kwargs, by)
@@ -74,14 +74,14 @@ def _affine(
     product: Callable[[Tensor, Tensor], Tensor],
     biased: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor | None:
-    """The product of x with what replaces the weight, plus what replaces the bias."""
+    """The product of x with the weight's replacement, plus the bias's replacement."""
     bias = None if bias is None else by.given(bias)
     wider = bias is not None and bias.dtype != weight.dtype
     if wider and (x.dtype != weight.dtype or not _plain(x)):
-        return None  # before a matrix is made
+        return None  # before a matrix is computed
     matrix = by.given(weight)
     if matrix.dtype != weight.dtype:
-        return None  # it was made of a vector
+        return None  # it was derived from a vector
     if bias is None:
         return product(x, matrix)
     return add_bias(product(x, matrix), bias) if wider else biased(x, matrix, bias)
@@ -89,7 +89,7 @@ def _affine(
 
 def _layer_norm(args: tuple[Any, ...], kwargs: dict[str, Any], by: Replacement) -> Tensor | None:
     if len(args) != 2 or by.watches(args[0]) or not _plain(args[0]):
-        return None  # F.layer_norm passes on what it was called with as (x, shape, **kwargs)
+        return None  # F.layer_norm passes its arguments on as (x, shape, **kwargs)
     x, shape = args
     weight, bias = (kwargs.get(name) for name in ("weight", "bias"))
     if len(shape) != 1 or weight is None or bias is None or not by.watches(weight):
@@ -137,5 +137,5 @@ _WAYS = {
 
 
 def _plain(x: Tensor) -> bool:
-    """Whether what an operation makes of x has its dtype."""
+    """Whether x is in half precision and an operation's result has x's dtype."""
     return x.dtype in HALF and not torch.is_autocast_enabled(x.device.type)

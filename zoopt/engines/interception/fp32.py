@@ -1,6 +1,6 @@
-"""An operation computed in fp32, with the dtype that it would otherwise have had.
+"""Operations computed in fp32, with results in the dtype that they would otherwise have.
 
-What an operation gets in place of half-precision vectors is in fp32. That dtype is found by doing
+Half-precision vectors are replaced by fp32 ones. The usual dtype of a result is found by running
 the operation once on its original arguments, for each kind of arguments: rules would have to
 reproduce promotion, casts and autocast.
 """
@@ -25,19 +25,19 @@ _WITH_BIAS = frozenset(
         *(getattr(torch, f"conv{n}d") for n in (1, 2, 3)),
     }
 )
-"""Called as (input, weight, bias, …), the bias being added to what the others give."""
+"""Operations called as (input, weight, bias, …) that add the bias to the result."""
 
 
 def in_usual_dtype(
     func: Callable[..., Any], leaves: Sequence[Any], moved: Sequence[Any], form: TreeSpec
 ) -> Any:
-    """An operation on what replaces its arguments, with the dtype that it would have had.
+    """An operation's result for its replaced arguments, in the dtype of the original result.
 
     Args:
         func: the operation.
         leaves: the leaves of its (args, kwargs).
-        moved: what replaces them, in fp32 for half-precision vectors.
-        form: how leaves make (args, kwargs).
+        moved: their replacements, in fp32 for half-precision vectors.
+        form: the tree structure of (args, kwargs).
     """
     if not any(wider(leaves, moved)):
         return unrounded(func, leaves, moved, form)
@@ -53,7 +53,7 @@ def in_usual_dtype(
 def unrounded(
     func: Callable[..., Any], leaves: Sequence[Any], moved: Sequence[Any], form: TreeSpec
 ) -> Any:
-    """As :func:`in_usual_dtype`, in fp32 where an argument is."""
+    """As :func:`in_usual_dtype`, but the result is not rounded from fp32."""
     args, kwargs = tree_unflatten(list(moved), form)
     if not any(wider(leaves, moved)):
         return func(*args, **kwargs)
@@ -63,7 +63,7 @@ def unrounded(
         return out.to(spread.dtype) + spread
     args, kwargs = tree_map_only(Tensor, _widened, (args, kwargs))
     result = func(*args, **kwargs)
-    # A cast may give what it got; what is done to its result is not done to the original.
+    # A cast may return its argument; writing to the result must not change the argument.
     taken = isinstance(result, Tensor) and any(result is other for other in moved)
     return result.clone() if taken else result
 
@@ -71,9 +71,9 @@ def unrounded(
 def _biased(
     func: Callable[..., Any], moved: Sequence[Any], form: TreeSpec
 ) -> tuple[Tensor, Tensor] | None:
-    """What an operation gives without its fp32 bias, and the bias in a shape to be added to it.
+    """An operation's result without its fp32 bias, and the bias in a shape to be added to it.
 
-    This spares a copy of the weights in fp32. None where there is no such bias.
+    This avoids a copy of the weights in fp32. None if there is no such bias.
     """
     if func not in _WITH_BIAS:
         return None
@@ -87,7 +87,7 @@ def _biased(
 
 
 def rounded(out: Any, dtype: torch.dtype | None) -> Any:
-    """What an operation returned, fp32 tensors in another dtype."""
+    """A result with its fp32 tensors cast to a dtype; unchanged for None."""
     if dtype is None:
         return out
     return tree_map_only(Tensor, lambda t: t.to(dtype) if t.dtype == torch.float32 else t, out)
@@ -96,7 +96,7 @@ def rounded(out: Any, dtype: torch.dtype | None) -> Any:
 def usual_dtype(
     func: Callable[..., Any], leaves: Sequence[Any], form: TreeSpec
 ) -> torch.dtype | None:
-    """The floating dtype of what an operation returns, found by doing it once on such arguments."""
+    """The floating-point dtype of an operation's result, found by running it once; cached."""
     kind = (func, torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
     key = (*kind, *(_kind(leaf) for leaf in leaves))
     if key not in _usual:
@@ -113,13 +113,13 @@ _usual: dict[Any, torch.dtype | None] = {}
 
 
 def wider(leaves: Sequence[Any], moved: Sequence[Any]) -> list[bool]:
-    """Which arguments are replaced by ones of another dtype."""
+    """Which arguments are replaced by tensors of another dtype."""
     pairs = zip(leaves, moved, strict=True)
     return [isinstance(leaf, Tensor) and leaf.dtype != other.dtype for leaf, other in pairs]
 
 
 def _kind(leaf: Any) -> Any:
-    """What of an argument the dtype of a result may depend on."""
+    """The properties of an argument on which the result's dtype may depend."""
     if isinstance(leaf, Tensor):
         return leaf.dtype, leaf.ndim > 0
     return leaf if isinstance(leaf, torch.dtype | bool | str) else type(leaf)

@@ -1,7 +1,8 @@
-"""Seeing every operation that takes a parameter: what a ``TorchFunctionMode`` can and cannot see.
+"""Intercepts every operation that takes a parameter, with a ``TorchFunctionMode``.
 
-What it cannot see would be silently unperturbed, so it is refused: scripted and compiled modules
-when an engine is made, and any parameter that no operation took during a probe when the probe ends.
+Operations that it cannot see would silently be unperturbed, so these are refused: scripted and
+compiled modules when an engine is created, and at the end of a probe any parameter that no
+operation took.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ _ABOUT = frozenset(
         *(f"new_{made}" for made in ("empty", "empty_strided", "zeros", "ones", "full")),
     }
 )
-_OTHERWISE = "engine='copy' (exact, twice the memory) or engine='inplace' sees through it"
+_OTHERWISE = "use engine='copy' (exact, twice the memory) or engine='inplace'"
 
 
 class Interception(TorchFunctionMode):
-    """A mode that sees every operation on values, and says what becomes of it."""
+    """A mode that intercepts every operation on tensor values."""
 
     def __torch_function__(
         self,
@@ -70,42 +71,42 @@ class Interception(TorchFunctionMode):
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """What is returned instead of ``func(*args, **kwargs)``."""
+        """The result to return instead of ``func(*args, **kwargs)``."""
 
 
 class UnseenParameterError(RuntimeError):
-    """A parameter was not taken by any operation that the engine could see."""
+    """No operation that the engine can intercept took a tuned parameter."""
 
 
 def require_seen(by_id: Mapping[int, Slot], seen: Collection[int], engine: str) -> None:
-    """Raises :class:`UnseenParameterError` if an operation took none of some parameter."""
+    """Raises :class:`UnseenParameterError` if no operation took some parameter."""
     unseen = [slot.name for key, slot in by_id.items() if key not in seen]
     if unseen:
         raise UnseenParameterError(
             f"the objective used {', '.join(unseen[:5])}"
             f"{f' and {len(unseen) - 5} more' if len(unseen) > 5 else ''} in no operation that "
-            f"engine={engine!r} can see, so perturbing them had no effect. Leave parameters that "
-            "the objective does not depend on out with params=...; where it does (through a "
-            f"compiled function, a cached view, another thread), {_OTHERWISE}."
+            f"engine={engine!r} can see, so perturbing them had no effect. If the objective does "
+            "not depend on them, leave them out with params=...; if it does (through a compiled "
+            f"function, a cached view, another thread), {_OTHERWISE}."
         )
 
 
 def refuse_view(name: str, engine: str) -> None:
     """Raises :class:`UnseenParameterError` for a view of a parameter made before the probe."""
     raise UnseenParameterError(
-        f"the objective used a view of {name} that was made before (an attribute like "
-        f"self.part = self.weight[:3]), which engine={engine!r} cannot perturb: take the view "
+        f"the objective used a view of {name} that was created before the probe (an attribute like "
+        f"self.part = self.weight[:3]), which engine={engine!r} cannot perturb: create the view "
         f"where it is used; or {_OTHERWISE}."
     )
 
 
 def transforming() -> bool:
-    """Whether torch.func is transforming (vmap, grad), where some operations are not allowed."""
+    """Whether a transform of torch.func is active (vmap, grad), which forbids some operations."""
     return torch._C._functorch.maybe_current_level() is not None
 
 
 def opaque_modules(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
-    """(name, what it is) of modules whose operations cannot be seen."""
+    """(name, kind) of modules whose operations cannot be intercepted."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule | torch.jit.ScriptFunction):
             yield name or type(module).__name__, "a scripted or traced module"
@@ -116,7 +117,7 @@ def opaque_modules(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def refuse_opaque(model: torch.nn.Module, engine: str) -> None:
-    """Raises TypeError if a module's operations cannot be seen."""
+    """Raises TypeError if a module's operations cannot be intercepted."""
     for name, what in opaque_modules(model):
         raise TypeError(
             f"module {name!r} is {what}, whose operations engine={engine!r} cannot see: "
@@ -125,9 +126,9 @@ def refuse_opaque(model: torch.nn.Module, engine: str) -> None:
 
 
 def asks_about(func: Callable[..., Any], args: Collection[Any], kwargs: Collection[Any]) -> bool:
-    """Whether a function reads a tensor's shape, dtype and the like, not its values."""
+    """Whether a function reads a tensor's shape, dtype or other properties, not its values."""
     name = getattr(func, "__name__", "")
-    if name == "type":  # which casts, too
+    if name == "type":  # with an argument it casts
         return len(args) + len(kwargs) == 1
     if name == "__get__":
         return getattr(getattr(func, "__self__", None), "__name__", "") not in _VIEWS

@@ -1,14 +1,14 @@
-"""Other tensors in the place of parameters, where models look for them.
+"""Stand-ins: tensors that replace parameters as attributes of their modules.
 
-While a probe is evaluated, modules hold stand-ins: tensors that torch asks about each operation
-that takes one (``__torch_function__``), which then gets θ + displacement, or the fp32 numbers of
-a half-precision vector. Other operations go their way, where a ``TorchFunctionMode`` would be asked
-about every one of them.
+While a probe is evaluated, modules hold stand-ins. Torch calls a stand-in's ``__torch_function__``
+for each operation that takes it, which then gets θ + displacement, or the fp32 values of a
+half-precision vector. Other operations run without overhead, whereas a ``TorchFunctionMode``
+intercepts every operation.
 
-What has a parameter in its hands otherwise than by its module's name for it (a list that was made
-before, say) does not meet the stand-in. So probes are watched by a mode as well until operations
-have met every stand-in, and for good where the mode saw such a use. One that comes only after that
-is not seen.
+Code that accesses a parameter other than by its module's attribute (for example through a list
+created before) bypasses the stand-in. So probes also run under a mode until operations have taken
+every stand-in, and always if the mode saw such an access. An access that first occurs after that is
+not seen.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from zoopt.probes.cuda_graph import in_memory_of, in_passing
 from zoopt.support.signals import deferred_signals
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-_HELD = "something takes parameters otherwise than from the module that has them"
+_HELD = "parameters are accessed other than as attributes of their modules"
 _UNMET = (
-    "no operation has taken some of the tuned parameters yet. Leave out with params=... those that "
-    "the objective does not use"
+    "no operation has taken some of the tuned parameters yet. Leave out those that the objective "
+    "does not use with params=..."
 )
 
 
@@ -39,8 +39,8 @@ class StandIns:
     """Stand-ins for tensors, which modules hold while a probe is evaluated.
 
     Args:
-        tensors: parameters. Those of a subclass, which knows better, have none.
-        model: whose modules hold them, if that is known.
+        tensors: parameters. Tensor subclasses, which handle operations themselves, get none.
+        model: the model whose modules hold them, if it is known.
     """
 
     def __init__(self, tensors: Iterable[Tensor], model: torch.nn.Module | None) -> None:
@@ -55,15 +55,15 @@ class StandIns:
             if id(parameter) in stand_ins
         ]
         self._watched = True
-        """Whether operations are to be seen that take a parameter itself."""
+        """Whether to intercept operations that take a parameter itself."""
         self._why = ""
 
     @contextmanager
     def there(self, watch: Watching) -> Iterator[None]:
-        """Around the evaluation of a probe.
+        """A context for the evaluation of a probe.
 
         Args:
-            watch: says what operations get for a parameter.
+            watch: provides the tensors that replace parameters.
         """
         try:
             for parameters, name, parameter, stand_in in self._places:
@@ -87,11 +87,11 @@ class StandIns:
 
 
 class Masters:
-    """Hands operations the masters of half-precision vectors.
+    """Passes operations the masters of half-precision vectors.
 
     Args:
         slots: θ.
-        model: where θ is from, if that is known.
+        model: the model that θ belongs to, if it is known.
     """
 
     def __init__(self, slots: Sequence[Slot], model: torch.nn.Module | None) -> None:
@@ -100,7 +100,7 @@ class Masters:
         self._stand_ins = StandIns([tensor for tensor, _ in held], model)
 
     def seen(self) -> AbstractContextManager[None]:
-        """Around the evaluation of a probe."""
+        """A context for the evaluation of a probe."""
         return self._there() if self._masters else nullcontext()
 
     @contextmanager
@@ -110,10 +110,10 @@ class Masters:
 
 
 class _Given(Watching):
-    """Replaces parameters by what there is for each.
+    """Replaces parameters by given tensors.
 
     Args:
-        given: that, by the ``id`` of the parameter.
+        given: the tensors, by the ``id`` of the parameter.
     """
 
     def __init__(self, given: Mapping[int, Tensor]) -> None:
@@ -121,17 +121,17 @@ class _Given(Watching):
         self._given = given
 
     def replaced(self, tensor: Tensor) -> Tensor:
-        """A parameter's."""
+        """The tensor given for a parameter."""
         return self._given[id(tensor)]
 
 
 class StandIn(Tensor):
-    """A tensor for which operations take another.
+    """A tensor that operations replace by another.
 
     Attributes:
-        plain: the same as any other tensor.
-        exact: what was made of vectors alone, in fp32; None after something was written to it.
-        source: says what operations get for a parameter, during a probe.
+        plain: an ordinary tensor that shares its memory.
+        exact: for a result computed from vectors only, its fp32 value; None once it is overwritten.
+        source: provides the replacement of a parameter, during a probe.
         met: whether an operation has taken it.
     """
 
@@ -142,10 +142,10 @@ class StandIn(Tensor):
 
     @staticmethod
     def of(plain: Tensor, exact: Tensor | None = None) -> StandIn:
-        """One that shares the memory of ``plain``."""
+        """A stand-in that shares the memory of ``plain``."""
         made = plain.detach().as_subclass(StandIn)
         made.plain, made.exact, made.source = plain, exact, None
-        made._is_param = isinstance(plain, torch.nn.Parameter)  # what isinstance looks at
+        made._is_param = isinstance(plain, torch.nn.Parameter)  # isinstance checks this
         return made
 
     @classmethod
@@ -173,11 +173,11 @@ class _ByType(Substitution):
     """Replaces stand-ins."""
 
     def watches(self, tensor: Tensor) -> bool:
-        """Whether it is one."""
+        """Whether it is a stand-in."""
         return type(tensor) is StandIn
 
     def given(self, tensor: Tensor) -> Tensor:
-        """What it stands for."""
+        """The tensor that an operation gets for it."""
         if type(tensor) is not StandIn:
             return tensor
         tensor.met = True
@@ -186,22 +186,22 @@ class _ByType(Substitution):
         return tensor.plain if tensor.exact is None else tensor.exact
 
     def rows(self, matrix: Tensor, ids: Tensor) -> Tensor | None:
-        """Rows of what it stands for."""
+        """Rows of the tensor that an operation gets for a stand-in."""
         if type(matrix) is not StandIn or matrix.source is None:
             return None
         matrix.met = True
         return matrix.source.looked_up(matrix.plain, ids)
 
     def remembered(self, out: Tensor, exact: Tensor) -> Tensor:
-        """A stand-in."""
+        """A stand-in for a result computed from vectors only."""
         return StandIn.of(out, exact)
 
     def exact_of(self, tensor: Tensor) -> Tensor | None:
-        """What it was made as."""
+        """The fp32 value of a result computed from vectors only; None for other tensors."""
         return tensor.exact if type(tensor) is StandIn else None
 
     def overwritten(self, tensor: Tensor) -> Tensor:
-        """What was made is itself again from now on; of a parameter a rounded copy."""
+        """The plain tensor of a result, whose fp32 value is dropped; a parameter's rounded copy."""
         if type(tensor) is not StandIn:
             return tensor
         if tensor.source is not None:
@@ -210,7 +210,7 @@ class _ByType(Substitution):
         return tensor.plain
 
     def itself(self, tensor: Any) -> Any:
-        """What it stands in for."""
+        """The plain tensor of a stand-in; any other value unchanged."""
         return tensor.plain if type(tensor) is StandIn else tensor
 
 

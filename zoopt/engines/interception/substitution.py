@@ -1,10 +1,10 @@
-"""Which tensors an operation gets in place of its arguments, and what becomes of its result.
+"""Replaces an operation's arguments by other tensors, and rounds its result.
 
-A half-precision vector is replaced by fp32 numbers (:mod:`zoopt.parameters.masters`). What takes
-one is computed in fp32, and its result is rounded to the dtype that it would have had, so that no
-module notices. What an operation makes of vectors alone, such as ``1 + weight`` or
-``weight.view(1, -1)``, would lose the perturbation in that rounding: it is remembered in fp32, for
-the operation in which an activation meets it.
+A half-precision vector is replaced by an fp32 one (:mod:`zoopt.parameters.masters`). Operations
+that take it are computed in fp32, and the result is rounded to its usual dtype, so that no module
+notices. Results computed from vectors only, such as ``1 + weight`` or ``weight.view(1, -1)``, would
+lose the perturbation in that rounding: they are kept in fp32 until they are combined with an
+activation.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ _ARITHMETIC = frozenset(
     for name in ("add", "sub", "mul", "div")
     for form in (f"{name}_", f"__i{'truediv' if name == 'div' else name}__")
 )
-"""On its first argument, in place."""
+"""In-place arithmetic on the first argument."""
 
 
 class Substitution(Replacement):
-    """What becomes of an operation some of whose arguments are replaced by others."""
+    """Runs operations with some of their arguments replaced."""
 
     def itself(self, tensor: Tensor) -> Tensor:
-        """The tensor that a watched one is."""
+        """The plain tensor of a watched one."""
         return tensor
 
     @abstractmethod
     def remembered(self, out: Tensor, exact: Tensor) -> Tensor:
-        """What was made of vectors alone, to be replaced by what it is in fp32 from now on."""
+        """A result computed from vectors only, which operations replace by its fp32 value."""
 
     @abstractmethod
     def exact_of(self, tensor: Tensor) -> Tensor | None:
-        """What it is in fp32, of a tensor that was made of vectors alone; None of any other."""
+        """The fp32 value of a result computed from vectors only; None for other tensors."""
 
     @abstractmethod
     def overwritten(self, tensor: Tensor) -> Tensor:
-        """What an operation whose result is put into a tensor gets for it, in its dtype."""
+        """The tensor to pass to an operation that writes to a given one, in the same dtype."""
 
     def substituted(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """An operation that takes a watched tensor, on what replaces its arguments."""
+        """The result of an operation that takes watched tensors, with its arguments replaced."""
         if func is Tensor.__iter__:
             return iter(self.substituted(Tensor.unbind, args, kwargs))
         done = done_directly(func, args, kwargs, self)
@@ -82,9 +82,10 @@ class Substitution(Replacement):
     def _written(
         self, func: Callable[..., Any], target: Tensor, moved: list[Any], form: TreeSpec
     ) -> Any:
-        """An operation that writes to its first argument, and takes vectors in fp32.
+        """An operation that writes to its first argument and takes fp32 vectors.
 
-        What was made of vectors alone is written in fp32, and rounded.
+        If the first argument was computed from vectors only, its fp32 value is written, and then
+        rounded.
         """
         exact = self.exact_of(target)
         moved[0] = self.overwritten(target) if exact is None else exact
@@ -98,7 +99,7 @@ class Substitution(Replacement):
         return target
 
     def _put(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operation whose results are put into tensors that it is given for them."""
+        """An operation with ``out=...`` tensors, to which its results are written."""
         kwargs = dict(kwargs)
         out = kwargs.pop("out")
         into = [self.overwritten(tensor) for tensor in tree_leaves(out)]
@@ -109,13 +110,13 @@ class Substitution(Replacement):
 
 
 class Watching(Substitution, Interception):
-    """A mode that sees every operation, and replaces tensors that it knows by their ``id``.
+    """A mode that intercepts every operation, and replaces tensors by their ``id``.
 
     Args:
         watched: ``id`` of the tensors that are replaced.
 
     Attributes:
-        used: whether an operation took one of them itself, and not what stands in for it.
+        used: whether an operation took one of them itself, and not its stand-in.
     """
 
     def __init__(self, watched: Iterable[int]) -> None:
@@ -128,26 +129,26 @@ class Watching(Substitution, Interception):
 
     @abstractmethod
     def replaced(self, tensor: Tensor) -> Tensor:
-        """What stands in for a watched tensor."""
+        """The replacement of a watched tensor."""
 
     def looked_up(self, matrix: Tensor, ids: Tensor) -> Tensor | None:
-        """Rows of what stands in for a watched matrix; None where that is there as a whole."""
+        """Rows of a watched matrix's replacement; None if that exists as a whole."""
         return None
 
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """The operation on what replaces its arguments."""
+        """The operation on its replaced arguments."""
         if _has(args, self._watched) or (kwargs and _has(kwargs, self._watched)):
             return self.substituted(func, args, kwargs)
         return func(*args, **kwargs)
 
     def watches(self, tensor: Tensor) -> bool:
-        """Whether it is one of them, or was made of them alone."""
+        """Whether it is one of the watched tensors, or was computed from vectors only."""
         return id(tensor) in self._watched
 
     def given(self, tensor: Tensor) -> Tensor:
-        """What stands in for it."""
+        """The tensor that an operation gets for it."""
         made = self._made.get(id(tensor))
         if made is not None:
             return made
@@ -157,31 +158,31 @@ class Watching(Substitution, Interception):
         return self.replaced(tensor)
 
     def rows(self, matrix: Tensor, ids: Tensor) -> Tensor | None:
-        """Rows of what stands in for a matrix."""
+        """Rows of a matrix's replacement."""
         if id(matrix) not in self._replaced:
             return None
         self.used = True
         return self.looked_up(matrix, ids)
 
     def remembered(self, out: Tensor, exact: Tensor) -> Tensor:
-        """The same tensor, which is watched from now on."""
+        """The same tensor, which is now watched."""
         self._made[id(out)] = exact
         self._watched.add(id(out))
         self._kept.append(out)
         return out
 
     def exact_of(self, tensor: Tensor) -> Tensor | None:
-        """What it was made as."""
+        """The fp32 value of a result computed from vectors only; None for other tensors."""
         return self._made.get(id(tensor))
 
     def overwritten(self, tensor: Tensor) -> Tensor:
-        """What was made is itself again from now on; of a parameter a rounded copy."""
+        """A result itself, whose fp32 value is dropped; for a parameter a rounded copy."""
         self._made.pop(id(tensor), None)
         return self.given(tensor).to(tensor.dtype)
 
 
 def _has(values: Any, watched: Collection[int]) -> bool:
-    """Whether one of the watched tensors is among some arguments."""
+    """Whether arguments contain one of the watched tensors."""
     for value in values.values() if isinstance(values, dict) else values:
         if isinstance(value, Tensor):
             if id(value) in watched:
@@ -192,12 +193,12 @@ def _has(values: Any, watched: Collection[int]) -> bool:
 
 
 def _is_real(leaf: Any) -> bool:
-    """Whether it is a tensor of real numbers, and so more than an index or a mask."""
+    """Whether it is a floating-point tensor, and not an index or a mask."""
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
 def _as_vector(value: Any) -> Any:
-    """A tensor of one number as one of a dimension: as a number it is rounded to what it meets."""
+    """A 0-d tensor as a 1-d one, because torch rounds 0-d tensors to the other operand's dtype."""
     return value.view(1) if isinstance(value, Tensor) and value.ndim == 0 else value
 
 

@@ -1,4 +1,4 @@
-"""What ``rows.py`` does, for Triton, which it needs to be imported."""
+"""The kernels of ``bias_and_norm.py``. Importing this module requires Triton."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
