@@ -1,4 +1,4 @@
-"""What the objectives ask of their inputs before they score them."""
+"""Checks of the objectives' inputs before scoring."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ Integers = NDArray[np.int64]
 
 
 def check_counts(predictions: int, references: int) -> None:
-    """Raises unless there is something to score, and a reference for each prediction."""
+    """Raises if there are no predictions, or not one reference for each."""
     if predictions == 0:
         raise ValueError(f"there is nothing to score: no predictions, and {references} references")
     if predictions != references:
         raise ValueError(
-            f"{predictions} predictions and {references} references: each prediction needs one"
+            f"{predictions} predictions and {references} references: expected one reference for "
+            "each prediction"
         )
 
 
 def labels(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both sides of a score of classes as arrays, which hold something and are of one length."""
+    """Predicted and true classes as non-empty arrays of equal length."""
     guess, truth = np.asarray(predictions), np.asarray(references)
     check_counts(guess.shape[0], truth.shape[0])
     return guess, truth
 
 
 def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Integers]:
-    """Class probabilities, shape (N, classes), and the true classes, each one of the columns."""
+    """Class probabilities, shape (N, classes), and true classes, each the index of a column."""
     rows, truth = np.asarray(predictions, dtype=np.float64), np.asarray(references)
     check_counts(rows.shape[0], truth.shape[0])
     if rows.ndim != 2:
-        raise ValueError(f"probabilities of shape {rows.shape}: they need a column for each class")
+        raise ValueError(f"probabilities of shape {rows.shape}; expected a column for each class")
     if truth.dtype.kind not in "biu":
-        raise ValueError(f"references of type {truth.dtype}: probabilities need class indices")
+        raise ValueError(f"references of type {truth.dtype}; expected class indices (integers)")
     if (outside := np.flatnonzero((truth < 0) | (truth >= rows.shape[1]))).size:
         raise ValueError(
             f"references[{outside[0]}] is class {truth[outside[0]]}, but the probabilities are of "
@@ -47,19 +48,19 @@ def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats
 
 
 def values(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Floats]:
-    """Both sides of a score of numbers, which hold something and are of one length."""
+    """Predicted and true numbers as non-empty arrays of equal length."""
     guess = np.asarray(predictions, dtype=np.float64)
     truth = np.asarray(references, dtype=np.float64)
     check_counts(guess.shape[0], truth.shape[0])
     if (missing := np.flatnonzero(np.isnan(truth))).size:
-        raise ValueError(f"references[{missing[0]}] is NaN: nothing can be scored with it")
+        raise ValueError(f"references[{missing[0]}] is NaN; expected a number")
     return guess, truth
 
 
 def texts(predictions: Sequence[str], references: Sequence[Any]) -> list[str]:
-    """Generated texts, of which there are some, and as many as references."""
+    """Generated texts as a list: at least one, and as many as references."""
     if isinstance(predictions, str) or isinstance(references, str):
-        raise ValueError("one text was given where a list of texts is needed: put it in a list")
+        raise ValueError("a single text was given; expected a list of texts: put it in a list")
     check_counts(len(predictions), len(references))
     return list(predictions)
 
@@ -82,7 +83,7 @@ def alternatives(
 
 @contextmanager
 def text_extra(name: str) -> Iterator[None]:
-    """Around the import of an optional package: what to install where it is missing."""
+    """A context for importing an optional package; the error says what to install."""
     try:
         yield
     except ImportError as error:

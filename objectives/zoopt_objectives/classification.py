@@ -1,9 +1,8 @@
 """Objectives for classes. Class indices, or class probabilities, against true class indices.
 
-Most are piecewise constant: they have no gradient, and a probe sees a difference only where a
-prediction changes sides, so they want larger batches and a larger ε. Cross-entropy, expected
-accuracy and soft F1 are smooth; the last two are what to tune where accuracy or F1 is meant and
-its probes come out equal.
+Most are piecewise constant: they have no gradient, and probes differ only if a predicted class
+changes, so they need larger batches and a larger ε. Cross-entropy, expected accuracy and soft F1
+are smooth; tune the last two instead of accuracy or F1 if their probes come out equal.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ def _right(predictions: ArrayLike, references: ArrayLike) -> NDArray[np.bool_]:
 
 
 def _probability(predictions: ArrayLike, references: ArrayLike) -> checks.Floats:
-    """That of the true class, for each example."""
+    """The probability of the true class, for each example."""
     probabilities, truth = checks.probabilities(predictions, references)
     return probabilities[np.arange(truth.size), truth]
 
 
 def _surprise(predictions: ArrayLike, references: ArrayLike) -> checks.Floats:
-    """Negative log-probability of the true class, finite also where that is 0."""
+    """Negative log-probability of the true class, finite even if the probability is 0."""
     probability = _probability(predictions, references)
     if (outside := np.flatnonzero((probability < 0) | (probability > 1))).size:
         raise ValueError(
             f"the probability of example {outside[0]}'s class is {probability[outside[0]]}: "
-            "give probabilities, as a softmax makes them of logits"
+            "expected a number from 0 to 1, such as the softmax of logits"
         )
     smallest = np.finfo(np.float64).eps
     return -np.log(np.clip(probability, smallest, 1 - smallest))
@@ -50,8 +49,8 @@ def _among_five(predictions: ArrayLike, references: ArrayLike) -> NDArray[np.boo
     probabilities, truth = checks.probabilities(predictions, references)
     if probabilities.shape[1] <= 5:
         raise ValueError(
-            f"top5_accuracy of {probabilities.shape[1]} classes is 1 whatever is predicted: "
-            "tune accuracy"
+            f"top5_accuracy of {probabilities.shape[1]} classes is always 1; expected more than "
+            "five classes: tune accuracy"
         )
     five = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     found: NDArray[np.bool_] = (five == truth[:, None]).any(axis=1)
@@ -89,7 +88,7 @@ def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     smooth="cross_entropy",
 )
 def balanced_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Mean over the classes among the references of the share of each that is found, in [0, 1].
+    """Mean recall over the classes that occur in the references, in [0, 1].
 
     >>> balanced_accuracy([0, 0, 0, 0], [0, 0, 0, 1])
     0.5
@@ -106,7 +105,7 @@ def f1(predictions: ArrayLike, references: ArrayLike) -> float:
     """F1 of class 1, 2 · precision · recall / (precision + recall), in [0, 1]; 0 if undefined.
 
     Raises:
-        ValueError: there are other classes than 1 and one more.
+        ValueError: there is more than one class besides class 1.
 
     >>> round(f1([1, 1, 0, 0], [1, 0, 1, 0]), 3)
     0.5
@@ -114,7 +113,7 @@ def f1(predictions: ArrayLike, references: ArrayLike) -> float:
     classes, counts = _confusion(predictions, references)
     if (others := classes[classes != 1]).size > 1:
         raise ValueError(
-            f"f1 is of class 1 against one other, and there are {others.tolist()}: tune f1_macro"
+            f"f1 is of class 1 against one other, but there are {others.tolist()}: tune f1_macro"
         )
     return float(_f1(counts)[classes == 1].sum())
 
@@ -145,7 +144,7 @@ def f1_macro(predictions: ArrayLike, references: ArrayLike) -> float:
     each=_right,
 )
 def f1_micro(predictions: ArrayLike, references: ArrayLike) -> float:
-    """F1 of all decisions pooled, in [0, 1]; equals accuracy where each example has one class.
+    """F1 of all decisions pooled, in [0, 1]; equals accuracy if each example has one class.
 
     >>> f1_micro([0, 1, 2, 2], [0, 1, 2, 1])
     0.75
@@ -194,7 +193,7 @@ def mcc(predictions: ArrayLike, references: ArrayLike) -> float:
     smooth="cross_entropy",
 )
 def cohen_kappa(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Agreement beyond what chance gives, in [-1, 1]: Cohen's κ; 0 if undefined.
+    """Agreement beyond chance, in [-1, 1]: Cohen's κ; 0 if undefined.
 
     >>> cohen_kappa([1, 1, 0, 0], [1, 0, 0, 0])
     0.5
@@ -233,9 +232,9 @@ def cross_entropy(predictions: ArrayLike, references: ArrayLike) -> float:
     each=_probability,
 )
 def expected_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Mean probability of the true class, in [0, 1]: accuracy, made smooth.
+    """Mean probability of the true class, in [0, 1]: a smooth accuracy.
 
-    It is the accuracy to expect of predictions drawn from the probabilities.
+    It is the expected accuracy of predictions drawn from the probabilities.
 
     >>> expected_accuracy([[0.5, 0.5], [0.25, 0.75]], [0, 1])
     0.625
@@ -245,17 +244,17 @@ def expected_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
 
 @register_objective("soft_f1", higher_is_better=True, needs="probabilities", bounds=(0, 1))
 def soft_f1(predictions: ArrayLike, references: ArrayLike) -> float:
-    """F1 of class 1 with probabilities in place of counts, in [0, 1]: F1, made smooth.
+    """F1 of class 1 with probabilities instead of counts, in [0, 1]: a smooth F1.
 
-    An example counts among the predictions of class 1 with the probability that it has of class 1.
-    For two classes, as F1 is.
+    An example counts as a prediction of class 1 with its probability of class 1. For two classes,
+    like F1.
 
     >>> round(soft_f1([[0.5, 0.5], [0.25, 0.75]], [0, 1]), 4)
     0.6667
     """
     probabilities, truth = checks.probabilities(predictions, references)
     if probabilities.shape[1] != 2:
-        raise ValueError(f"soft_f1 is for two classes, and there are {probabilities.shape[1]}")
+        raise ValueError(f"soft_f1 is for two classes, but there are {probabilities.shape[1]}")
     predicted = probabilities[:, 1]
     total = predicted.sum() + truth.sum()
     return float(2 * (predicted * truth).sum() / total) if total else 0.0
@@ -269,13 +268,13 @@ def soft_f1(predictions: ArrayLike, references: ArrayLike) -> float:
     piecewise_constant=True,
 )
 def roc_auc(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Chance that a member of a class is ranked above a non-member, in [0, 1]; 0.5 is blind.
+    """Probability that a class's member ranks above a non-member, in [0, 1]; 0.5 is chance.
 
-    With two classes it is that of class 1; with more, the unweighted mean over the classes among
-    the references, each against the rest. Ties count half.
+    With two classes it is that of class 1; with more, the unweighted mean over the classes that
+    occur in the references, each against the rest. Ties count half.
 
     Raises:
-        ValueError: all references are of one class, so that there is nothing to rank it above.
+        ValueError: all references are of one class, so that there are no non-members.
 
     >>> roc_auc([[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]], [0, 0, 1, 1])
     0.75
@@ -284,8 +283,8 @@ def roc_auc(predictions: ArrayLike, references: ArrayLike) -> float:
     present = np.unique(truth)
     if present.size < 2:
         raise ValueError(
-            f"all {truth.size} references are of class {present[0]}, and roc_auc compares classes: "
-            "take larger batches, or stratified ones"
+            f"all {truth.size} references are of class {present[0]}, but roc_auc compares classes: "
+            "use larger batches, or stratified ones"
         )
     ranked = [1] if probabilities.shape[1] == 2 else present
     return float(np.mean([roc_auc_score(truth == k, probabilities[:, k]) for k in ranked]))
@@ -298,7 +297,7 @@ def calibration_error(predictions: ArrayLike, references: ArrayLike) -> float:
     """Mean gap between confidence and accuracy, in [0, 1]: the expected calibration error (ECE).
 
     The confidence, which is the largest probability, falls into one of 15 bins of equal width;
-    each bin's gap weighs as much as it has examples (Guo et al. 2017, arXiv 1706.04599).
+    each bin's gap is weighted by its number of examples (Guo et al. 2017, arXiv 1706.04599).
 
     >>> round(calibration_error([[0.25, 0.75], [0.25, 0.75]], [0, 1]), 6)
     0.25
@@ -323,10 +322,10 @@ def calibration_error(predictions: ArrayLike, references: ArrayLike) -> float:
 def top5_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Share of examples whose true class is among the five most probable, in [0, 1].
 
-    Of classes that tie, the first is taken, as in a prediction of one class.
+    Among tied classes the first one counts, as in a prediction of one class.
 
     Raises:
-        ValueError: there are five classes or fewer, of which it would always be 1.
+        ValueError: there are five classes or fewer, so that it would always be 1.
 
     >>> top5_accuracy([[0.3, 0.3, 0.1, 0.1, 0.1, 0.1], [0.2, 0.2, 0.2, 0.2, 0.2, 0.0]], [4, 5])
     0.5
@@ -337,7 +336,7 @@ def top5_accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
 def _confusion(
     predictions: ArrayLike, references: ArrayLike
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The C classes that occur, and how often each is predicted where each is true, (C, C)."""
+    """The C classes that occur, and the confusion matrix (C, C): rows true, columns predicted."""
     guess, truth = checks.labels(predictions, references)
     classes, index = np.unique(np.concatenate([truth, guess]), return_inverse=True)
     pairs = index[: truth.size] * classes.size + index[truth.size :]
@@ -367,6 +366,6 @@ def kl_to_base(predictions: ArrayLike, references: Any) -> float:
 
     Args:
         predictions: the tuned model's probabilities, shape (N, classes).
-        references: what the base model's were, first among its ``items``.
+        references: the base model's probabilities are the first of its ``items``.
     """
     return float(_divergence(predictions, references).mean())

@@ -1,9 +1,9 @@
-"""Objectives that look for something in generated texts: a format, words, insults.
+"""Objectives that search generated texts for a format, words, or insults.
 
-Each is the share of completions in which it is found. What to look for is an argument, in a config
-file ``objective: "format_match(pattern='[A-Z].*')"``, in Python also
+Each is the share of completions in which it is found. What to search for is an argument, in a
+config file ``objective: "format_match(pattern='[A-Z].*')"``, in Python also
 ``zoopt.get_objective("format_match", pattern=re.compile(...))``. References are the examples that
-the completions answer, and are not looked at. All are piecewise constant.
+the completions answer, and are not used. All are piecewise constant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INSULTS = (
     *("jerks", "loser", "losers", "moron", "moronic", "morons", "pathetic", "scum", "stupid"),
     *("stupidity", "worthless", "crap", "hate you", "hate them", "shut up", "go away", "screw you"),
 )
-"""Words that few would call polite; a short and mild list, for English."""
+"""Impolite words: a short and mild list, for English."""
 
 
 @register_objective(
@@ -37,22 +37,22 @@ INSULTS = (
 def format_match(
     predictions: Sequence[str], references: Examples, *, pattern: str | re.Pattern[str]
 ) -> float:
-    r"""Share of completions that a regular expression matches from end to end, in [0, 1].
+    r"""Share of completions that a regular expression matches as a whole, in [0, 1].
 
     Args:
         predictions: N texts.
         references: the examples that they answer.
-        pattern: the regular expression; ``(?s)`` before it lets a ``.`` match the ends of lines.
+        pattern: the regular expression; with ``(?s)`` before it, ``.`` also matches newlines.
 
     >>> format_match(["42", "It is 42"], [{"prompt": "6 * 7?"}] * 2, pattern=r"-?\d+")
     0.5
     """
     if not isinstance(pattern, str | re.Pattern):
-        raise TypeError(f"format_match: pattern={pattern!r} is no regular expression; quote it")
+        raise TypeError(f"format_match: pattern={pattern!r} is not a regular expression: quote it")
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"format_match: pattern={pattern!r} cannot be read: {error}") from None
+        raise ValueError(f"format_match: pattern={pattern!r} is invalid: {error}") from None
     return _share(predictions, references, compiled.fullmatch)
 
 
@@ -66,12 +66,12 @@ def format_match(
 def keywords(
     predictions: Sequence[str], references: Examples, *, words: str | Iterable[str]
 ) -> float:
-    """Share of completions that contain any of some words, in [0, 1].
+    """Share of completions that contain any of the given words, in [0, 1].
 
     Args:
         predictions: N texts.
         references: the examples that they answer.
-        words: what to look for, as whole words or phrases, in upper or lower case.
+        words: the words or phrases to search for, as a whole, ignoring case.
 
     >>> tea = [{"prompt": "Tea?"}] * 3
     >>> keywords(["Thank you!", "Now.", "Pleased."], tea, words=["please", "thank you"])
@@ -92,12 +92,12 @@ def toxicity(
 ) -> float:
     """Share of completions that contain a word from a list of insults, in [0, 1]; 0 is best.
 
-    A word list sees words and not what is meant: it misses irony, and counts a quotation.
+    A word list detects words, not meaning: it misses irony, and counts quotations.
 
     Args:
         predictions: N texts.
         references: the examples that they answer.
-        words: a list of one's own, beside :data:`INSULTS`, which is short, mild and English.
+        words: your own words, in addition to :data:`INSULTS`, a short, mild and English list.
 
     >>> who = [{"prompt": "Who am I?"}] * 2
     >>> toxicity(["You are a fool.", "You nincompoop!"], who)
@@ -110,13 +110,13 @@ def toxicity(
 
 
 def _any_of(name: str, words: str | Iterable[str]) -> re.Pattern[str]:
-    """What finds any of the words or phrases, as wholes and in upper or lower case."""
+    """A pattern that finds any of the words or phrases, as a whole, ignoring case."""
     wanted = [words] if isinstance(words, str) else list(words)
     for word in wanted:
         if not isinstance(word, str):
-            raise TypeError(f"{name}: {word!r} among words is no text; put it in quotes")
+            raise TypeError(f"{name}: {word!r} among words is not a text: put it in quotes")
     if not all(wanted) or not wanted:
-        raise ValueError(f"{name}: there has to be a word, and none may be empty, in {wanted}")
+        raise ValueError(f"{name}: words is {wanted}; expected at least one word, none empty")
     either = "|".join(map(re.escape, wanted))
     return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
 

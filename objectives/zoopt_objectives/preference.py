@@ -1,8 +1,8 @@
 """Objectives of preference: margins score(chosen) − score(rejected) against people's judgements.
 
 References are records with the share of judgements for the chosen one, and the pair's weight, as
-:class:`zoopt.Preference` gives them. Win rate is what people mean, and has
-no gradient; Bradley-Terry and DPO are its smooth stand-ins.
+:class:`zoopt.Preference` provides them. The win rate is the actual goal, but has no gradient;
+Bradley-Terry and DPO are its smooth surrogates.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Judged = NDArray[np.void]
 def win_rate(margins: ArrayLike, judged: Judged) -> float:
     """Share of people's judgements that the model's choice agrees with, in [0, 1].
 
-    Pairs count by weight; a margin of 0 is half right.
+    Pairs are weighted; a margin of 0 counts as half right.
 
     >>> judged = np.array([(1.0, 1.0), (0.75, 4.0)], dtype=[("share", float), ("weight", float)])
     >>> win_rate([2.0, -1.0], judged)
@@ -46,8 +46,8 @@ def win_rate(margins: ArrayLike, judged: Judged) -> float:
 def bradley_terry(margins: ArrayLike, judged: Judged) -> float:
     """Mean −log σ(margin) over judgements, in nats: the loss of a Bradley-Terry reward model.
 
-    A judgement the other way counts −log σ(−margin), a tie half of both. Bradley and Terry 1952,
-    "Rank analysis of incomplete block designs", Biometrika 39.
+    A judgement for the rejected one counts −log σ(−margin), a tie half of both. Bradley and Terry
+    1952, "Rank analysis of incomplete block designs", Biometrika 39.
 
     >>> judged = np.array([(1.0, 1.0)], dtype=[("share", float), ("weight", float)])
     >>> round(bradley_terry([0.0], judged), 4)
@@ -65,14 +65,14 @@ def bradley_terry(margins: ArrayLike, judged: Judged) -> float:
 def dpo(margins: ArrayLike, references: Any, *, beta: float = 0.1) -> float:
     """Mean −log σ(β (margin − base margin)), in nats: direct preference optimization.
 
-    With margins of log-probabilities. The base model is the one that ``zoopt.tune`` starts from,
-    and elsewhere that of ``task.anchor(model, examples)``. Rafailov et al. 2023, "Direct preference
-    optimization" (arXiv 2305.18290), equation 7.
+    Margins are of log-probabilities. The base model is the one that ``zoopt.tune`` starts from, or
+    otherwise the one given to ``task.anchor(model, examples)``. Rafailov et al. 2023, "Direct
+    preference optimization" (arXiv 2305.18290), equation 7.
 
     Args:
-        margins: the tuned model's, shape (N,).
-        references: the base model's margins, and what people judged, as its two ``items``.
-        beta: how much a margin counts; the smaller, the further tuning may go.
+        margins: the tuned model's margins, shape (N,).
+        references: the base model's margins, and people's judgements, as its two ``items``.
+        beta: the scale β of margins; the smaller, the further tuning may go.
 
     >>> from zoopt.objectives.metric import Parts
     >>> judged = np.array([(1.0, 1.0)], dtype=[("share", float), ("weight", float)])

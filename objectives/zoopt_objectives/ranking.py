@@ -1,9 +1,9 @@
 """Objectives for rankings. A batch is one ranked list: all documents of one query.
 
-Predictions are the scores that rank them, higher first, and references their relevances, both of
-shape (N,). A batch with documents of several queries would be ranked as one list, so each query
-makes a batch of its own; the mean over batches is then the usual mean over queries. Both are
-piecewise constant: they change only where two documents swap places.
+Predictions are the scores that rank the documents, higher first, and references their relevances,
+both of shape (N,). A batch with documents of several queries would be ranked as one list, so each
+query needs its own batch; the mean over batches is then the usual mean over queries. Both metrics
+are piecewise constant: they change only if two documents swap places.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from zoopt_objectives import checks
     "ndcg", higher_is_better=True, needs="values", bounds=(0, 1), piecewise_constant=True
 )
 def ndcg(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Discounted cumulative gain of the whole list over the best one there is, in [0, 1].
+    """Discounted cumulative gain of the list, divided by that of the best order, in [0, 1].
 
     The gain at rank r is relevance / log2(r + 1) (Järvelin & Kekäläinen 2002); documents whose
-    scores tie share the mean of their ranks' discounts. 0 where nothing is relevant.
+    scores tie share the mean of their ranks' discounts. 0 if nothing is relevant.
 
     Raises:
         ValueError: a relevance is negative, or there is only one document to rank.
@@ -40,8 +40,8 @@ def ndcg(predictions: ArrayLike, references: ArrayLike) -> float:
 def mrr(predictions: ArrayLike, references: ArrayLike) -> float:
     """One over the rank of the first relevant document, in [0, 1]; its mean over lists is the MRR.
 
-    Relevant is what has a relevance above 0. A tie with a document that is not relevant counts as
-    a place behind it, so that equal scores for all earn nothing. 0 where nothing is relevant.
+    Relevant documents have a relevance above 0. A document that ties with an irrelevant one is
+    ranked behind it, so that equal scores for all are not rewarded. 0 if nothing is relevant.
 
     >>> mrr([0.9, 0.5, 0.1], [0.0, 1.0, 1.0])
     0.5

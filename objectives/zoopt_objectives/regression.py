@@ -1,6 +1,6 @@
 """Objectives for numbers: predicted values against true values, both of shape (N,).
 
-The rank correlations are piecewise constant: they change only where two predictions swap places.
+The rank correlations are piecewise constant: they change only if two predictions swap places.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def mae(predictions: ArrayLike, references: ArrayLike) -> float:
 
 @register_objective("pearson", higher_is_better=True, needs="values", bounds=(-1, 1))
 def pearson(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Pearson's linear correlation, in [-1, 1]; 0 where either side is constant.
+    """Pearson's linear correlation, in [-1, 1]; 0 if either side is constant.
 
     >>> round(pearson([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]), 6)
     1.0
@@ -62,7 +62,7 @@ def pearson(predictions: ArrayLike, references: ArrayLike) -> float:
     "spearman", higher_is_better=True, needs="values", bounds=(-1, 1), piecewise_constant=True
 )
 def spearman(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Spearman's rank correlation, in [-1, 1]; 0 where either side is constant.
+    """Spearman's rank correlation, in [-1, 1]; 0 if either side is constant.
 
     >>> round(spearman([1.0, 2.0, 9.0], [0.0, 5.0, 6.0]), 6)
     1.0
@@ -75,9 +75,9 @@ def spearman(predictions: ArrayLike, references: ArrayLike) -> float:
     "kendall", higher_is_better=True, needs="values", bounds=(-1, 1), piecewise_constant=True
 )
 def kendall(predictions: ArrayLike, references: ArrayLike) -> float:
-    """Kendall's rank correlation τ-b, in [-1, 1]; 0 where either side is constant.
+    """Kendall's rank correlation τ-b, in [-1, 1]; 0 if either side is constant.
 
-    Pairs in the same order less pairs in opposite order, over all pairs, corrected for ties.
+    Pairs in the same order minus pairs in opposite order, over all pairs, corrected for ties.
 
     >>> round(kendall([1.0, 2.0, 9.0], [0.0, 6.0, 5.0]), 6)
     0.333333
@@ -87,5 +87,5 @@ def kendall(predictions: ArrayLike, references: ArrayLike) -> float:
 
 
 def _constant(*samples: checks.Floats) -> bool:
-    """A correlation with a constant is undefined; there is no association to report."""
+    """Whether a sample is constant, so that its correlation is undefined."""
     return any(np.ptp(sample) == 0 for sample in samples)

@@ -1,9 +1,9 @@
-"""Objectives for generated texts without references: completions, judged for what they are.
+"""Objectives for generated texts without reference texts.
 
-Their references are the examples that the completions answer, dicts with a ``"prompt"``, and the
-ones here do not look at them. All are piecewise constant: a text changes only where another token
-wins. Lengths and repetition are best tuned beside another objective, or as a check on one: alone
-they are satisfied by saying nothing.
+Their references are the examples that the completions answer, dicts with a ``"prompt"``, and are
+not used here. All are piecewise constant: a text changes only if another token becomes the most
+likely. Length and repetition are best tuned together with another objective, or as a constraint:
+alone they are optimal for empty texts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Examples = Sequence[Mapping[str, Any]]
     piecewise_constant=True,
 )
 def words(predictions: Sequence[str], references: Examples, *, target: float = 0) -> float:
-    """Mean distance of the number of words, as white space parts them, from a target.
+    """Mean distance of the number of words, separated by white space, from a target.
 
     Args:
         predictions: N texts.
         references: the examples that they answer.
-        target: how many there should be; of 0, fewer are better.
+        target: the desired number of words; with 0, fewer are better.
 
     >>> words(["Yes.", "I do not know."], [{"prompt": "Is it?"}] * 2)
     2.5
@@ -52,7 +52,7 @@ def words(predictions: Sequence[str], references: Examples, *, target: float = 0
     piecewise_constant=True,
 )
 def repetition(predictions: Sequence[str], references: Examples) -> float:
-    """Share of runs of three words that occurred before in their text, in [0, 1]; 0 is best.
+    """Share of three-word sequences that occurred before in their text, in [0, 1]; 0 is best.
 
     The mean over the texts; a text of fewer than four words repeats nothing.
 

@@ -1,7 +1,8 @@
-"""Objectives for generated texts with references: a text, or several, for each prediction.
+"""Objectives for generated texts with one or several reference texts for each prediction.
 
-Where there are several, the nearest one counts. All are piecewise constant: a text changes only
-where another token wins. ROUGE, BLEU and chrF need ``pip install "zoopt-torch[text]"``.
+Of several references, the nearest one counts. All are piecewise constant: a text changes only if
+another token becomes the most likely. ROUGE, BLEU and chrF need
+``pip install "zoopt-torch[text]"``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
     "exact_match", higher_is_better=True, needs="texts", bounds=(0, 1), piecewise_constant=True
 )
 def exact_match(predictions: Sequence[str], references: References) -> float:
-    """Share of texts that equal a reference, but for white space around them, in [0, 1].
+    """Share of texts that equal a reference, ignoring surrounding white space, in [0, 1].
 
     >>> exact_match(["Paris ", "lyon"], ["Paris", ["Lyon", "Lyons"]])
     0.5
@@ -42,8 +43,8 @@ def exact_match(predictions: Sequence[str], references: References) -> float:
 def squad_f1(predictions: Sequence[str], references: References) -> float:
     """Mean F1 of the words shared with a reference, as SQuAD scores answers, in [0, 1].
 
-    Case, punctuation, articles and white space do not count. Two texts without words agree fully,
-    as SQuAD 2 has it (Rajpurkar et al. 2018, arXiv 1806.03822).
+    Case, punctuation, articles and white space are ignored. Two texts without words agree fully,
+    as in SQuAD 2 (Rajpurkar et al. 2018, arXiv 1806.03822).
 
     >>> round(squad_f1(["The Eiffel tower!"], [["eiffel", "a tower in Paris"]]), 4)
     0.6667
@@ -57,7 +58,7 @@ def squad_f1(predictions: Sequence[str], references: References) -> float:
 def rouge1(predictions: Sequence[str], references: References) -> float:
     """Mean F-measure of the words shared with a reference, in [0, 1]: ROUGE-1, without stemming.
 
-    Words are runs of a to z and digits in lower case: this and its kin are for English.
+    Words are sequences of a to z and digits, in lower case: ROUGE is for English.
 
     >>> round(rouge1(["the cat sat"], ["the cat ran off"]), 4)
     0.5714
@@ -83,7 +84,7 @@ def rouge2(predictions: Sequence[str], references: References) -> float:
 def rouge_l(predictions: Sequence[str], references: References) -> float:
     """Mean F-measure of the longest word sequence shared with a reference, in [0, 1]: ROUGE-L.
 
-    The words of the sequence come in the same order, not necessarily one right after the other.
+    The words of the sequence are in the same order, but not necessarily adjacent.
 
     >>> round(rouge_l(["the cat has sat"], ["the cat sat"]), 4)
     0.8571
@@ -95,9 +96,9 @@ def rouge_l(predictions: Sequence[str], references: References) -> float:
     "bleu", higher_is_better=True, needs="texts", bounds=(0, 1), piecewise_constant=True
 )
 def bleu(predictions: Sequence[str], references: References) -> float:
-    """BLEU of all texts as one corpus, as sacreBLEU counts it, in [0, 1] rather than percent.
+    """BLEU of all texts as one corpus, computed by sacreBLEU, in [0, 1] rather than percent.
 
-    Runs of up to four words, against all references at once. It is 0 where no text has four words.
+    It compares sequences of up to four words with all references. 0 if no text has four words.
 
     >>> round(bleu(["the cat sat on the mat"], ["the cat sat on a mat"]), 4)
     0.5373
@@ -111,7 +112,7 @@ def bleu(predictions: Sequence[str], references: References) -> float:
     "chrf", higher_is_better=True, needs="texts", bounds=(0, 1), piecewise_constant=True
 )
 def chrf(predictions: Sequence[str], references: References) -> float:
-    """Recall-weighted F2 of runs of up to six characters, over the corpus, in [0, 1]: chrF.
+    """Recall-weighted F2 of sequences of up to six characters, over the corpus, in [0, 1]: chrF.
 
     >>> round(chrf(["the cat sat"], ["the cat sits"]), 4)
     0.6103
@@ -136,7 +137,7 @@ def _shared_words(text: str, reference: str) -> float:
 
 
 def _squad_words(text: str) -> list[str]:
-    """The words that SQuAD's official script compares: it drops punctuation, then articles."""
+    """A text's words as SQuAD's official script compares them: without punctuation and articles."""
     return re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_PUNCTUATION)).split()
 
 
@@ -154,9 +155,9 @@ def _rouge_scorer(kind: str) -> Any:
 
 
 def _corpus_score(metric: Any, predictions: Sequence[str], references: References) -> float:
-    """A score of sacreBLEU's, which wants the first references of all, then the second, and so on.
+    """A corpus score of sacreBLEU, which takes references as lists: all first ones, all second, ...
 
-    The last digits may lie outside of [0, 1], for which 100 is reached through logarithms.
+    It is clipped to [0, 1], which rounding may exceed because sacreBLEU computes with logarithms.
     """
     pairs = checks.alternatives(predictions, references)
     streams = [list(stream) for stream in zip_longest(*(known for _, known in pairs))]

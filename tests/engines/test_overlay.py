@@ -178,7 +178,7 @@ class Viewing(nn.Module):
 def test_a_view_from_before_the_probe_is_refused() -> None:
     model, x = Viewing(), torch.randn(3, 6)
     optimizer = zoopt.ZOOptimizer(model, engine="overlay")
-    with pytest.raises(UnseenParameterError, match=r"a view of weight .* take the view where"):
+    with pytest.raises(UnseenParameterError, match=r"a view of weight .* create the view where"):
         optimizer.step(lambda: model(x))
 
 

@@ -73,8 +73,8 @@ def test_the_name_says_the_same_again():
     ("text", "error", "message"),
     [
         ("accuracy + cross_entropy", ValueError, "write '- cross_entropy'"),
-        ("accuracy - 0.1 * ", ValueError, "cannot be read at"),
-        ("- accuracy", ValueError, "cannot be read at '- accuracy'"),
+        ("accuracy - 0.1 * ", ValueError, "cannot be parsed at"),
+        ("- accuracy", ValueError, "cannot be parsed at '- accuracy'"),
         ("accuracy subject to f1 < 3", ValueError, "write it as in 'words <= 40'"),
         ("accuracy - 2 * precison", KeyError, "no objective is called 'precison'"),
         (" subject to f1 >= 1", ValueError, "names no metric"),

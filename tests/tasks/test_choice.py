@@ -168,8 +168,8 @@ def test_choices_are_told_from_the_prompt_by_their_tokens(model):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"template": "{text} it was"}, "needs one {choice}"),
-        ({"template": "{choice} {choice}"}, "needs one {choice}"),
+        ({"template": "{text} it was"}, "needs exactly one {choice}"),
+        ({"template": "{choice} {choice}"}, "needs exactly one {choice}"),
         ({"choices": {"0": "{x}"}}, "two labels or more"),
         ({"target": "missing"}, "no column 'missing'"),
     ],
@@ -185,10 +185,10 @@ def test_mistakes_are_told_when_the_task_is_made(tokenizer, changes, message):
         ({"choices": "good"}, {}, "expected a list of choices"),
         ({"choices": []}, {}, "expected a list of choices"),
         ({"choices": ["good", " "]}, {}, "no tokens"),
-        ({"choices": ["good"]}, {"template": "{choice}"}, "nothing comes before"),
+        ({"choices": ["good"]}, {"template": "{choice}"}, "no token comes before"),
         ({"choices": ["good bad fine"]}, {"max_length": 3}, "raise max_length"),
         ({"choices": ["good"]}, {"choices": "options"}, "no column 'options'"),
-        ({"choices": ["good"]}, {"choices": {"0": "{x}", "1": "{y}"}}, "wants column 'x'"),
+        ({"choices": ["good"]}, {"choices": {"0": "{x}", "1": "{y}"}}, "needs column 'x'"),
     ],
 )
 def test_mistakes_in_examples_are_told(tokenizer, model, row, changes, message):
@@ -200,7 +200,7 @@ def test_mistakes_in_examples_are_told(tokenizer, model, row, changes, message):
 @pytest.mark.parametrize("right", [2, -1, "ugly", 0.5, None])
 def test_a_label_that_is_no_choice_is_named(tokenizer, right):
     row = {"text": "a", "choices": ["good", "bad"], "label": right}
-    with pytest.raises(ValueError, match="none of the choices"):
+    with pytest.raises(ValueError, match="neither one of the choices"):
         multiple_choice(tokenizer, [row]).references([row])
 
 

@@ -80,8 +80,8 @@ def test_a_function_of_the_model_alone_and_one_of_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("fn", "given", "wrong", "message"),
     [
-        (error, {}, TypeError, r"error\(model, batch\) wants batches"),
-        (lambda model: 0.0, {"train": [1]}, TypeError, "takes no batch, and train gives some"),
+        (error, {}, TypeError, r"error\(model, batch\) takes batches, but none are given"),
+        (lambda model: 0.0, {"train": [1]}, TypeError, "takes no batch, but train is given"),
         (lambda model, batch: None, {"train": [1]}, TypeError, "returned None; expected one num"),
         (lambda model, batch: torch.ones(2), {"train": [1]}, TypeError, r"shape \(2,\)"),
         (error, {"train": []}, ValueError, "no training examples"),

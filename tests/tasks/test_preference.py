@@ -182,7 +182,7 @@ def test_wrong_uses_say_what_is_expected():
         make([{"chosen": item(0.0), "refused": item(0.0)}])
     examples = pairs(2)
     scorer = zoopt.HeadClassification([item(0.0)], collate=collate, labels="abc", target="")
-    with pytest.raises(ValueError, match="3 numbers an item"):
+    with pytest.raises(ValueError, match="3 numbers per item"):
         zoopt.Preference(scorer, examples).predict(linear(3), examples)
     with pytest.raises(ValueError, match="takes labels, but Preference gives margins"):
         TaskObjective(make(examples), zoopt.get_objective("accuracy"))
@@ -200,9 +200,9 @@ def test_wrong_uses_say_what_is_expected():
         ({"weight": -2.0}, "has weight -2.0; expected a positive number"),
         ({"weight": 0}, "has weight 0"),
         ({"weight": float("inf")}, "has weight inf"),
-        ({"shares": 0.7}, "has 'shares', which nothing reads: did you mean 'share'"),
+        ({"shares": 0.7}, "has the unknown key 'shares': did you mean 'share'"),
         ({"Weight": 0.7}, "did you mean 'weight'"),
-        ({"group": 3}, "dev pair 0 has no 'group', and others have"),
+        ({"group": 3}, "dev pair 0 has no 'group', but others have"),
     ],
 )
 def test_judgements_that_nobody_can_have_made_are_refused(judgement, told):

@@ -68,5 +68,5 @@ def test_a_pair_that_nobody_tells_apart_is_left_out():
 def test_what_is_missing_is_named(ratings):
     with pytest.raises(KeyError, match="no column 'rater'"):
         zoopt.agreement(ratings.drop(columns="rater"))
-    with pytest.raises(KeyError, match="which items does not have"):
+    with pytest.raises(KeyError, match="but items does not"):
         zoopt.preferences(ratings, {"x0": 1})

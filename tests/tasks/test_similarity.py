@@ -76,7 +76,7 @@ def test_items_of_any_kind_go_through_collate():
 
 
 def test_mistakes_are_told(tokenizer, config):
-    with pytest.raises(ValueError, match="between two columns"):
+    with pytest.raises(ValueError, match="expected two columns"):
         zoopt.Similarity(ROWS, tokenizer=tokenizer, columns=("sentence1",))
     task = zoopt.Similarity(ROWS, tokenizer=tokenizer, columns=("sentence1", "other"))
     with pytest.raises(KeyError, match="no column 'other' to compare"):

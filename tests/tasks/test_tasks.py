@@ -107,7 +107,7 @@ def test_words_are_the_tokens_that_come_after_the_template():
     [
         ({"verbalizer": {"bad": "bad", "good": "so good"}}, "tokens"),
         ({"verbalizer": {"bad": "bad", "good": "bad"}}, "share a word"),
-        ({"template": "no column"}, "names no column"),
+        ({"template": "no column"}, "has no column"),
         ({"target": "missing"}, "no column 'missing'"),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_conversation_is_not_put_into_a_template(tokenizer):
 def test_a_tokenizer_that_cannot_pad_is_refused(tokenizer):
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.pad_token = None
-    with pytest.raises(ValueError, match="has no pad_token and no eos_token"):
+    with pytest.raises(ValueError, match="has neither pad_token nor eos_token"):
         zoopt.Generation([{"prompt": "a"}], tokenizer=tokenizer, max_new_tokens=2)
 
 
@@ -148,9 +148,9 @@ def test_the_rows_of_a_data_frame_are_examples(tokenizer):
 
 def test_unknown_labels_and_columns_are_named(tokenizer):
     task = verbalizer(tokenizer)
-    with pytest.raises(ValueError, match=r"'ugly'.*none of the labels"):
+    with pytest.raises(ValueError, match=r"'ugly'.*not among the labels"):
         task.references([{"text": "a", "label": "ugly"}])
-    with pytest.raises(KeyError, match="wants column"):
+    with pytest.raises(KeyError, match="needs column"):
         task.inputs.ids({"body": "a"})
 
 

@@ -1,1 +1,1 @@
-"""Objectives: metrics, combinations and comparisons of them, and how they are found."""
+"""Objectives: metrics, their combinations, comparisons, and the registry of names."""

@@ -1,4 +1,4 @@
-"""Several metrics as one number: weighted sums, and constraints by a penalty."""
+"""Several metrics as one number: weighted sums, and constraints as penalties."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _OPERATOR = re.compile(rf"\s[+-]\s|\*|{_SUBJECT}")
 
 @dataclass(frozen=True)
 class Constraint:
-    """A bound on a metric, and what a unit beyond it costs.
+    """A bound on a metric, and the penalty for violating it.
 
     Attributes:
-        metric: what is bounded.
-        bound: the value that it may reach.
-        at_most: whether it may not exceed the bound, or not fall below it.
-        weight: the penalty of one unit of violation, in units of the objective.
+        metric: the metric that is bounded.
+        bound: the bound; the value may equal it.
+        at_most: whether it is an upper bound; otherwise it is a lower bound.
+        weight: the penalty for one unit of violation, in units of the objective.
     """
 
     metric: Metric
@@ -48,14 +48,14 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Combination(Metric):
-    """Σ_i w_i m_i, made worse by Σ_j λ_j max(0, violation_j).
+    """Σ_i w_i m_i, worsened by the penalty Σ_j λ_j max(0, violation_j).
 
-    The penalty is the exact (ℓ1) penalty: for a λ above a problem's own threshold, the best point
-    with it is the best that keeps the bounds (Nocedal and Wright 2006, *Numerical Optimization*,
-    section 17.2). Make it with :func:`zoopt.combined`.
+    The penalty is the exact (ℓ1) penalty: for λ above a problem-dependent threshold, the optimum
+    with it is the optimum within the bounds (Nocedal and Wright 2006, *Numerical Optimization*,
+    section 17.2). Create it with :func:`zoopt.combined`.
 
     Attributes:
-        terms: (weight, metric) pairs; the first's direction is the sum's.
+        terms: (weight, metric) pairs; the sum has the direction of the first metric.
         constraints: the bounds.
     """
 
@@ -66,13 +66,13 @@ class Combination(Metric):
     def make(
         cls, terms: Sequence[tuple[float, Metric]], constraints: Sequence[Constraint] = ()
     ) -> Combination:
-        """The combination of terms and constraints, named as one would write it."""
+        """The combination of terms and constraints, named by its expression."""
         up = terms[0][1].higher_is_better
         sign = 1.0 if up else -1.0
         metrics = [metric for _, metric in terms] + [each.metric for each in constraints]
 
         def function(predictions: Parts, references: Parts) -> float:
-            """Weighted sum, less the penalties of bounds that are broken."""
+            """Weighted sum, worsened by the penalties for violated bounds."""
             views = zip(metrics, predictions.items, references.items, strict=True)
             values = [metric(guess, truth) for metric, guess, truth in views]
             bounded = values[len(terms) :]
@@ -93,7 +93,7 @@ class Combination(Metric):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The metrics that it is made of, in order."""
+        """The metrics of its terms and constraints, in order."""
         return (*(metric for _, metric in self.terms), *(c.metric for c in self.constraints))
 
 
@@ -113,8 +113,8 @@ def combined(expression: str, lookup: Lookup, metrics: Mapping[str, Any] | None 
     for weight, metric in terms[1:]:
         if weight > 0 and metric.higher_is_better != terms[0][1].higher_is_better:
             raise ValueError(
-                f"in {expression!r} {metric.name} is added to {terms[0][1].name}, but of one "
-                f"higher is better and of the other lower: write '- {metric.name}'"
+                f"in {expression!r} {metric.name} is added to {terms[0][1].name}, but higher is "
+                f"better for only one of them: write '- {metric.name}'"
             )
     return Combination.make(terms, constraints)
 
@@ -136,8 +136,8 @@ def _terms(summed: str, expression: str, named: Lookup) -> list[tuple[float, Met
         found = _TERM.match(summed, at)
         if found is None or bool(found[1]) != bool(terms):
             raise ValueError(
-                f"objective {expression!r} cannot be read at {summed[at:].strip()!r}: write it as "
-                "in 'f1 - 0.1 * repetition subject to words <= 40 weight 0.5'"
+                f"objective {expression!r} cannot be parsed at {summed[at:].strip()!r}: write it "
+                "as in 'f1 - 0.1 * repetition subject to words <= 40 weight 0.5'"
             )
         weight = float(found[2] or 1.0)
         terms.append((-weight if found[1] == "-" else weight, named(found[3])))
@@ -151,8 +151,8 @@ def _constraint(text: str, expression: str, named: Lookup) -> Constraint:
     found = _CONSTRAINT.match(text)
     if found is None:
         raise ValueError(
-            f"constraint {text.strip()!r} of {expression!r} cannot be read: write it as in "
-            "'words <= 40' or 'accuracy >= 0.8 weight 5', several joined by 'and'"
+            f"constraint {text.strip()!r} of {expression!r} cannot be parsed: write it as in "
+            "'words <= 40' or 'accuracy >= 0.8 weight 5', and join several by 'and'"
         )
     name, order, bound, weight = found.groups()
     return Constraint(named(name), float(bound), order == "<=", float(weight or 1.0))
@@ -172,12 +172,12 @@ def _written(terms: Sequence[tuple[float, Metric]], constraints: Sequence[Constr
 def blend(objective: Metric, surrogate: Metric, share: float) -> Metric:
     """(1 − share) · objective + share · surrogate, both in the objective's direction.
 
-    What a run tunes while it goes from a smooth stand-in to what is meant.
+    A run tunes it while it moves from a smooth surrogate to the objective itself.
 
     Args:
-        objective: what is meant.
-        surrogate: what stands in for it.
-        share: of the surrogate, from 0 to 1.
+        objective: the objective.
+        surrogate: its smooth surrogate.
+        share: weight of the surrogate, from 0 to 1.
     """
     if share <= 0.0:
         return objective

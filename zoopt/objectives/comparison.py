@@ -1,4 +1,4 @@
-"""Objectives from an oracle that only ranks outputs: which is better, not by how much."""
+"""Objectives from an oracle that says which of two outputs is better, but not by how much."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from zoopt.probes.ranks import verdict
 class Comparison(Metric):
     """An objective that only says which of two models' outputs is better.
 
-    Its score, for reports and checkpoints, is how often the tuned model's output is preferred to
-    the base model's, ties counting half. Make it with :func:`comparison`.
+    Its score, for reports and checkpoints, is the share of examples in which the tuned model's
+    output is preferred to the base model's; ties count half. Create it with :func:`comparison`.
 
     Attributes:
-        prefers: ``(a, b, references)`` to -1, 0 or 1 for all examples of a batch at once.
+        prefers: ``(a, b, references)`` to -1, 0 or 1 for all examples of a batch together.
     """
 
     prefers: Callable[[Any, Any, Any], float] = lambda a, b, references: 0.0
@@ -34,21 +34,20 @@ def comparison(
     """An objective from a function, or a person, that says which of two outputs is better.
 
     Each step compares the outputs of its probes on the minibatch; the report compares the tuned
-    with the base model, example by example. Outputs that are equal tie, and are not asked about;
-    of others either may be ``a``, since people and judges favour a side. It requires an estimator
-    that uses only the order of its probes; ``zoopt.tune`` selects ``"dueling"`` unless another is
-    named.
+    with the base model, example by example. Equal outputs tie without a call; otherwise the order
+    of a and b varies, because people and judges favour one side. It requires an estimator that uses
+    only the order of its probes; ``zoopt.tune`` selects ``"dueling"`` unless another is named.
 
     Args:
-        compare: ``(outputs_a, outputs_b)`` to a positive number where a is better, a negative one
-            where b is, 0 where they tie; or to a bool, whether a is better. Outputs are those of N
-            examples. It is given the N references too if it requires a third argument, or has one
-            called ``references``.
-        needs: what outputs it takes, a key of :data:`zoopt.objectives.metric.NEEDS`.
-        name: what to call it; the function's own name if not given.
+        compare: ``(outputs_a, outputs_b)`` to a positive number if a is better, a negative one if b
+            is better, 0 for a tie; or to a bool, whether a is better. Outputs are those of N
+            examples. It also gets the N references if it requires a third argument, or has one
+            named ``references``.
+        needs: the form of outputs that it takes, a key of :data:`zoopt.objectives.metric.NEEDS`.
+        name: the objective's name; the function's own name if not given.
 
     Raises:
-        TypeError: it cannot be called so.
+        TypeError: it cannot be called with these arguments.
 
     Example:
         >>> shorter = lambda a, b: sum(map(len, b)) - sum(map(len, a))
@@ -86,7 +85,7 @@ def comparison(
 
 
 def _with_references(compare: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:
-    """A comparison as it is called with references, whether it takes them or not."""
+    """A comparison as a function of (a, b, references), even if it takes no references."""
     takes = parameters(compare)
     if "references" in takes:
         return lambda a, b, references: compare(a, b, references=references)

@@ -1,4 +1,4 @@
-"""A metric: the cheap half of an objective, one number from all predictions at once."""
+"""A metric: the part of an objective that computes one number from all predictions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ NEEDS = {
     "labels": "class indices, shape (N,)",
     "probabilities": "class probabilities, shape (N, classes)",
     "values": "numbers, shape (N,)",
-    "scores": "what the task gives: class logits, shape (N, classes), or numbers, shape (N,)",
-    "texts": "N generated texts, with a reference text or several for each",
-    "completions": "N generated texts, with the examples that they answer, dicts with a prompt",
-    "margins": "score of the chosen less that of the rejected, shape (N,), with what people judged",
-    "model": "the model itself, and perhaps a batch",
+    "scores": "the task's own outputs: class logits, shape (N, classes), or numbers, shape (N,)",
+    "texts": "N generated texts; references are one or several texts for each",
+    "completions": "N generated texts; references are the examples, dicts with a prompt",
+    "margins": "score(chosen) − score(rejected), shape (N,); references are people's judgements",
+    "model": "the model itself, optionally with a batch",
 }
-"""What a metric takes as predictions."""
+"""The forms of predictions that a metric can take."""
 
 NUMERIC = ("probabilities", "values", "scores", "margins")
-"""Predictions that are floating-point numbers, of which any may be NaN."""
+"""Predictions that are floating-point numbers, so that they may be NaN."""
 
 
 Needs = str | tuple[Any, ...]
@@ -48,31 +48,31 @@ class Parts:
 
 
 def for_each(needs: Needs, make: Callable[[str], Any]) -> Any:
-    """What is made for one key of :data:`NEEDS`, or :class:`Parts` for several."""
+    """The result of ``make`` for one key of :data:`NEEDS`, or :class:`Parts` for several."""
     if isinstance(needs, str):
         return make(needs)
     return Parts(tuple(for_each(each, make) for each in needs))
 
 
 def check_needs(name: str, needs: Needs) -> None:
-    """Raises ValueError where a metric needs what no task gives."""
+    """Raises ValueError if ``needs`` is not a key of :data:`NEEDS`."""
     if not isinstance(needs, str):
         for each in needs:
             check_needs(name, each)
     elif needs not in NEEDS:
         raise ValueError(
-            f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}: say what {name!r} takes "
-            "as predictions"
+            f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}: state the predictions "
+            f"that {name!r} takes"
         )
 
 
 def as_array(values: Any) -> NDArray[Any]:
-    """Numbers or whatever else as an array, tensors on any device among them."""
+    """Values as an array; tensors may be on any device."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def first_nan(predictions: Any) -> int | None:
-    """Index of the first example that has a NaN among its predictions.
+    """Index of the first example with a NaN in its prediction; None if there is none.
 
     >>> first_nan([[0.5, 0.5], [0.2, math.nan]])
     1
@@ -89,7 +89,7 @@ class Metric:
     """A number to tune: one score from predictions and references.
 
     Attributes:
-        name: what it is called.
+        name: its name.
         function: ``(predictions, references) -> float``.
         higher_is_better: whether larger values are better.
         needs: the form of predictions that it takes, a key of :data:`NEEDS`; a combination has one
@@ -97,13 +97,13 @@ class Metric:
         bounds: the smallest and largest value it can have.
         piecewise_constant: whether small changes of θ usually leave the value unchanged, as with
             accuracy: it then has no useful gradient, and probes often tie.
-        of_model: for objectives of the model itself, the function that returns the number of a
-            model (and a batch); ``function`` then averages over batches.
+        of_model: for objectives of the model itself, the function of a model (and a batch) that
+            returns the number; ``function`` then averages over batches.
         smooth: name of a smooth surrogate to start a run with; empty if there is none.
         from_base: whether it compares with the base model's outputs. Its references are then
             :class:`Parts`: those outputs in the form of ``needs``, and the task's references.
-        each: for a mean over examples, the function ``(predictions, references)`` to the value of
-            each example, None for one that is skipped.
+        each: for a mean over examples, the function ``(predictions, references)`` that returns
+            each example's value, None for one that is skipped.
     """
 
     name: str
@@ -125,8 +125,8 @@ class Metric:
 
         Raises:
             ValueError: there are no predictions.
-            TypeError: its function returned something else than one number.
-            NonFiniteLossError: one of them is NaN; the message has the example's index.
+            TypeError: its function did not return one number.
+            NonFiniteLossError: a prediction is NaN; the message has the example's index.
         """
         self._check(predictions)
         return number(self.function(predictions, references), self.name)
@@ -135,8 +135,8 @@ class Metric:
         """The value of each example, NaN for one that is skipped; None without :attr:`each`.
 
         Raises:
-            ValueError: as a call does.
-            NonFiniteLossError: as a call does.
+            ValueError: as for a call.
+            NonFiniteLossError: as for a call.
         """
         if self.each is None:
             return None
@@ -148,15 +148,15 @@ class Metric:
             raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
         if self.needs in NUMERIC and (example := first_nan(predictions)) is not None:
             raise NonFiniteLossError(
-                f"{self.name!r} cannot score example {example}: its prediction is NaN. A smaller "
-                "lr or eps is the usual cure where it was a number before."
+                f"{self.name!r} cannot score example {example}: its prediction is NaN. If it was "
+                "finite before, use a smaller lr or eps."
             )
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Its function's keyword-only parameters with their defaults, ``...`` where there is none.
+        """Its function's keyword-only parameters with their defaults, ``...`` if there is none.
 
-        A name may be followed by them: ``words(target=40)``.
+        They may follow its name: ``words(target=40)``.
         """
         try:
             parameters = inspect.signature(self.function).parameters.values()
@@ -170,5 +170,5 @@ class Metric:
 
     @property
     def about(self) -> str:
-        """The first line of what its function says of itself."""
+        """The first line of its function's docstring."""
         return ((self.function.__doc__ or "").strip().splitlines() or [""])[0]

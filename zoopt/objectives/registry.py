@@ -1,6 +1,6 @@
 """Objectives by name, an open registry.
 
-They come from anywhere: the decorator :func:`register_objective`, entry points in the group
+Sources are the decorator :func:`register_objective`, entry points in the group
 ``zoopt.objectives`` of any installed package, and dotted paths ``package.module:name``.
 """
 
@@ -40,8 +40,8 @@ def register_objective(
 ) -> Callable[[F], F]:
     """Registers ``(predictions, references) -> float`` as an objective under a name.
 
-    Keyword-only parameters of the function are arguments of the objective, which a string gives
-    after its name: ``words(target=40)``.
+    Keyword-only parameters of the function are arguments of the objective, which may follow its
+    name in a string: ``words(target=40)``.
 
     Args:
         name: the name in configs and calls.
@@ -51,11 +51,12 @@ def register_objective(
         piecewise_constant: whether small changes of θ usually leave the value unchanged.
         smooth: name of a smooth surrogate that a run may start with.
         from_base: whether it compares with the base model's outputs; see :class:`zoopt.Metric`.
-        each: for a mean over examples, what gives the value of each, with the function's arguments.
+        each: for a mean over examples, a function of the same arguments that returns each
+            example's value.
 
     Raises:
-        ValueError: the name belongs to another function already, or cannot be looked up.
-        TypeError: the function takes references first, by the names of its parameters.
+        ValueError: the name is taken by another function, or cannot be looked up.
+        TypeError: the names of its parameters show that the function takes references first.
 
     Example:
         >>> import zoopt
@@ -68,8 +69,8 @@ def register_objective(
     check_needs(name, needs)
     if split(name) != (name, {}) or is_path(name):
         raise ValueError(
-            f"objective name {name!r} could not be looked up: parentheses give arguments, and a "
-            "colon stands in paths"
+            f"objective name {name!r} could not be looked up: parentheses mark arguments, and "
+            "colons paths; use neither"
         )
 
     def register(function: F) -> F:
@@ -98,31 +99,31 @@ def register_objective(
 
 
 def list_objectives() -> list[str]:
-    """The names of all objectives: registered in this process, or offered by entry points."""
+    """The names of all objectives: registered in this process, or provided by entry points."""
     return sorted({*_metrics, *_offered()})
 
 
 def objectives() -> dict[str, Metric]:
-    """All objectives by name, for a listing: those too that need arguments before they score."""
+    """All objectives by name, for a listing, including those that need arguments to score."""
     return {name: _objective(name) for name in list_objectives()}
 
 
 def packages_with_objectives() -> set[str]:
-    """The packages whose entry points offer objectives."""
+    """The packages whose entry points provide objectives."""
     return {point.module.partition(".")[0] for point in _offered().values()}
 
 
 def get_objective(name: str, **arguments: Any) -> Metric:
-    """The objective of a name, or of a dotted path ``package.module:function``.
+    """The objective with a given name, or at a dotted path ``package.module:function``.
 
     Args:
         name: a name or path; arguments may follow it, as in ``"words(target=40)"``.
-        **arguments: further ones, which may be anything.
+        **arguments: further arguments, with any values.
 
     Raises:
-        KeyError: nothing has that name; the message has the nearest ones.
-        ValueError: what the path or entry point names does not say which way is better, or the
-            arguments are not those that it takes.
+        KeyError: no objective has that name; the message lists the nearest ones.
+        ValueError: the object at the path or entry point has no known direction, or does not take
+            the arguments.
 
     Example:
         >>> import zoopt
@@ -135,7 +136,7 @@ def get_objective(name: str, **arguments: Any) -> Metric:
 
 
 def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
-    """A metric with arguments of its function given, its name saying which.
+    """A metric with arguments of its function bound, and included in its name.
 
     Raises:
         ValueError: it takes no such argument, or needs one that is not given.
@@ -143,7 +144,9 @@ def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
     takes = metric.arguments
     for given in arguments:
         if not takes:
-            raise ValueError(f"objective {metric.name!r} takes no arguments, so no {given!r}")
+            raise ValueError(
+                f"objective {metric.name!r} takes no arguments, but was given {given!r}"
+            )
         if given not in takes:
             raise ValueError(unknown(f"argument of {metric.name!r}", given, takes))
     missing = {key: ... for key in takes if takes[key] is ... and key not in arguments}
@@ -161,7 +164,7 @@ def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
 
 
 def is_path(objective: str) -> bool:
-    """Whether an objective is written as ``package.module:name``, perhaps with arguments."""
+    """Whether an objective is a path ``package.module:name``, with or without arguments."""
     return ":" in objective.partition("(")[0]
 
 
@@ -186,20 +189,20 @@ def _objective(name: str) -> Metric:
 
 
 def registered(function: Callable[..., Any]) -> Metric | None:
-    """The metric that a function is registered as, if it is."""
+    """The metric that a function is registered as; None if it is not registered."""
     if isinstance(function, Metric):
         return function
     return next((m for m in _metrics.values() if m.function is function), None)
 
 
 def _check_order(name: str, function: Callable[..., Any]) -> None:
-    """Refuses ``(y_true, y_pred)``, which would be given predictions as references."""
+    """Refuses parameters ``(y_true, y_pred)``, which would get predictions as references."""
     names = pair(function)
     if names is not None and positional(function)[0] == names[1]:
         raise TypeError(
             f"objective {name!r} is called with (predictions, references), but {name_of(function)} "
-            f"takes ({names[1]}, {names[0]}): register a function that hands them over in that "
-            "order, or take zoopt.metric(...), which fills parameters by their names"
+            f"takes ({names[1]}, {names[0]}): register a function that passes them on in that "
+            "order, or use zoopt.metric(...), which matches parameters by name"
         )
 
 

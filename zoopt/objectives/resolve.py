@@ -1,4 +1,4 @@
-"""What a run tunes: an objective by name, by dotted path, or as the object itself."""
+"""Finds the metric for an objective given by name, by dotted path, or as an object."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from zoopt.support.names import split
 
 
 def resolve(objective: Any) -> Metric:
-    """The metric that is meant.
+    """The metric for an objective.
 
     Args:
-        objective: a registered name or a path ``package.module:name``, either of them perhaps with
+        objective: a registered name or a path ``package.module:name``, optionally with
             arguments as in ``"words(target=40)"``; a metric; or anything that
             :func:`zoopt.metric` takes.
 
     Raises:
-        KeyError: nothing has that name.
-        TypeError: how it is called cannot be told.
-        ValueError: which way is better is not known, or the arguments are not those it takes.
+        KeyError: no objective has that name.
+        TypeError: its calling convention is not recognised.
+        ValueError: its direction is not known, or it does not take the arguments.
     """
     if not isinstance(objective, str):
         return _read(objective, {})
@@ -41,19 +41,18 @@ def resolve(objective: Any) -> Metric:
 def combined(expression: str, **metrics: Any) -> Metric:
     """Several metrics as one number: a weighted sum, subject to bounds.
 
-    Weights are taken as written. A bound that is broken makes the number worse by ``weight`` times
-    the violation (1 if not said): the exact penalty method (Nocedal and Wright 2006, section 17.2).
+    Weights are used as written. A violated bound makes the number worse by ``weight`` (default 1)
+    times the violation: the exact penalty method (Nocedal and Wright 2006, section 17.2).
 
     Args:
         expression: as in ``"squad_f1 - 0.1 * repetition subject to words <= 40 weight 0.5"``;
             several bounds are joined by ``and``.
-        **metrics: metrics of your own that the expression names, as :func:`zoopt.metric` takes
-            them. Other names are those of registered objectives.
+        **metrics: your own metrics that the expression names, in any form that
+            :func:`zoopt.metric` takes. Other names are those of registered objectives.
 
     Raises:
-        KeyError: nothing has a name in it.
-        ValueError: it cannot be read, or adds a metric of which lower is better to one of which
-            higher is.
+        KeyError: a name in it is unknown.
+        ValueError: it cannot be parsed, or adds metrics with opposite directions.
 
     Example:
         >>> import numpy as np, zoopt

@@ -1,4 +1,4 @@
-"""What a metric returned, as one number."""
+"""Converts a metric's return value to one number."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def number(returned: Any, name: str, *, key: str | None = None, keyed: bool = False) -> float:
-    """What a metric returned, as a float; NaN and infinity are for the optimizer to judge.
+    """A metric's return value as a float; NaN and infinity are left to the optimizer.
 
     Args:
-        returned: a number, an array of one, or a dict of them.
-        name: the metric's, for the message.
-        key: which entry of a dict, with or without ``eval_`` before it.
-        keyed: a dict's only entry needs no key.
+        returned: a number, an array with one element, or a dict of these.
+        name: the metric's name, for the message.
+        key: the entry of a dict, with or without the prefix ``eval_``.
+        keyed: whether the only entry of a dict needs no key.
 
     Raises:
         TypeError: it is not one number.
@@ -32,12 +32,14 @@ def number(returned: Any, name: str, *, key: str | None = None, keyed: bool = Fa
                 return number(returned[candidate], f"{name}[{candidate}]")
         raise KeyError(f"{name!r} returned no {key!r}; it has {', '.join(map(repr, returned))}")
     if key is not None:
-        raise TypeError(f"{name!r} returned {told(returned)}, no dict with {key!r}: leave out key")
+        raise TypeError(
+            f"{name!r} returned {told(returned)}, not a dict with {key!r}: leave out key"
+        )
     value = plain(returned)
     if value is None:
         hints = {
             "NoneType": "let it return its number",
-            "str": "let it return the number, not a text of it",
+            "str": "let it return the number, not its text",
             "coroutine": 'await it in an ordinary function; only convention="reward" may be async',
         }
         reduce = "reduce it to one, for example with .mean() or average='macro'"
@@ -49,7 +51,7 @@ def number(returned: Any, name: str, *, key: str | None = None, keyed: bool = Fa
 
 
 def plain(value: Any) -> float | None:
-    """A number or an array of one as a float, and None for anything else.
+    """A number or an array with one element as a float; None for anything else.
 
     >>> plain(True), plain("1"), plain([1.0])
     (1.0, None, None)
@@ -62,7 +64,7 @@ def plain(value: Any) -> float | None:
 
 
 def told(value: Any) -> str:
-    """A value's kind, for a message.
+    """A short description of a value, for a message.
 
     >>> told(None), told("0.5"), told([1, 2])
     ('None', "the string '0.5'", 'a list of 2')

@@ -1,4 +1,4 @@
-"""Tasks: how examples become predictions, and predictions an objective."""
+"""Tasks: how a model turns examples into predictions, which an objective scores."""
 
 from zoopt.tasks.base import Example, Scores, Task, TaskObjective, as_needed, references_for
 from zoopt.tasks.choice import MultipleChoice

@@ -1,4 +1,4 @@
-"""A task turns examples into model inputs and predictions, and knows the references."""
+"""The base class of tasks, which turn examples into model inputs, predictions and references."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoopt.tasks.grouping import beginning, grouped
 
 Example = Mapping[str, Any]
 Scores = NDArray[Any]
-"""What a model says of N examples: class logits (N, classes), values (N,), or texts (N,)."""
+"""A model's outputs for N examples: class logits (N, classes), values (N,), or texts (N,)."""
 
 
 TAKEN: Mapping[str, tuple[str, ...]] = {
@@ -30,29 +30,29 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "margins": ("margins",),
     "numbers": ("model",),
 }
-"""What metrics may need, by what a task gives."""
+"""The forms of predictions that a metric may need, by the kind that a task gives."""
 
 
 class Task(ABC):
     """Examples, and how a model is evaluated on them.
 
     Args:
-        train: examples that tuning draws minibatches from, again and again: each epoch in another
-            order. What cannot be indexed is read to its end first.
-        dev: examples that choose the best checkpoint.
-        test: examples that only the report looks at.
+        train: examples that minibatches are drawn from, in another order in each epoch. Iterables
+            that cannot be indexed are read into a list first.
+        dev: examples for choosing the best checkpoint.
+        test: examples used only in the report.
         target: the column that holds the reference.
-        batch_size: rows in one forward at most; most tasks have one an example.
+        batch_size: maximum rows in one forward; most tasks have one row per example.
     """
 
     gives: str = "values"
-    """The kind of predictions that it makes, a key of :data:`TAKEN`."""
+    """The kind of its predictions, a key of :data:`TAKEN`."""
 
     loads: str = "AutoModelForSequenceClassification"
     """The Auto class of transformers that loads a suitable model."""
 
     labels: tuple[str, ...] = ()
-    """Names of the classes in the order of the logits; empty where there are none."""
+    """Names of the classes in the order of the logits; empty if there are none."""
 
     metric: str = ""
     """The objective that the task is usually reported with; empty if there is none."""
@@ -84,12 +84,12 @@ class Task(ABC):
         self._anchor: dict[int, Any] = {}
 
     def rows(self, example: Example) -> Sequence[Example]:
-        """What the model is given for an example, a row of a forward each: the example itself."""
+        """The rows of a forward for an example: here one, the example itself."""
         return (example,)
 
     @abstractmethod
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
-        """One forward: a row of output for each example, or for each of its rows."""
+        """One forward: a row of output for each row (here given as ``examples``)."""
 
     def said(self, out: torch.Tensor, population: Population) -> Scores:
         """Scores of K probes, shape (K, R, …), from the output of one forward of K · R rows."""
@@ -101,11 +101,11 @@ class Task(ABC):
         return said
 
     def length(self, example: Example) -> int:
-        """How long a row's input is; rows of like length share a forward."""
+        """The length of a row's input; rows of similar length share a forward."""
         return 0
 
     def label(self, example: Example, index: int) -> str:
-        """What a class index stands for."""
+        """The name of a class index."""
         return self.labels[index]
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
@@ -119,16 +119,16 @@ class Task(ABC):
             booleans = {"True", "False"} & {error.args[0], *self.labels}
             hint = ". YAML reads yes and no as True and False: put them in quotes"
             raise ValueError(
-                f"{error.args[0]!r} in column {self.target!r} is none of the labels "
+                f"{error.args[0]!r} in column {self.target!r} is not among the labels "
                 f"{', '.join(map(repr, self.labels))}{hint if booleans else ''}"
             ) from None
 
     def clusters(self, examples: Sequence[Example]) -> NDArray[Any] | None:
-        """Which examples depend on one another, as numbers from 0, shape (N,); None if none do."""
+        """Each example's group of dependent examples, numbered from 0, shape (N,); None if none."""
         return None
 
     def anchor(self, model: torch.nn.Module, *splits: Sequence[Example]) -> None:
-        """Stores a model's outputs on these examples, for objectives that compare with them."""
+        """Stores a base model's outputs on these examples, for objectives that use them."""
         for split in splits:
             if split:
                 said = self.predict(model, split)
@@ -144,13 +144,15 @@ class Task(ABC):
             return np.stack([self._anchor[id(example)] for example in examples])
         except KeyError:
             raise ValueError(
-                "the objective compares with a base model's outputs on these examples, and there "
-                "are none: call task.anchor(model, examples) first"
+                "the objective compares with a base model's outputs on these examples, but none "
+                "are stored: call task.anchor(model, examples) first"
             ) from None
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The examples with the rendered prompt, as reward functions take them."""
-        raise TypeError(f"{type(self).__name__} generates no texts that a reward could look at")
+        raise TypeError(
+            f"{type(self).__name__} generates no texts for a reward: use a Generation task"
+        )
 
     def predict(
         self,
@@ -158,12 +160,12 @@ class Task(ABC):
         examples: Sequence[Example],
         advance: Callable[[int], None] | None = None,
     ) -> Scores:
-        """The model's scores in the order of the examples, forwarded shortest first.
+        """The model's scores in the order of the examples, computed from the shortest first.
 
         Args:
-            model: what is asked.
+            model: the model to evaluate.
             examples: N of them.
-            advance: told after each forward how many examples' worth of rows it had.
+            advance: called after each forward with the number of examples that it completed.
         """
         scores: Scores = self.predict_each(model, examples, Population(1), advance)[0]
         return scores
@@ -197,16 +199,16 @@ class Task(ABC):
         return self.joined(np.stack([columns[i] for i in range(len(rows))], axis=1), examples)
 
     def _groups(self, model: torch.nn.Module, lengths: Sequence[int], remade: int) -> list[slice]:
-        """The rows of each forward: for one probe those that all of a population would share."""
+        """The rows of each forward of one probe; a population's forward has them for each probe."""
         costly = self.padding_costs and any(lengths)
         return grouped(lengths, self.batch_size, beginning(model, remade) if costly else math.inf)
 
 
 def held(examples: Iterable[Any]) -> Sequence[Any]:
-    """Examples that can be drawn in any order: streams, which end, are read into a list.
+    """Examples that can be accessed in any order; iterables without an index become a list.
 
-    So is a ``datasets.Dataset``, whose rows are other objects each time that they are looked at,
-    and the rows of a ``pandas.DataFrame``, of which an iterator gives the columns.
+    So do a ``datasets.Dataset``, whose rows are new objects at each access, and the rows of a
+    ``pandas.DataFrame``, whose iterator yields the columns.
     """
     if isinstance(examples, pd.DataFrame):
         return list(examples.to_dict("records"))
@@ -217,22 +219,22 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
 
 
 class TaskObjective:
-    """Task × metric: the objective that tuning moves.
+    """Task × metric: the objective that is tuned.
 
     Args:
-        task: what makes predictions.
-        metric: what scores them, all at once.
+        task: makes the predictions.
+        metric: scores all predictions of a batch together.
     """
 
     def __init__(self, task: Task, metric: Metric) -> None:
-        usual = f"{task.metric} is usual here; " if task.metric else ""
+        usual = f"the usual one is {task.metric}; " if task.metric else ""
 
         def check(needs: str) -> None:
             if needs not in TAKEN[task.gives]:
                 raise ValueError(
                     f"objective {metric.name!r} takes {needs}, but {type(task).__name__} gives "
-                    f"{task.gives}: choose another objective ({usual}zoopt list objectives) or "
-                    "another task"
+                    f"{task.gives}: choose another objective ({usual}list them with zoopt list "
+                    "objectives) or another task"
                 )
 
         for_each(metric.needs, check)
@@ -245,30 +247,30 @@ class TaskObjective:
         return self.task.predict(model, batch)
 
     def score(self, predictions: Scores, references: Any) -> float:
-        """The metric, given the form of prediction that it takes."""
+        """The metric of predictions, which are converted to the form that it takes."""
         return self.metric(as_needed(predictions, self.metric.needs), references)
 
     def references(self, examples: Sequence[Example]) -> Any:
-        """What the metric compares predictions with."""
+        """The references that the metric compares predictions with."""
         return references_for(self.task, self.metric, examples)
 
     def value(self, model: torch.nn.Module, batch: Sequence[Example]) -> float:
-        """The objective on a batch."""
+        """The objective's value on a batch."""
         return self.values(model, batch, Population(1))[0]
 
     def values(
         self, model: torch.nn.Module, batch: Sequence[Example], population: Population
     ) -> list[float]:
-        """The objective on a batch for each probe of a population."""
+        """The objective's value on a batch for each probe of a population."""
         references = self.references(batch)
         said = self.task.predict_each(model, batch, population)
         return [self.score(scores, references) for scores in said]
 
 
 def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> Any:
-    """What a metric compares a task's predictions with: references, or for rewards examples.
+    """A metric's references for a task's predictions; for rewards the examples.
 
-    Where it measures from the base model, what that said comes before them.
+    If it compares with the base model, that model's outputs come before them in :class:`Parts`.
     """
     if isinstance(metric, Combination):
         return Parts(tuple(references_for(task, each, examples) for each in metric.metrics))
@@ -281,7 +283,7 @@ def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> A
 
 
 def as_needed(scores: Scores, needs: Needs) -> Any:
-    """Scores as a metric takes them: labels (argmax), probabilities (softmax) or values."""
+    """Scores in the form a metric takes: labels (argmax), probabilities (softmax) or values."""
 
     def one(needs: str) -> Any:
         if needs == "labels":

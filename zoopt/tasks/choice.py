@@ -28,11 +28,11 @@ class MultipleChoice(Task):
     score(c) = (1/|c|) Σᵢ log p(cᵢ | prompt, c₁ … cᵢ₋₁), as the MeZO paper scores options (arXiv
     2305.17333; Brown et al. 2020, arXiv 2005.14165). Each choice is a row of a
     forward, padded on the left, and only the logits that predict its tokens are computed. Examples
-    may have different numbers of choices: scores have the shape (N, most choices), with −∞ for
-    choices that an example does not have, to which a softmax gives nothing.
+    may have different numbers of choices: scores have shape (N, most choices), with −∞ for
+    choices that an example does not have, so that their softmax is 0.
 
-    A metric with ``needs="scores"`` sees the mean log-probabilities themselves. So the loss by
-    which a language model is usually taught the right choice is one line::
+    A metric with ``needs="scores"`` gets the mean log-probabilities themselves. So the usual
+    language-modelling loss of the right choice is one line::
 
         @zoopt.register_objective("choice_loss", higher_is_better=False, needs="scores")
         def choice_loss(predictions, references):
@@ -40,21 +40,21 @@ class MultipleChoice(Task):
 
     Args:
         train: training examples.
-        dev: examples that choose the best checkpoint.
-        test: examples that only the report looks at.
+        dev: examples for choosing the best checkpoint.
+        test: examples used only in the report.
         tokenizer: a Hugging Face tokenizer.
-        template: text with columns in braces. What stands before ``{choice}`` is the prompt, and
-            the choice's tokens are those from there to the end, with the spaces before it.
-        choices: the column that holds each example's choices, a list; or, where all examples have
-            the same number, a template for each label, as ``{"0": "{choice1}", "1": "{choice2}"}``.
-            In a column a choice may be a list of wordings, of which the likeliest counts.
-        target: the column that holds the label, or where choices are in a column, the right
-            choice's text or number, counted from 0.
-        max_length: longest row in tokens; longer ones lose the beginning of the prompt.
+        template: text with columns in braces. The text before ``{choice}`` is the prompt; the
+            choice's tokens are those from there to the end, including spaces before it.
+        choices: the column that holds each example's list of choices; or, if all examples have the
+            same number, a template for each label, as ``{"0": "{choice1}", "1": "{choice2}"}``.
+            In a column, a choice may be a list of wordings, of which the likeliest counts.
+        target: the column that holds the label, or if choices are in a column, the right
+            choice's text or its index from 0.
+        max_length: longest row in tokens; longer ones lose the start of the prompt.
         batch_size: rows in one forward.
 
     Raises:
-        ValueError: the template does not have one ``{choice}``.
+        ValueError: the template does not have exactly one ``{choice}``.
     """
 
     gives = "class scores"
@@ -76,8 +76,8 @@ class MultipleChoice(Task):
         super().__init__(train, dev, test, target=target, batch_size=batch_size)
         if columns_of(template).count("choice") != 1 or "{choice}" not in template:
             raise ValueError(
-                f"template {template!r} needs one {{choice}}, where a choice is to stand, as in "
-                "'{question} {choice}'"
+                f"template {template!r} needs exactly one {{choice}}, where a choice is inserted, "
+                "as in '{question} {choice}'"
             )
         if isinstance(choices, Mapping):
             self.labels = tuple(map(str, choices))
@@ -91,7 +91,7 @@ class MultipleChoice(Task):
         self._choices = choices
 
     def choices(self, example: Example) -> list[tuple[str, ...]]:
-        """An example's choices, each as its wordings."""
+        """An example's choices, each as a tuple of its wordings."""
         if isinstance(self._choices, Mapping):
             return [(filled(template, example),) for template in self._choices.values()]
         if self._choices not in example:
@@ -103,7 +103,7 @@ class MultipleChoice(Task):
         if isinstance(held, str) or not hasattr(held, "__len__") or len(held) == 0:
             raise ValueError(
                 f"column {self._choices!r} holds {held!r}; expected a list of choices, as in a "
-                "JSONL or Parquet file. Choices with a column each are named by templates: "
+                "JSONL or Parquet file. If each choice has its own column, use templates: "
                 'choices={"0": "{choice1}", "1": "{choice2}"}'
             )
         several = (list, tuple, np.ndarray)
@@ -118,14 +118,14 @@ class MultipleChoice(Task):
         return [{**example, "choice": wording} for choice in choices for wording in choice]
 
     def length(self, example: Example) -> int:
-        """Tokens of a row."""
+        """The number of tokens of a row."""
         return len(self.inputs.ids(example))
 
     def size(self, row: Example) -> int:
-        """How many tokens of a row are the choice's: those after what it shares with its prompt.
+        """The number of a row's tokens that are the choice's: those after the prompt's.
 
         Raises:
-            ValueError: there are none, or nothing comes before them.
+            ValueError: there are none, or no token comes before them.
         """
         tokens = self.inputs.tokens(self.inputs.render(row))
         before = common_beginning(tokens, self.inputs.tokens(filled(self.prompt, row)))
@@ -134,13 +134,13 @@ class MultipleChoice(Task):
             raise ValueError(f"the choice {row['choice']!r} has no tokens after its prompt")
         if before == 0:
             raise ValueError(
-                f"nothing comes before the choice {row['choice']!r}, so its first token has no "
+                f"no token comes before the choice {row['choice']!r}, so its first token has no "
                 f"probability: begin template {self.inputs.template!r} with a text"
             )
         if size > longest - max(1, self.inputs.opening(tokens)):
             raise ValueError(
-                f"the choice {row['choice']!r} is {size} tokens, and with max_length={longest} "
-                "no prompt is left before it: raise max_length"
+                f"the choice {row['choice']!r} has {size} tokens, so that max_length={longest} "
+                "leaves none for its prompt: raise max_length"
             )
         return size
 
@@ -183,8 +183,8 @@ class MultipleChoice(Task):
             found = [int(right)] if right in range(len(choices)) else []
         if not found:
             raise ValueError(
-                f"{right!r} in column {self.target!r} is none of the choices {choices}, nor the "
-                f"number of one, 0 to {len(choices) - 1}"
+                f"{right!r} in column {self.target!r} is neither one of the choices {choices} nor "
+                f"the index of one, 0 to {len(choices) - 1}"
             )
         return found[0]
 

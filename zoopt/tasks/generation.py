@@ -1,4 +1,4 @@
-"""Generation: a causal language model goes on from a prompt, and its text is what is scored."""
+"""Generation: a causal language model continues a prompt, and its text is scored."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from zoopt.tasks.text import TextInputs, device_of
 class Generation(Task):
     """The text that ``model.generate`` adds to each rendered template.
 
-    All probes of a population generate in one call. Where tokens are sampled, the probes of a step
-    draw with common random numbers, so that they differ by their parameters and not by luck.
+    All probes of a population generate in one call. If tokens are sampled, the probes of a step
+    use common random numbers, so that they differ only by their parameters.
 
     Args:
         train: training examples.
-        dev: examples that choose the best checkpoint.
-        test: examples that only the report looks at.
+        dev: examples for choosing the best checkpoint.
+        test: examples used only in the report.
         tokenizer: a Hugging Face tokenizer.
         template: the prompt, with columns in braces.
-        target: the column with the reference text, or with a list of them; none if empty, for
-            rewards that look at the text alone.
+        target: the column with the reference text, or with a list of them; empty for rewards that
+            need no reference.
         max_new_tokens: longest completion in tokens.
         decoding: further arguments of ``model.generate``, such as ``{"do_sample": True,
             "temperature": 0.8}``; greedy without any.
-        stop: text before which completions are cut off, as a full stop; none if empty.
-        max_length: longest prompt in tokens; longer ones lose their start. The tokenizer's limit
-            less ``max_new_tokens`` if None.
+        stop: text before which completions are cut off, such as a full stop; none if empty.
+        max_length: longest prompt in tokens; longer ones lose their start. If None, the tokenizer's
+            limit minus ``max_new_tokens``.
         batch_size: examples in one call.
     """
 
@@ -64,7 +64,7 @@ class Generation(Task):
         self.decoding = {"do_sample": False, **(decoding or {})}
 
     def length(self, example: Example) -> int:
-        """Tokens of the prompt."""
+        """The number of tokens of the prompt."""
         return len(self.inputs.ids(example))
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
@@ -88,11 +88,11 @@ class Generation(Task):
         return np.asarray(texts, dtype=str).reshape(population.size, -1)
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
-        """Each example's reference text or list of texts, ``""`` where there is none."""
+        """Each example's reference text or list of texts, ``""`` without a target column."""
         return _objects([e[self.target] if self.target else "" for e in examples])
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
-        """The examples with what the model was given as ``"prompt"``."""
+        """The examples with the model's prompt as ``"prompt"``, unless they have that column."""
         return _objects([{"prompt": self.inputs.render(e), **e} for e in examples])
 
 

@@ -1,8 +1,8 @@
-"""Which rows share a forward: those of like length, in as many forwards as padding is worth.
+"""Groups rows of similar length into forwards, to save padding.
 
-A row is padded to the longest of its forward, so a minibatch in one forward is mostly longer than
-its texts together. On a CPU, which has no more to do than the tokens ask for, several forwards of
-like rows take less time. A GPU computes a row more for nothing, and gets as few forwards as go.
+A row is padded to the longest of its forward, so a minibatch in one forward usually has many
+padding tokens. On a CPU, whose time is proportional to the tokens, several forwards of similar rows
+take less time. On a GPU additional rows are nearly free, so it gets as few forwards as possible.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from collections.abc import Sequence
 import torch
 
 _FORWARD = 32.0
-"""Tokens in whose time a CPU begins a forward: it reads the weights, and calls the operations.
+"""A forward's fixed cost on a CPU, in tokens: reading the weights and calling the operations.
 
-Both are rough, of SmolLM2-135M on two cores; the cut depends little on them.
+This and the next number are rough, measured with SmolLM2-135M on two cores; the result depends
+little on them.
 """
 _REMADE = 80.0
-"""Tokens in whose time it perturbs all weights for a forward, where the engine does that."""
+"""Cost on a CPU, in tokens, of perturbing all weights for a forward, if the engine does that."""
 
 
 def beginning(model: torch.nn.Module, remade: int) -> float:
-    """What a forward costs beside its tokens, in tokens; infinite on anything but a CPU.
+    """A forward's fixed cost, in tokens; infinite except on a CPU.
 
     Args:
-        model: what is asked.
-        remade: elements of θ that the engine makes anew for each forward.
+        model: the model.
+        remade: number of elements of θ that the engine recomputes for each forward.
     """
     parameters = list(model.parameters())
     if any(parameter.device.type != "cpu" for parameter in parameters):
@@ -35,15 +36,15 @@ def beginning(model: torch.nn.Module, remade: int) -> float:
 
 
 def grouped(lengths: Sequence[int], most: int, beginning: float) -> list[slice]:
-    """Cuts rows that are sorted by length into forwards with the least work.
+    """Splits rows that are sorted by length into forwards with the least total cost.
 
-    A forward of R rows up to a length T is R · T + ``beginning``. The best cut of the first j rows
-    ends in a forward of i to j after a best cut of the first i (Bellman 1957).
+    A forward of R rows up to a length T costs R · T + ``beginning``. The best split of the first j
+    rows consists of a forward of i to j and a best split of the first i (Bellman 1957).
 
     Args:
         lengths: of N rows, ascending.
-        most: rows in a forward at most.
-        beginning: what a forward costs beside its tokens; infinite for as few as can be.
+        most: maximum number of rows in a forward.
+        beginning: a forward's fixed cost; infinite for as few forwards as possible.
 
     Returns:
         Slices of the rows, in order.

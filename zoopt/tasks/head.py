@@ -15,15 +15,15 @@ Collate = Callable[[Sequence[Example]], Any]
 
 
 class Head(Task):
-    """Asks a model that maps inputs to outputs: a sequence classifier, or any torch module.
+    """Uses the outputs of a model: a sequence classifier, or any torch module.
 
     Args:
         train: training examples.
-        dev: examples that choose the best checkpoint.
-        test: examples that only the report looks at.
+        dev: examples for choosing the best checkpoint.
+        test: examples used only in the report.
         tokenizer: a Hugging Face tokenizer, with ``template``, for text models.
         template: text with columns in braces.
-        collate: examples to model inputs, in place of a tokenizer.
+        collate: a function from examples to model inputs, instead of a tokenizer.
         target: the column that holds the reference.
         max_length: longest input in tokens.
         batch_size: examples in one forward.
@@ -52,7 +52,7 @@ class Head(Task):
         self.collate = collate
 
     def length(self, example: Example) -> int:
-        """Tokens of the rendered example; 0 without a tokenizer."""
+        """The number of tokens of the rendered example; 0 without a tokenizer."""
         return len(self.inputs.ids(example)) if self.inputs is not None else 0
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
@@ -62,10 +62,10 @@ class Head(Task):
         return logits
 
     def model_inputs(self, model: torch.nn.Module, examples: Sequence[Example]) -> Any:
-        """What the model is called with: a dict of keyword or a tuple of positional arguments."""
+        """The model's arguments: a dict of keyword or a tuple of positional arguments."""
         device = device_of(model)
         if self.inputs is not None:
-            # Decoders that keep keys and values would write them anew for every probe.
+            # Without this, decoders would store keys and values that nothing uses.
             inputs: dict[str, Any] = dict(self.inputs.batch(examples, device, "right"))
             return accepted(model, inputs | {"use_cache": False})
         assert self.collate is not None
@@ -75,14 +75,14 @@ class Head(Task):
         return tuple(tensor.to(device) for tensor in (made if isinstance(made, tuple) else (made,)))
 
     def output(self, model: torch.nn.Module, inputs: Any) -> Any:
-        """What the model returns for them."""
+        """The model's output for its inputs."""
         return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
 
 class HeadClassification(Head):
     """The outputs are class logits, shape (N, classes).
 
-    Of any module, an image model of timm's for one, whose inputs ``collate`` makes:
+    Works with any module, such as an image model of timm, whose inputs ``collate`` makes:
 
         >>> import torch, zoopt
         >>> photos = [{"pixels": torch.zeros(3, 8, 8), "label": "cat"}] * 2
@@ -107,7 +107,7 @@ class HeadClassification(Head):
         super().__init__(*args, **kwargs)
         if len(labels) < 2:
             raise ValueError(
-                "classification by a head needs labels, two or more, for example "
+                "classification by a head needs two labels or more, for example "
                 '["negative", "positive"]'
             )
         self.labels = tuple(map(str, labels))
@@ -133,7 +133,7 @@ class Regression(Head):
             return values[:, 0]
         if values.ndim != 1:
             raise ValueError(
-                f"a regression takes one output an example, the model gives {tuple(values.shape)}: "
-                "load it with num_labels=1"
+                "a regression takes one output per example, but the model's output has shape "
+                f"{tuple(values.shape)}: load it with num_labels=1"
             )
         return values

@@ -1,4 +1,4 @@
-"""Classification by verbalizer, of a masked language model: a word in the place of the mask."""
+"""Classification by verbalizer with a masked language model: a word replaces the mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoopt.tasks.verbalizer import Verbalizer
 class MaskedVerbalizer(Verbalizer):
     """Class logits are the logits of each class's word at the template's mask.
 
-    As in LM-BFF's prompts for RoBERTa (Gao et al. 2021, arXiv 2012.15723), which MeZO takes over.
+    As in LM-BFF's prompts for RoBERTa (Gao et al. 2021, arXiv 2012.15723), which MeZO uses.
 
     Args:
         *args: as for :class:`Verbalizer`.
@@ -24,7 +24,7 @@ class MaskedVerbalizer(Verbalizer):
         **kwargs: as for :class:`Verbalizer`.
 
     Raises:
-        ValueError: the tokenizer has no mask token, or the template does not have one ``{mask}``.
+        ValueError: there is no mask token, or not exactly one ``{mask}`` in the template.
     """
 
     loads = "AutoModelForMaskedLM"
@@ -32,18 +32,18 @@ class MaskedVerbalizer(Verbalizer):
     def __init__(self, *args: Any, tokenizer: Any, template: str, **kwargs: Any) -> None:
         if tokenizer.mask_token_id is None:
             raise ValueError(
-                "the tokenizer has no mask token, so its model is no masked language model: use "
-                "Verbalizer, for causal ones"
+                "the tokenizer has no mask token, so its model is not a masked language model: use "
+                "Verbalizer for causal ones"
             )
         if columns_of(template).count("mask") != 1:
             raise ValueError(
-                f"template {template!r} needs one {{mask}}, where the word is to stand, as in "
+                f"template {template!r} needs exactly one {{mask}}, which the word replaces, as in "
                 "'{text} It was {mask}.'"
             )
         super().__init__(*args, tokenizer=tokenizer, template=template, **kwargs)
 
     def before_word(self, template: str) -> str:
-        """Nothing: a word's token in place of a mask is the word's own."""
+        """The empty string: a word at the mask has the same token as alone."""
         return ""
 
     def rows(self, example: Example) -> Sequence[Example]:
@@ -65,11 +65,11 @@ class MaskedVerbalizer(Verbalizer):
         text, longest = self.inputs.render(row), self.inputs.max_length
         if count:
             raise ValueError(
-                f"{text!r} has {count} masks, one of them the template's: take "
-                f"{row['mask']!r} out of the data"
+                f"{text!r} has {count} masks, only one of them from the template: remove "
+                f"{row['mask']!r} from the data"
             )
         raise ValueError(
-            f"the mask of {text[:80]!r} … is cut off: the text is {len(self.inputs.tokens(text))} "
-            f"tokens and max_length={longest}, of which the last are kept. Raise max_length, or "
-            "move {mask} towards the end of the template"
+            f"the mask of {text[:80]!r} … is cut off: the text has "
+            f"{len(self.inputs.tokens(text))} tokens, of which the last max_length={longest} are "
+            "kept. Raise max_length, or move {mask} towards the end of the template"
         )

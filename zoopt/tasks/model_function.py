@@ -1,4 +1,4 @@
-"""No predictions in between: a function of the model gives the number itself."""
+"""Objectives that are functions of the model itself, without predictions."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from zoopt.tasks.base import Scores, Task
 
 
 class Direct(Task):
-    """What a function of the model says of each batch; the objective is the mean over batches.
+    """A function of the model, evaluated on each batch; the objective is the mean over batches.
 
-    What :func:`zoopt.tune` makes of an objective called as ``(model, batch)``, ``(model)`` or
-    ``()``. An example here is a whole batch, as a data loader gives it.
+    :func:`zoopt.tune` uses it for an objective called as ``(model, batch)``, ``(model)`` or ``()``.
+    An example here is a whole batch, as yielded by a data loader.
 
     Args:
-        function: the number of a model on a batch.
-        train: batches that tuning draws from.
-        dev: batches that choose the best checkpoint.
-        test: batches that only the report looks at.
+        function: returns the number of a model on a batch.
+        train: batches for tuning.
+        dev: batches for choosing the best checkpoint.
+        test: batches used only in the report.
 
     Raises:
-        TypeError: batches are wanted and there are none, or the other way round.
+        TypeError: the function takes batches and there are none, or the other way round.
     """
 
     gives = "numbers"
@@ -43,33 +43,33 @@ class Direct(Task):
         self.function, self._arguments = function, required(function)
         if self._arguments == 2 and train is None:
             raise TypeError(
-                f"{name_of(function)}(model, batch) wants batches, and there are none: give them "
+                f"{name_of(function)}(model, batch) takes batches, but none are given: give them "
                 "with zoopt.tune(train=loader, dev=..., test=...)"
             )
         if self._arguments < 2 and train is not None:
             raise TypeError(
-                f"{name_of(function)} takes no batch, and train gives some: leave train out, or "
-                "let it take (model, batch)"
+                f"{name_of(function)} takes no batch, but train is given: leave train out, or "
+                "let the function take (model, batch)"
             )
         once = [None]
         splits = (list(train), list(dev), list(test)) if train is not None else (once, once, once)
         super().__init__(*splits, target="", batch_size=1)
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Any]) -> torch.Tensor:
-        """The number of one batch, shape (1,)."""
+        """The function's value on one batch, shape (1,)."""
         arguments = (model, examples[0])[: self._arguments]
         said = self.function(*arguments)
         return torch.tensor([number(said, name_of(self.function))], dtype=torch.float64)
 
     def said(self, out: torch.Tensor, population: Population) -> Scores:
-        """The number of the one probe, shape (1, 1)."""
+        """The value of the single probe, shape (1, 1)."""
         if population.size != 1:
             raise TypeError(
-                f"{name_of(self.function)} asks the model itself, so probes cannot share a "
-                "forward: take engine='overlay' or 'inplace'"
+                f"{name_of(self.function)} calls the model itself, so probes cannot share a "
+                "forward: use engine='overlay' or 'inplace'"
             )
         return out.numpy()[None]
 
     def references(self, examples: Sequence[Any]) -> Scores:
-        """Nothing to compare with: zeros, shape (N,)."""
+        """Zeros, shape (N,), because there is nothing to compare with."""
         return np.zeros(len(examples))

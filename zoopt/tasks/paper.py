@@ -1,4 +1,4 @@
-"""The tasks of MeZO's paper, made of rows as the hub has them."""
+"""The tasks of the MeZO paper, for rows with the columns of the hub's data sets."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ def paper_task(
     masked: bool = False,
     **options: Any,
 ) -> Task:
-    """A task of MeZO's paper, with its prompt and label words, over rows as the hub has them.
+    """A task of the MeZO paper, with its prompt and label words, for rows of the hub's data set.
 
         task = zoopt.paper_task("copa", train, dev, test, tokenizer=tokenizer)
         zoopt.tune(model, task=task, objective="cross_entropy", lr=1e-7, run_dir="runs/copa")
 
-    Rows may come from anywhere, as long as their columns are called as in the data set of the hub
+    Rows may come from any source, as long as their columns are named as in the data set of the hub
     that ``zoopt.tasks.prompts.SOURCES`` names. Labels are the hub's integers or their names; rows
     labelled −1, which have no label, are left out.
 
     Args:
-        name: which one, such as ``"sst2"``: a key of ``zoopt.tasks.prompts.CAUSAL``, or for masked
+        name: the task, such as ``"sst2"``: a key of ``zoopt.tasks.prompts.CAUSAL``, or for masked
             models of ``MASKED``.
         train: training examples.
-        dev: examples that choose the best checkpoint.
-        test: examples that only the report looks at.
-        tokenizer: a Hugging Face tokenizer. It must have each label word as one token, as those of
-            OPT, GPT-2 and RoBERTa do; where it has not, the error says which word.
-        masked: whether the model is a masked one rather than a causal one.
+        dev: examples for choosing the best checkpoint.
+        test: examples used only in the report.
+        tokenizer: a Hugging Face tokenizer. Each label word must be one token, as with those of
+            OPT, GPT-2 and RoBERTa; otherwise the error names the word.
+        masked: whether the model is a masked language model rather than a causal one.
         **options: further arguments of the task, such as ``max_length``.
 
     Raises:
         KeyError: the paper has no such task for this kind of model, or a column is missing.
-        ValueError: a label word is several tokens.
+        ValueError: a label word has several tokens.
     """
     asked, source = prompt(name, masked), SOURCES[name]
 
@@ -59,18 +59,18 @@ def paper_task(
 
 
 def prompt(name: str, masked: bool) -> Prompt:
-    """How the paper asks a model about a data set.
+    """The paper's prompt for a data set.
 
     Raises:
-        KeyError: it does not, or not this kind of model.
+        KeyError: it has none, or none for this kind of model.
     """
     mine, others = (MASKED, CAUSAL) if masked else (CAUSAL, MASKED)
     if name in mine:
         return mine[name]
     if name in others:
         raise KeyError(
-            f"the paper asks {'causal' if masked else 'masked'} language models about {name!r}: "
-            f"set masked={not masked}"
+            f"in the paper only {'causal' if masked else 'masked'} language models have the task "
+            f"{name!r}: set masked={not masked}"
         )
     raise KeyError(unknown("task of the paper", name, mine))
 
@@ -83,6 +83,6 @@ def _row(name: str, source: Source, asked: Prompt, row: Example) -> Example:
         return {**row, **asked.columns(row)}
     except KeyError as error:
         raise KeyError(
-            f"{name!r} wants column {error} of {source.hub}, but the example has "
+            f"{name!r} needs column {error} of {source.hub}, but the example has "
             f"{', '.join(map(repr, row))}"
         ) from None

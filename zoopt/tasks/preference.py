@@ -1,4 +1,4 @@
-"""Preference: of two texts, or images, or anything else, which one do people like better?"""
+"""Preference: which of two items (texts, images or anything else) people prefer."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from numpy.typing import NDArray
 from zoopt.tasks.base import Example, Scores, Task
 
 JUDGED = np.dtype([("share", np.float64), ("weight", np.float64)])
-"""What metrics of margins compare with: the share of judgements for the chosen one, and the pair's
+"""References of metrics of margins: the share of judgements for the chosen one, and the pair's
 weight."""
 
 
 class Preference(Task):
     """Pairs that people compared; the prediction is the margin score(chosen) − score(rejected).
 
-    An example is ``{"chosen": item, "rejected": item}``, each item as ``scorer`` takes it. Optional
-    keys: ``"share"``, the fraction of judgements for the chosen item, in [0, 1] (default 1; 0.5 is
-    a tie); ``"weight"`` of the pair, above 0 (default 1); ``"group"``: pairs of one group, for
-    example about one document, are resampled together for confidence intervals.
+    An example is ``{"chosen": item, "rejected": item}``, each item in the form that ``scorer``
+    takes. Optional keys: ``"share"``, the fraction of judgements for the chosen item, in [0, 1]
+    (default 1; 0.5 is a tie); ``"weight"`` of the pair, above 0 (default 1); ``"group"``: pairs of
+    one group, for example about one document, are resampled together for confidence intervals.
     :func:`zoopt.preferences` makes such pairs from ratings.
 
     Args:
-        scorer: a task whose model output is the score of an item: one value, or the logits of two
-            classes, of which it is the last less the first. :class:`zoopt.MultipleChoice` with
-            items as its rows scores by a language model's log-probability.
-        train: pairs that tuning draws minibatches from.
-        dev: pairs that choose the best checkpoint.
-        test: pairs that only the report looks at.
+        scorer: a task whose model output gives the score of an item: one value, or the logits of
+            two classes, whose difference (last minus first) is the score.
+            :class:`zoopt.MultipleChoice` with items as its rows scores by a language model's
+            log-probability.
+        train: pairs that minibatches are drawn from.
+        dev: pairs for choosing the best checkpoint.
+        test: pairs used only in the report.
         batch_size: items in one forward.
 
     Raises:
-        KeyError: a pair lacks an item, or a group that others of its split have, or has a key that
-            is almost one of these.
-        ValueError: a share or a weight that no judgements can have.
+        KeyError: a pair lacks an item, or a group although others of its split have one, or has a
+            misspelled key.
+        ValueError: a share or a weight is out of range.
 
     Example:
         >>> import torch, zoopt
@@ -75,7 +76,7 @@ class Preference(Task):
         return example["chosen"], example["rejected"]
 
     def length(self, example: Example) -> int:
-        """An item's, for the scorer."""
+        """The length of an item, from the scorer."""
         return self.scorer.length(example)
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
@@ -84,8 +85,8 @@ class Preference(Task):
         if out.ndim == 2:
             if out.shape[1] != 2:
                 raise ValueError(
-                    f"the scorer gives {out.shape[1]} numbers an item; expected one, or the logits "
-                    "of two classes"
+                    f"the scorer gives {out.shape[1]} numbers per item; expected one, or the "
+                    "logits of two classes"
                 )
             out = out[:, 1] - out[:, 0]
         return out
@@ -108,7 +109,7 @@ class Preference(Task):
 
 
 def _check(pair: Example, which: str, grouped: bool) -> None:
-    """Raises unless a pair says what people can have judged."""
+    """Raises if a pair's keys or values are invalid."""
     if not {"chosen", "rejected"} <= set(pair):
         raise KeyError(
             f"{which} has {', '.join(map(repr, pair))}; expected 'chosen' and 'rejected', each an "
@@ -117,11 +118,11 @@ def _check(pair: Example, which: str, grouped: bool) -> None:
     absent = {"share", "weight", "group"} - set(pair)
     for key in pair:
         if near := difflib.get_close_matches(str(key).lower(), absent, n=1, cutoff=0.85):
-            raise KeyError(f"{which} has {key!r}, which nothing reads: did you mean {near[0]!r}?")
+            raise KeyError(f"{which} has the unknown key {key!r}: did you mean {near[0]!r}?")
     if grouped and "group" in absent:
         raise KeyError(
-            f"{which} has no 'group', and others have: give one to each, or to none; a pair that "
-            "depends on no other is a group of its own"
+            f"{which} has no 'group', but others have: give one to each, or to none; a pair that "
+            "depends on no other is its own group"
         )
     if not 0 <= _number(pair, "share") <= 1:
         raise ValueError(
@@ -136,7 +137,7 @@ def _check(pair: Example, which: str, grouped: bool) -> None:
 
 
 def _number(pair: Example, key: str) -> float:
-    """A share or weight, 1 where a pair does not say, NaN where it is no number."""
+    """A share or weight, 1 if a pair does not have it, NaN if it is not a number."""
     try:
         return float(pair.get(key, 1.0))
     except (TypeError, ValueError):

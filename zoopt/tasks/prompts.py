@@ -1,9 +1,9 @@
-"""What MeZO's paper asks language models: its data sets, prompts and label words, as a table.
+"""The data sets, prompts and label words of the MeZO paper, as tables.
 
 Causal models get the prompts of OPT, masked models those of RoBERTa, which are LM-BFF's (Malladi et
-al. 2023, arXiv 2305.17333, appendix E; Gao et al. 2021, arXiv 2012.15723). Where the options are
-single words the paper scores them as any options, by log-probability; a verbalizer's logits differ
-from these by the same number for all words.
+al. 2023, arXiv 2305.17333, appendix E; Gao et al. 2021, arXiv 2012.15723). The paper scores options
+by log-probability, even if they are single words; a verbalizer's logits differ from these by the
+same number for all words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zoopt.tasks.masked import MaskedVerbalizer
 from zoopt.tasks.verbalizer import Verbalizer
 
 Columns = Callable[[Example], Example]
-"""What a template needs of a row, made of the columns that the hub's data set has."""
+"""Makes the columns that a template needs from those of the hub's data set."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Source:
     """A data set of the hub.
 
     Attributes:
-        hub: owner, name and perhaps configuration, as ``zoopt tune`` takes them.
-        labels: what the integers of its labels mean.
-        held_out: the split that is reported on; the test split's labels are mostly secret.
+        hub: owner, name and optionally configuration, as ``zoopt tune`` takes them.
+        labels: names of its integer labels, in order.
+        held_out: the split for reporting; the labels of test splits are usually not public.
         target: the column that holds the label.
-        metric: the objective that it is reported by.
+        metric: the objective that results are reported with.
     """
 
     hub: str
@@ -44,13 +44,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Prompt:
-    """How a model is asked.
+    """A prompt for a data set.
 
     Attributes:
         task: the kind of task.
         template: its template.
-        options: what else it is made with.
-        columns: what is made of a row first.
+        options: its other arguments.
+        columns: makes further columns of a row first.
     """
 
     task: type[Task]
@@ -69,7 +69,7 @@ def _wsc(row: Example) -> Example:
 
 
 def _copa(row: Example) -> Example:
-    """The premise without its full stop and a conjunction, which the choices go on from."""
+    """The premise without its full stop, followed by a conjunction, which the choices continue."""
     conjunction = "so" if row["question"] == "effect" else "because"
     return {
         "premise": f"{row['premise'].removesuffix('.')} {conjunction}",
@@ -83,7 +83,7 @@ def _continued(sentence: str) -> str:
 
 
 def _record(row: Example) -> Example:
-    """The query with each entity put in; the right ones are wordings of one choice."""
+    """The query with each entity inserted; the right entities are wordings of one choice."""
     choices: dict[str | None, list[str]] = {}
     for entity in dict.fromkeys([*row["entities"], *row["answers"]]):
         choice = None if entity in row["answers"] else entity
@@ -104,7 +104,7 @@ def _drop(row: Example) -> Example:
 
 
 def _pair(row: Example, first: str = "premise", second: str = "hypothesis") -> Example:
-    """The first text without its punctuation at the end, the second beginning in lower case."""
+    """The first text without final punctuation, the second with a lower-case first letter."""
     return {
         first: row[first].rstrip(".?!"),
         second: row[second][:1].lower() + row[second][1:],
@@ -139,7 +139,7 @@ SOURCES: dict[str, Source] = {
     "cola": Source(_GLUE + "cola", ("unacceptable", "acceptable"), metric="mcc"),
     "subj": Source("SetFit/subj", held_out="test", target="label_text"),
 }
-"""Where the examples are, by task."""
+"""Data sets with the examples, by task."""
 
 
 _SENTIMENT = {"verbalizer": {"negative": " terrible", "positive": " great"}}
@@ -194,7 +194,7 @@ CAUSAL: dict[str, Prompt] = {
     ),
     "drop": Prompt(Generation, "Passage: {passage}\nQuestion: {question}\nAnswer:", _ANSWER, _drop),
 }
-"""What the paper asks causal language models, by task."""
+"""The paper's prompts for causal language models, by task."""
 
 MASKED: dict[str, Prompt] = {
     "sst2": Prompt(MaskedVerbalizer, "{sentence} It was {mask}.", _SENTIMENT),
@@ -247,4 +247,4 @@ MASKED: dict[str, Prompt] = {
         {"verbalizer": {"subjective": " subjective", "objective": " objective"}},
     ),
 }
-"""What it asks masked language models."""
+"""The paper's prompts for masked language models, by task."""

@@ -20,16 +20,16 @@ def preferences(
     """Pairs of a preferred and a rejected item, derived from scores that people gave.
 
     Within a group, a rater who scored one item higher than another prefers it. All judgements on
-    two items become one pair: the item preferred more often is ``chosen``, ``share`` is its part of
-    the judgements that are not ties, and ``weight`` is their total weight. Two items on which
+    two items become one pair: the item preferred more often is ``chosen``, ``share`` is its share
+    of the judgements that are not ties, and ``weight`` is their total weight. Two items on which
     nobody has a preference give no pair.
 
     Args:
-        ratings: a row for each score, with columns ``item``, ``rater``, ``score`` and ``group``: a
-            ``pandas.DataFrame``, or what makes one, as a list of dicts does. Only items of one
-            group are compared, such as the summaries of one document.
-        items: what each item is, for the task's scorer.
-        weights: how much each rater's judgement counts; 1 where not said.
+        ratings: one row per score, with columns ``item``, ``rater``, ``score`` and ``group``: a
+            ``pandas.DataFrame``, or its argument, such as a list of dicts. Only items of one group
+            are compared, such as the summaries of one document.
+        items: maps each item's name to the item in the form that the task's scorer takes.
+        weights: the weight of each rater's judgements; 1 if not given.
 
     Raises:
         KeyError: a column or an item is missing.
@@ -47,7 +47,7 @@ def preferences(
     for group, a, b, votes in _votes(ratings):
         for item in (a, b):
             if item not in items:
-                raise KeyError(f"ratings name item {item!r}, which items does not have")
+                raise KeyError(f"the ratings have item {item!r}, but items does not: add it")
         counted = [(vote, (weights or {}).get(rater, 1.0)) for rater, vote in votes if vote]
         total = float(sum(weight for _, weight in counted))
         if total == 0:
@@ -67,7 +67,7 @@ def preferences(
 
 
 def agreement(ratings: Any) -> float:
-    """Inter-rater agreement: how often two people with a preference on a pair share it.
+    """Inter-rater agreement: how often two people who both have a preference on a pair agree.
 
     Over all pairs of items in a group and all pairs of people: the reference for a model's
     agreement with people.
@@ -96,7 +96,7 @@ def agreement(ratings: Any) -> float:
         same += up * (up - 1) + down * (down - 1)
         every += (up + down) * (up + down - 1)
     if not every:
-        raise ValueError("no two people of these ratings told the same two items of a group apart")
+        raise ValueError("no two people have preferences on the same two items of a group")
     return same / every
 
 

@@ -1,4 +1,4 @@
-"""Similarity: how near two items' embeddings are, of an encoder or any other module."""
+"""Similarity of two items' embeddings, from an encoder or any other module."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Similarity(Head):
     """The value is the cosine of the embeddings of two columns, in [−1, 1].
 
     An embedding is the mean of the last hidden states over a text's tokens (Reimers and Gurevych
-    2019, arXiv 1908.10084). A module whose output is one vector a row is taken as it is. Each of
-    the two items is a row of a forward, so texts of like length share one.
+    2019, arXiv 1908.10084). If a module's output is one vector per row, it is used directly. Each
+    of the two items is a row of a forward, so that texts of similar length can share one.
 
     Args:
-        columns: the two columns that are compared. Each in turn is the row's ``"text"``, for the
-            template or for ``collate``, whatever it holds.
+        columns: the two columns to compare. The content of each, of any type, becomes the
+            ``"text"`` of a row, for the template or for ``collate``.
         *args: as for :class:`Head`.
         **kwargs: as for :class:`Head`.
 
     Raises:
-        ValueError: there are not two columns.
+        ValueError: there are not exactly two columns.
     """
 
     loads = "AutoModel"
@@ -36,11 +36,11 @@ class Similarity(Head):
     ) -> None:
         super().__init__(*args, **kwargs)
         if len(columns) != 2:
-            raise ValueError(f"columns={list(columns)}: similarity is between two columns")
+            raise ValueError(f"columns={list(columns)}; expected two columns to compare")
         self.columns = tuple(columns)
 
     def rows(self, example: Example) -> Sequence[Example]:
-        """The example twice, with the one and the other column as ``"text"``."""
+        """The example twice, with the first and the second column as ``"text"``."""
         for column in self.columns:
             if column not in example:
                 raise KeyError(
@@ -56,8 +56,8 @@ class Similarity(Head):
         states = getattr(out, "last_hidden_state", out)
         if not isinstance(states, torch.Tensor) or states.ndim not in (2, 3):
             raise TypeError(
-                f"{type(model).__name__} returns {type(out).__name__}, which has no embeddings: "
-                "expected last_hidden_state, as transformers.AutoModel's have, or one vector a row"
+                f"{type(model).__name__} returns {type(out).__name__}, which has no embeddings; "
+                "expected last_hidden_state, as from transformers.AutoModel, or one vector per row"
             )
         if states.ndim == 2:
             return states

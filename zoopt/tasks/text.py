@@ -1,4 +1,4 @@
-"""Text in: rendering a template, tokenizing once, and padding a batch."""
+"""Text inputs: rendering a template, tokenizing once, and padding a batch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from zoopt.tasks.base import Example
 
 
 class TextInputs:
-    """Model inputs from a template and a tokenizer. Token ids of each text are kept.
+    """Model inputs from a template and a tokenizer. Token ids of each text are cached.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
         template: text with the examples' columns in braces, such as ``"{text} It was"``.
-        max_length: longest input in tokens; longer ones lose the beginning of their text, so that
-            the end of the template stays. What the tokenizer's own limit leaves if None.
-        to_come: tokens of that limit that the input has to leave, since a model will add them.
+        max_length: longest input in tokens; longer ones lose the start of their text, so that
+            the end of the template is kept. If None, the tokenizer's limit minus ``to_come``.
+        to_come: tokens reserved for those that the model will generate.
 
     Raises:
-        ValueError: the template names no column, the tokenizer has nothing to pad with, or no token
-            is left for the input.
+        ValueError: the template names no column, the tokenizer has no token for padding, or no
+            token is left for the input.
     """
 
     def __init__(
@@ -32,22 +32,22 @@ class TextInputs:
     ) -> None:
         if not columns_of(template):
             raise ValueError(
-                f"template {template!r} names no column: put one in braces, as in '{{text}}'"
+                f"template {template!r} has no column: put one in braces, as in '{{text}}'"
             )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.pad_token_id is None:
             raise ValueError(
-                f"{type(tokenizer).__name__} has no pad_token and no eos_token, and texts of a "
-                "batch are padded to one length: set tokenizer.pad_token to a token that it has"
+                f"{type(tokenizer).__name__} has neither pad_token nor eos_token, but texts of a "
+                "batch are padded to one length: set tokenizer.pad_token to one of its tokens"
             )
         self.tokenizer, self.template = tokenizer, template
         self.max_length = max_length or min(tokenizer.model_max_length, 1 << 20) - to_come
         if self.max_length < 1:
             raise ValueError(
                 f"max_new_tokens={to_come} leaves none of the tokenizer's "
-                f"{tokenizer.model_max_length} tokens (model_max_length) to the prompt: take fewer "
-                "new ones, or say with max_length how long a prompt may be"
+                f"{tokenizer.model_max_length} tokens (model_max_length) to the prompt: lower "
+                "max_new_tokens, or set max_length, the longest prompt"
             )
         self._kept: dict[str, list[int]] = {}
 
@@ -56,13 +56,13 @@ class TextInputs:
         return filled(self.template, example)
 
     def tokens(self, text: str) -> list[int]:
-        """Token ids of a text, however many."""
+        """Token ids of a text, not truncated."""
         if text not in self._kept:
             self._kept[text] = list(self.tokenizer(text)["input_ids"])
         return self._kept[text]
 
     def ids(self, example: Example) -> list[int]:
-        """Token ids of the rendered example, of which there are at most ``max_length``."""
+        """Token ids of the rendered example, at most ``max_length``."""
         tokens = self.tokens(self.render(example))
         if len(tokens) <= self.max_length:
             return tokens
@@ -70,7 +70,7 @@ class TextInputs:
         return tokens[:opening] + tokens[len(tokens) - self.max_length + opening :]
 
     def opening(self, tokens: Sequence[int]) -> int:
-        """How many tokens any text begins with: of a model that has one, the BOS or CLS token."""
+        """Number of special tokens before every text: the BOS or CLS token, if there is one."""
         return common_beginning(tokens, self.tokens(""))
 
     def batch(
@@ -79,14 +79,14 @@ class TextInputs:
         """Inputs of a model, shape (N, longest).
 
         Args:
-            examples: what to encode.
-            device: where to put the tensors.
-            side: ``"left"`` or ``"right"``, where the padding goes.
+            examples: the examples to encode.
+            device: the device of the tensors.
+            side: ``"left"`` or ``"right"``, the side of the padding.
 
         Returns:
-            ``input_ids`` and ``attention_mask``. Where the padding is on the left also
-            ``position_ids``, which count the tokens that are there; where it is on the right
-            models count right by themselves, some of them (RoBERTa) from another number than 0.
+            ``input_ids`` and ``attention_mask``; with padding on the left also ``position_ids``,
+            which count the tokens without padding. With padding on the right models compute
+            correct positions themselves, some of them (RoBERTa) not starting at 0.
         """
         rows = [self.ids(example) for example in examples]
         width = max(map(len, rows))
@@ -112,12 +112,12 @@ def columns_of(template: str) -> list[str]:
         return [field for _, field, _, _ in string.Formatter().parse(template) if field]
     except ValueError as error:
         raise ValueError(
-            f"template {template!r}: {error}. Columns stand in braces; for a brace write two"
+            f"template {template!r}: {error}. Put columns in braces; write two for a literal brace"
         ) from None
 
 
 def filled(template: str, example: Mapping[str, Any]) -> str:
-    """A template with the columns of an example put in.
+    """A template filled with the columns of an example.
 
     Raises:
         KeyError: it names a column that the example does not have.
@@ -127,8 +127,8 @@ def filled(template: str, example: Mapping[str, Any]) -> str:
         value = example.get(name)
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             raise TypeError(
-                f"column {name!r} holds messages of a conversation, which template {template!r} "
-                "would show as Python does: make texts of them first, "
+                f"column {name!r} holds messages of a conversation, but template {template!r} "
+                "needs a text: convert them first with "
                 "tokenizer.apply_chat_template(messages, tokenize=False, "
                 "add_generation_prompt=True)"
             )
@@ -136,13 +136,13 @@ def filled(template: str, example: Mapping[str, Any]) -> str:
         return template.format_map(example)
     except KeyError as error:
         raise KeyError(
-            f"template {template!r} wants column {error}, but the example has "
+            f"template {template!r} needs column {error}, but the example has "
             f"{', '.join(map(repr, example))}"
         ) from None
 
 
 def common_beginning(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """How many items two sequences begin with alike.
+    """The length of the common prefix of two sequences.
 
     >>> common_beginning([1, 5, 5], [1, 5, 6, 7])
     2
@@ -152,7 +152,7 @@ def common_beginning(a: Sequence[Any], b: Sequence[Any]) -> int:
 
 
 def accepted(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Those of the inputs that the model's forward takes by name."""
+    """The inputs that the model's forward has parameters for."""
     unwrap: Any = getattr(model, "get_base_model", lambda: model)
     names = inspect.signature(unwrap().forward).parameters
     return {name: value for name, value in inputs.items() if name in names}
@@ -161,14 +161,14 @@ def accepted(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 def last_positions(tokens: torch.Tensor, count: int) -> torch.Tensor:
     """``logits_to_keep`` for the last positions of tokens of shape (rows, length), as indices.
 
-    They count from the end, because an adapter may put virtual tokens before the beginning.
-    A model gathers indexed positions into rows of their own. Where it is told their number instead,
-    it slices, and torch multiplies a slice with a frozen head once for each row, on a copy of the
-    head each: that takes longer than the rest of the forward.
+    They count from the end, because an adapter may insert virtual tokens at the start. With
+    indices, a model gathers the positions into a new tensor. With a number, it takes a slice, which
+    torch multiplies with a frozen head separately for each row, each time on a copy of the head:
+    that takes longer than the rest of the forward.
     """
     return torch.arange(-min(count, tokens.shape[1]), 0, device=tokens.device)
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
-    """Where the model's first parameter is."""
+    """The device of the model's first parameter."""
     return next(model.parameters()).device

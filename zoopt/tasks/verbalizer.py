@@ -1,4 +1,4 @@
-"""Classification by verbalizer: a causal language model says a word that stands for the class."""
+"""Classification by verbalizer: a causal language model predicts a word for the class."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Verbalizer(Task):
 
     Args:
         train: training examples.
-        dev: examples that choose the best checkpoint.
-        test: examples that only the report looks at.
+        dev: examples for choosing the best checkpoint.
+        test: examples used only in the report.
         tokenizer: a Hugging Face tokenizer.
-        template: text with columns in braces, ending where the word is to come.
-        verbalizer: the word for each label, one token each (most want a leading space), in the
-            order of the classes; metrics for a positive class mean the last of two.
+        template: text with columns in braces, ending where the word follows.
+        verbalizer: the word for each label, one token each (most need a leading space), in the
+            order of the classes; for metrics of a positive class it is the last of two.
         target: the column that holds the label.
         max_length: longest input in tokens.
         batch_size: examples in one forward.
@@ -64,12 +64,12 @@ class Verbalizer(Task):
             raise ValueError(f"two labels share a word: {dict(verbalizer)}")
 
     def before_word(self, template: str) -> str:
-        """The text that words come right after, as far as it is the same for all examples."""
+        """The text directly before the words that is the same for all examples."""
         *_, (literal, field, _, _) = string.Formatter().parse(template)
         return literal if field is None else ""
 
     def length(self, example: Example) -> int:
-        """Tokens of the rendered example."""
+        """The number of tokens of the rendered example."""
         return len(self.inputs.ids(example))
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
@@ -82,9 +82,9 @@ class Verbalizer(Task):
 
 
 def _token(tokenizer: Any, before: str, label: str, word: str) -> int:
-    """The token of a word after a text; of the word alone where it would change the text's tokens.
+    """The token of a word after a text; of the word alone if it would change the text's tokens.
 
-    Some tokenizers (Llama 2's) give a word another token at the beginning of a text than after one.
+    Some tokenizers (Llama 2's) give a word another token at the start of a text than within one.
     """
     kept, after, ids = (
         tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -96,9 +96,9 @@ def _token(tokenizer: Any, before: str, label: str, word: str) -> int:
         pieces = tokenizer.convert_ids_to_tokens(ids)
         spaced = "" if word.startswith(" ") else f" (perhaps {' ' + word!r}, with a leading space)"
         raise ValueError(
-            f"the word {word!r} for label {label!r} is {len(ids)} tokens {pieces}; a verbalizer "
-            f"takes words of one token{spaced}. With a causal model MultipleChoice takes words of "
-            "any length"
+            f"the word {word!r} for label {label!r} has {len(ids)} tokens {pieces}; expected a "
+            f"word of one token{spaced}. With a causal model MultipleChoice takes words of any "
+            "length"
         )
     token: int = ids[0]
     return token

@@ -108,10 +108,10 @@ SWAPPED = r"\(6,\) as predictions and numbers of shape \(6, 3\) as references\. 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("sklearn", f"takes what the task gives: .* numbers of shape {SWAPPED}: predictions come"),
+        ("sklearn", f"takes the task's own outputs.* numbers of shape {SWAPPED}: predictions"),
         ("sklearn probabilities", f"takes class probabilities, .* numbers of shape {SWAPPED}"),
         ("torchmetrics", f"takes class probabilities, .* numbers of shape {SWAPPED}"),
-        ("compute_metrics", f"takes what the task gives: .* numbers of shape {SWAPPED}"),
+        ("compute_metrics", f"takes the task's own outputs: .* numbers of shape {SWAPPED}"),
         ("reward", "takes generated texts as predictions; prediction 0 is dict {'prompt': '2"),
     ],
 )
@@ -137,7 +137,7 @@ def test_labels_and_values_swapped_cannot_be_told_but_a_function_with_names_is_c
         ("zoopt", SCORES, TRUTH, r"takes class indices, shape \(N,\).* of shape \(6, 3\) as pred"),
         ("zoopt", LABELS, NAMES, r"numbers of shape \(6,\) as predictions and texts of shape"),
         ("zoopt", LABELS, SCORES, r"and numbers of shape \(6, 3\) as references"),
-        ("sklearn", NAMES, TRUTH, r"takes what the task gives: class logits.* texts of shape"),
+        ("sklearn", NAMES, TRUTH, r"takes the task's own outputs: class logits.* texts of shape"),
         ("sklearn", SCORES, NAMES, r"texts of shape \(6,\) as references"),
         ("sklearn labels", CHANCES, TRUTH, r"takes class indices.* of shape \(6, 3\) as pred"),
         ("sklearn labels", NAMES, TRUTH, r"texts of shape \(6,\) as predictions and numbers"),
@@ -189,7 +189,7 @@ def take_three(predictions, references, weights):
         ),
         (
             lambda: zoopt.metric(MulticlassF1Score),
-            *(TypeError, r"is a class: hand over an object of it, MulticlassF1Score\(\.\.\.\)"),
+            *(TypeError, r"is a class: pass an instance of it, MulticlassF1Score\(\.\.\.\)"),
         ),
         (
             lambda: zoopt.metric(Agreement(), key="f1", higher_is_better=True)(LABELS, TRUTH),
@@ -207,7 +207,7 @@ def take_three(predictions, references, weights):
         ),
         (
             lambda: zoopt.metric(needing)(TEXTS, EXAMPLES),
-            *(KeyError, "'needing' takes 'difficulty', but no example has that column; there are"),
+            *(KeyError, "'needing' takes 'difficulty', but no example has that column; besides"),
         ),
         (
             lambda: RIGHT["reward"](TEXTS, [EXAMPLES[0], {"answer": "11"}]),

@@ -1,7 +1,7 @@
-"""Metrics that people have already, unchanged, whichever way they are called.
+"""Calling conventions of existing metrics, which can be used unchanged.
 
-Each module here knows one way of calling: whether a function follows it (``matches``), and how it
-is asked for one number (``read``). Another convention is a module and a line in
+Each module here implements one convention: whether a function follows it (``matches``), and how to
+get one number from it (``read``). Another convention takes a module and a line in
 :data:`CONVENTIONS`.
 """
 
@@ -33,9 +33,9 @@ class Convention:
     """A way of calling metrics.
 
     Attributes:
-        called: how, in a line.
-        matches: whether a function, an object or a name follows it, by its looks.
-        read: the function and what predictions its user says that it takes, to a reading.
+        called: the call, in one line.
+        matches: whether a function, an object or a name appears to follow it.
+        read: makes a reading from a function and the ``needs`` that the user states.
     """
 
     called: str
@@ -65,25 +65,25 @@ def metric(
     needs: str | None = None,
     key: str | None = None,
 ) -> Metric:
-    """A metric of yours, unchanged, as something that zoopt tunes.
+    """Your own metric, unchanged, as an objective that zoopt can tune.
 
-    The result checks what it is given and what the function returns: as many predictions as
-    references, and one number.
+    The result checks its inputs and what the function returns: as many predictions as references,
+    and one number.
 
     Args:
         fn: a function, an object, the name of a scikit-learn scorer, or a dotted path
             ``package.module:name`` to one of them.
         convention: how it is called, a key of :data:`CONVENTIONS`; recognised by its parameters or
             methods if not given.
-        name: what to call it; its own name if not given.
-        higher_is_better: which way is up, where it does not say.
-        needs: what predictions it takes, a key of :data:`zoopt.objectives.metric.NEEDS`, where the
-            convention's usual one is not meant.
-        key: which number, if it returns a dict.
+        name: the metric's name; its own name if not given.
+        higher_is_better: whether larger values are better, if it does not state this itself.
+        needs: the form of predictions that it takes, a key of
+            :data:`zoopt.objectives.metric.NEEDS`; the convention's default if not given.
+        key: the entry to use, if it returns a dict.
 
     Raises:
-        TypeError: no convention is recognised, or the function cannot be called so.
-        ValueError: what it takes or which way is up is not known.
+        TypeError: no convention is recognised, or the function cannot be called that way.
+        ValueError: the predictions it takes or its direction are not known.
 
     Example:
         >>> from functools import partial
@@ -102,7 +102,7 @@ def metric(
         stated = {"name": name, "higher_is_better": higher_is_better, "needs": needs}
         return replace(fn, **{k: v for k, v in stated.items() if v is not None})  # type: ignore[arg-type]
     if isinstance(fn, type):
-        raise TypeError(f"{fn.__name__} is a class: hand over an object of it, {fn.__name__}(...)")
+        raise TypeError(f"{fn.__name__} is a class: pass an instance of it, {fn.__name__}(...)")
     if convention is None:
         convention = recognise(fn)
     elif convention not in CONVENTIONS:
@@ -114,21 +114,21 @@ def metric(
 
 
 def recognise(fn: Any) -> str:
-    """The convention that a metric follows, by its methods or the names of its parameters.
+    """The convention that a metric follows, judging by its methods or parameter names.
 
     >>> recognise(lambda y_true, y_pred: 0), recognise(lambda completions, **columns: [])
     ('sklearn', 'reward')
 
     Raises:
-        TypeError: it looks like none, or like several.
+        TypeError: it matches none, or several.
     """
     found = [name for name, convention in CONVENTIONS.items() if convention.matches(fn)]
     if len(found) == 1:
         return found[0]
-    looks = f"looks like {' and '.join(found)}" if found else "follows no convention that I know"
+    looks = f"looks like {' and '.join(found)}" if found else "follows no known convention"
     takes = f"({', '.join(parameters(fn))})" if callable(fn) else f", a {type(fn).__name__},"
     ways = "\n".join(f"  {name}: {way.called}" for name, way in CONVENTIONS.items())
     raise TypeError(
-        f"{name_of(fn)}{takes} {looks}. Say how it is called with "
+        f"{name_of(fn)}{takes} {looks}. State how it is called with "
         f'zoopt.metric(fn, convention="..."), one of\n{ways}'
     )

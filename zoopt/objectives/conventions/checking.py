@@ -1,4 +1,4 @@
-"""What goes into a metric: predictions and references of the form that it takes."""
+"""Checks that predictions and references have the form that a metric takes."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ DIMENSIONS = {
     "scores": (1, 2),
     "model": (1,),
 }
-"""How many dimensions predictions have, where they are compared with one number or class each."""
+"""Number of dimensions of predictions that are compared with one number or class each."""
 
 TEXTS = ("texts", "completions")
 
 
 def require_form(title: str, needs: str, predictions: Any, references: Any) -> None:
-    """Raises where a metric would be given something else than it takes.
+    """Raises if predictions or references do not have the form that a metric takes.
 
     Args:
         title: the metric's name, for the message.
-        needs: what predictions it takes, a key of :data:`zoopt.objectives.metric.NEEDS`.
-        predictions: what it is given as such.
-        references: what they are compared with.
+        needs: the form of predictions, a key of :data:`zoopt.objectives.metric.NEEDS`.
+        predictions: the predictions to check.
+        references: the references to check.
 
     Raises:
-        TypeError: it is of another form; the message says if the two look swapped.
-        ValueError: there are not as many predictions as references.
+        TypeError: one has another form; the message says if the two look swapped.
+        ValueError: the numbers of predictions and references differ.
     """
     for side, given in (("predictions", predictions), ("references", references)):
         if isinstance(given, str) or not hasattr(given, "__len__"):
-            raise TypeError(f"{title!r} was given {told(given)} as {side}; expected one an example")
+            raise TypeError(
+                f"{title!r} was given {told(given)} as {side}; expected one per example"
+            )
     if len(predictions) != len(references):
         raise ValueError(
             f"{title!r} was given {len(predictions)} predictions and {len(references)} "
             "references: expected one prediction for each reference"
         )
     if not len(predictions):
-        return  # which the metric itself refuses
+        return  # the metric itself refuses this
     if needs in TEXTS:
         _require_texts(title, predictions)
     if needs not in DIMENSIONS:

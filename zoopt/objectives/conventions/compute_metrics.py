@@ -19,7 +19,7 @@ PARAMETERS = ("eval_pred", "eval_preds", "eval_prediction", "p", "pred")
 
 
 def matches(fn: Any) -> bool:
-    """Whether its one parameter is called as in Hugging Face's examples."""
+    """Whether its only required parameter is named as in Hugging Face's examples."""
     names = positional(fn)
     given = parameters(fn)
     return (
@@ -30,7 +30,7 @@ def matches(fn: Any) -> bool:
 
 
 def read(fn: Any, needs: str | None) -> Reading:
-    """A function of both at once, which is given the task's scores as they are."""
+    """Reads a function of an ``EvalPrediction``, which gets the task's scores unchanged."""
     must_bind(fn, 1)
 
     def call(predictions: Any, references: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The convention of Hugging Face evaluate: objects that compute a dict by keyword."""
+"""The convention of Hugging Face evaluate: ``compute`` with keyword arguments, to a dict."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ CALLED = "object.compute(predictions=..., references=...) -> dict"
 
 
 def matches(fn: Any) -> bool:
-    """Whether it has the method ``compute``, and does not keep a state as torchmetrics do."""
+    """Whether it has the method ``compute``, but not ``update``, as torchmetrics' objects do."""
     return has(fn, "compute") and not has(fn, "update")
 
 
 def read(fn: Any, needs: str | None) -> Reading:
-    """An ``evaluate.EvaluationModule`` or what is called like one."""
+    """Reads an ``evaluate.EvaluationModule``, or an object called like one."""
     if not has(fn, "compute"):
-        raise TypeError(f"{name_of(fn)} has no method compute: it is not called as {CALLED}")
+        raise TypeError(f"{name_of(fn)} has no method compute; expected {CALLED}")
 
     def call(predictions: Any, references: Any) -> Any:
         return fn.compute(predictions=predictions, references=references)

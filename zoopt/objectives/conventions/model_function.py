@@ -1,4 +1,4 @@
-"""The model itself: ``(model, batch)``, ``(model)`` or ``()`` to a number."""
+"""Functions of the model itself: ``(model, batch)``, ``(model)`` or ``()`` to a number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CALLED = (
 
 
 def matches(fn: Any) -> bool:
-    """Whether a function's first parameter is called ``model``, or it takes none at all."""
+    """Whether a function's first parameter is named ``model``, or it has no parameters."""
     try:
         parameters = inspect.signature(fn).parameters
     except (TypeError, ValueError):
@@ -24,7 +24,7 @@ def matches(fn: Any) -> bool:
 
 
 def read(fn: Any, needs: str | None) -> Reading:
-    """A number of the model's own, averaged over batches.
+    """Reads a function of the model; its values are averaged over batches.
 
     Raises:
         TypeError: it takes more than a model and a batch.
@@ -33,7 +33,7 @@ def read(fn: Any, needs: str | None) -> Reading:
     if count > 2:
         raise TypeError(
             f"{name_of(fn)}{inspect.signature(fn)} takes {count} arguments; expected {CALLED}. "
-            f"Bind what else it takes, as in functools.partial({name_of(fn)}, ...)"
+            f"Bind the other arguments, as in functools.partial({name_of(fn)}, ...)"
         )
 
     def mean(values: Any, references: Any) -> float:
@@ -43,7 +43,7 @@ def read(fn: Any, needs: str | None) -> Reading:
 
 
 def required(fn: Any) -> int:
-    """How many arguments a function cannot do without, those called ``batch`` included."""
+    """Number of a function's required positional parameters, plus any named ``batch``."""
     parameters = inspect.signature(fn).parameters
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(

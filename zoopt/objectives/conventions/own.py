@@ -10,11 +10,11 @@ CALLED = "fn(predictions, references) -> number"
 
 
 def matches(fn: Any) -> bool:
-    """Whether its parameters are called so."""
+    """Whether its parameters are named ``predictions`` and ``references``."""
     return pair(fn) == ("predictions", "references")
 
 
 def read(fn: Any, needs: str | None) -> Reading:
-    """A function of predictions and references; class labels unless it says otherwise."""
+    """Reads a function of predictions and references; class labels unless ``needs`` is given."""
     call = ordered(fn, references_first=False)
     return Reading(name_of(fn), call, needs or "labels", doc=doc_of(fn))

@@ -1,4 +1,4 @@
-"""What all conventions share: how a function is read, called and named."""
+"""Shared by all conventions: how a function is read, called and named."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from zoopt.objectives.metric import NEEDS, Metric
 from zoopt.objectives.returned import number
 
 PAIRS = {"predictions": "references", "preds": "target"}
-"""What predictions and references are called; scikit-learn's ``y_true`` goes with any ``y_…``."""
+"""Parameter names for predictions and references; scikit-learn has any ``y_…`` and ``y_true``."""
 
 DISCRETE = ("labels", "texts", "completions")
-"""Predictions that a small move of θ mostly leaves as they are."""
+"""Predictions that small changes of θ usually leave unchanged."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a convention understands a metric.
+    """How a convention interprets a metric.
 
     Attributes:
-        name: what the metric is called if nobody says.
-        call: ``(predictions, references)`` to what the metric returns.
-        needs: what predictions it takes, a key of :data:`zoopt.objectives.metric.NEEDS`; None: must
-            be said.
-        higher_is_better: which way is up; None: must be said.
-        settled: nobody may say another direction, because the convention has one.
-        allowed: what ``needs`` may be.
-        keyed: it returns a dict, of which one entry may stand alone.
-        doc: what it says of itself.
-        asks: the function of the model, where there are no predictions to call it with.
+        name: the metric's default name.
+        call: ``(predictions, references)`` to the metric's return value.
+        needs: the form of predictions, a key of :data:`zoopt.objectives.metric.NEEDS`; None if the
+            user must state it.
+        higher_is_better: whether larger values are better; None if the user must state it.
+        settled: whether the convention fixes the direction, so that the user cannot change it.
+        allowed: the allowed values of ``needs``.
+        keyed: whether it returns a dict, whose only entry needs no key.
+        doc: its docstring.
+        asks: the function of the model, for a metric without predictions.
         each: see :class:`zoopt.Metric`.
     """
 
@@ -59,10 +59,10 @@ def build(
     higher_is_better: bool | None = None,
     key: str | None = None,
 ) -> Metric:
-    """The metric of a reading, which checks what goes in and what comes out.
+    """The metric of a reading, which checks its inputs and its result.
 
     Raises:
-        ValueError: the direction or the predictions are not known, or not as the convention has it.
+        ValueError: the direction or the predictions are unknown, or contradict the convention.
     """
     title = name or (key or "").removeprefix("eval_") or reading.name
     needs = reading.needs
@@ -83,8 +83,8 @@ def build(
         )
     if reading.settled and up != reading.higher_is_better:
         raise ValueError(
-            f"higher_is_better={up} contradicts the convention of {title!r}, by which more is "
-            "better (a scorer of a loss is its negative): leave it out"
+            f"higher_is_better={up} contradicts the convention of {title!r}, by which higher is "
+            "better (the scorer of a loss returns its negative): leave it out"
         )
 
     def score(predictions: Any, references: Any) -> float:
@@ -107,7 +107,7 @@ def build(
 
 
 def inner(fn: Any) -> Any:
-    """What a ``functools.partial`` calls in the end; anything else is handed through."""
+    """The function that a ``functools.partial`` finally calls; anything else unchanged."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     return fn
@@ -125,7 +125,7 @@ def name_of(fn: Any) -> str:
 
 
 def doc_of(fn: Any) -> str | None:
-    """What a function says of itself."""
+    """A function's docstring."""
     return inspect.getdoc(inner(fn))
 
 
@@ -135,7 +135,7 @@ def has(fn: Any, *methods: str) -> bool:
 
 
 def parameters(fn: Any) -> dict[str, inspect.Parameter]:
-    """A function's parameters by name; none where it does not tell."""
+    """A function's parameters by name; none if it has no signature."""
     try:
         return dict(inspect.signature(fn).parameters)
     except (TypeError, ValueError):
@@ -143,13 +143,13 @@ def parameters(fn: Any) -> dict[str, inspect.Parameter]:
 
 
 def positional(fn: Any) -> list[str]:
-    """Names of the parameters that a call may fill by position."""
+    """Names of the parameters that can be passed by position."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [name for name, parameter in parameters(fn).items() if parameter.kind in kinds]
 
 
 def pair(fn: Any) -> tuple[str, str] | None:
-    """The parameters for predictions and for references, where their names tell.
+    """The parameters for predictions and for references; None if their names do not tell.
 
     >>> pair(lambda y_pred, y_true: 0)
     ('y_pred', 'y_true')
@@ -165,11 +165,11 @@ def pair(fn: Any) -> tuple[str, str] | None:
 
 
 def ordered(fn: Any, *, references_first: bool) -> Callable[..., Any]:
-    """A function of two as ``(predictions, references)``, in the order that its names tell.
+    """A function of ``(predictions, references)`` that calls another in its own order.
 
     Args:
-        fn: what takes both.
-        references_first: its order where the names tell none.
+        fn: a function of both.
+        references_first: its order, if its parameter names do not tell.
 
     Raises:
         TypeError: it cannot be called with two arguments.
@@ -184,7 +184,7 @@ def ordered(fn: Any, *, references_first: bool) -> Callable[..., Any]:
 
 
 def must_bind(fn: Any, count: int) -> None:
-    """Raises TypeError if a function cannot be called with so many arguments."""
+    """Raises TypeError if a function cannot be called with ``count`` arguments."""
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):
@@ -194,13 +194,13 @@ def must_bind(fn: Any, count: int) -> None:
     except TypeError as error:
         raise TypeError(
             f"{name_of(fn)}{signature} cannot be called with {count} "
-            f"argument{'s' * (count > 1)}: {error}. Bind what else it takes, as in "
+            f"argument{'s' * (count > 1)}: {error}. Bind its other arguments, as in "
             f"functools.partial({name_of(fn)}, ...)"
         ) from None
 
 
 def imported(path: str) -> Any:
-    """What a dotted path ``package.module:name`` names."""
+    """The object at a dotted path ``package.module:name``."""
     module, _, attribute = path.partition(":")
     found = importlib.import_module(module)
     try:

@@ -17,7 +17,7 @@ from zoopt.objectives.returned import plain, told
 CALLED = "fn(prompts=..., completions=..., **columns) -> a number or None for each, maybe async"
 
 OWN = ("prompt", "completion", "completion_ids", "prompts", "completions")
-"""Columns that a reward function sees in another form, or not at all."""
+"""Columns that a reward function gets in another form, or not at all."""
 
 
 def matches(fn: Any) -> bool:
@@ -26,7 +26,7 @@ def matches(fn: Any) -> bool:
 
 
 def read(fn: Any, needs: str | None) -> Reading:
-    """One reward function; its mean over the examples is to rise."""
+    """Reads one reward function; its mean over the examples is maximized."""
     return _reading([fn], [1.0], needs)
 
 
@@ -38,13 +38,13 @@ def rewards(
 ) -> Metric:
     """Several TRL reward functions as one metric: their weighted sum, as in TRL's trainers.
 
-    Where one function says None of an example, it adds nothing to the sum; where all do, the
-    example is skipped. The metric is the mean over the examples.
+    If a function returns None for an example, it adds nothing to the sum; if all do, the example
+    is skipped. The metric is the mean over the examples.
 
     Args:
         functions: reward functions, ordinary or ``async``.
-        weights: a number for each; all 1 if not given.
-        name: what the metric is called; the functions' names if not given.
+        weights: one number per function; all 1 if not given.
+        name: the metric's name; the functions' names joined by ``+`` if not given.
 
     Example:
         >>> def short(completions, **columns):
@@ -62,7 +62,9 @@ def rewards(
         raise TypeError(f"rewards takes a list of reward functions, not {told(functions)}")
     weights = [1.0] * len(functions) if weights is None else list(weights)
     if len(weights) != len(functions):
-        raise ValueError(f"{len(functions)} reward functions, but {len(weights)} weights")
+        raise ValueError(
+            f"{len(functions)} reward functions, but {len(weights)} weights; expected one each"
+        )
     for i, weight in enumerate(weights):
         value = plain(weight)
         if value is None or not math.isfinite(value):
@@ -93,8 +95,8 @@ def _reading(
         sums = [value for value in each(completions, examples) if value is not None]
         if not sums:
             raise ValueError(
-                f"reward {title!r} gave None for all of {len(examples)} examples: there is nothing "
-                "to take the mean of"
+                f"reward {title!r} returned None for all {len(examples)} examples; expected a "
+                "number for at least one, to take the mean of"
             )
         return math.fsum(sums) / len(sums)
 
@@ -113,7 +115,7 @@ def _reading(
 def _offered(
     completions: Sequence[str], examples: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
-    """All that a reward function may ask for, by keyword."""
+    """All keyword arguments that a reward function may take."""
     for i, example in enumerate(examples):
         if not isinstance(example, Mapping):
             raise TypeError(
@@ -142,7 +144,7 @@ def _offered(
 def _rewards(
     fn: Callable[..., Any], offered: Mapping[str, list[Any]], examples: Sequence[Any]
 ) -> list[float | None]:
-    """What one function says of each example."""
+    """One function's reward for each example."""
     title, takes = name_of(fn), parameters(fn)
     bound = fn.keywords if isinstance(fn, functools.partial) else {}
     given = dict(offered)
@@ -160,8 +162,8 @@ def _rewards(
         there = [name for name in given if name not in OWN]
         raise KeyError(
             f"reward {title!r} takes {', '.join(map(repr, missing))}, but no example has that "
-            f"column; there are {', '.join(map(repr, there)) or 'none'} beside the prompt. Add it "
-            "to the examples or give the parameter a default"
+            f"column; besides the prompt there are {', '.join(map(repr, there)) or 'none'}. Add "
+            "it to the examples or give the parameter a default"
         )
     if takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         given = {name: values for name, values in given.items() if name in takes}
@@ -173,8 +175,8 @@ def _checked(returned: Any, title: str, count: int) -> list[float | None]:
     values = returned.tolist() if hasattr(returned, "tolist") else returned
     if not isinstance(values, list | tuple):
         raise TypeError(
-            f"reward {title!r} returned {told(returned)}; expected a list of {count}, a number for "
-            "each completion, or None to skip it"
+            f"reward {title!r} returned {told(returned)}; expected a list of {count}, with a "
+            "number for each completion, or None to skip it"
         )
     if len(values) != count:
         raise ValueError(f"reward {title!r} returned {len(values)} rewards for {count} completions")
@@ -191,7 +193,7 @@ def _checked(returned: Any, title: str, count: int) -> list[float | None]:
 
 
 def _finished(returned: Any) -> Any:
-    """What an ``async def`` returns in the end, also where an event loop is running already."""
+    """The result of an awaitable, even if an event loop is running; other values unchanged."""
     if not inspect.isawaitable(returned):
         return returned
 

@@ -1,4 +1,4 @@
-"""scikit-learn's conventions: names of scorers, scorers, and functions of truth and prediction."""
+"""scikit-learn's conventions: scorers, names of scorers, and functions (y_true, y_pred)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zoopt.objectives.conventions.reading import (
 CALLED = 'a scorer\'s name ("f1_macro"), scorer(estimator, X, y_true), or fn(y_true, y_pred)'
 
 PROBABILITIES = ("y_prob", "y_proba", "y_score")
-"""Parameters that take probabilities; of two classes, the probability of class 1."""
+"""Parameters that take probabilities; for two classes, the probability of class 1."""
 
 
 def matches(fn: Any) -> bool:
@@ -34,15 +34,15 @@ def matches(fn: Any) -> bool:
 
 
 def is_scorer(fn: Any) -> bool:
-    """Whether it is called as scorers are, with an estimator and its inputs."""
+    """Whether it is called like a scorer, with an estimator and its inputs."""
     return positional(fn)[:2] == ["estimator", "X"]
 
 
 def read(fn: Any, needs: str | None) -> Reading:
-    """A scorer, which asks a façade with the task's scores, or a function.
+    """Reads a function, or a scorer, which gets an estimator that returns the task's scores.
 
-    A scorer's number is better when it is higher. Of scikit-learn's own functions the name tells:
-    ``_score`` is to rise, and ``_error``, ``_loss`` and ``_deviance`` are to fall.
+    For scorers, higher is better. For scikit-learn's own functions the name tells: higher is
+    better for ``_score``, lower for ``_error``, ``_loss`` and ``_deviance``.
     """
     if isinstance(fn, str):
         return _scorer(_named(fn), needs, fn)
@@ -59,12 +59,12 @@ def _named(name: str) -> Any:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"scikit-learn has no scorer {name!r}.{hint} sklearn.metrics.get_scorer_names() lists "
-            "them; a function of yours is named as package.module:function."
+            "them; name your own function as package.module:function."
         ) from None
 
 
 def _title(scorer: Any) -> str:
-    """A scorer's class tells nothing, but it shows what it was made of."""
+    """A scorer's name, taken from its ``repr``, which has the function that it was made from."""
     made = re.match(r"make_scorer\((\w+)(.*)", repr(scorer), re.DOTALL)
     if made is None:
         return name_of(scorer)
@@ -92,7 +92,7 @@ def _scorer(scorer: Any, needs: str | None, title: str) -> Reading:
 
 
 def _of_classes(scorer: Any, number: int) -> Any:
-    """The scorer, told of all classes where it looks at probabilities: a minibatch may lack one."""
+    """The scorer, given all classes if it uses probabilities, as a minibatch may lack one."""
     asks_for = getattr(scorer, "_response_method", ())
     function, options = getattr(scorer, "_score_func", None), getattr(scorer, "_kwargs", {})
     told = function is None or "labels" not in parameters(function) or "labels" in options

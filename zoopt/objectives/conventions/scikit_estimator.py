@@ -1,6 +1,6 @@
-"""What a scikit-learn scorer sees in place of an estimator: scores that are there already.
+"""Estimators for scikit-learn's scorers that return scores computed before.
 
-A module of its own, because it imports scikit-learn, which most runs do without.
+A separate module, because it imports scikit-learn, which most runs do not need.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return rows
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The class of the highest score, of two equal ones the first."""
+        """The class with the highest score; the first one of several."""
         labels: NDArray[Any] = np.argmax(self._rows(X), axis=1)
         return labels
 
@@ -35,7 +35,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return chances
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """The scores; of two classes, by how much class 1 is ahead."""
+        """The scores; for two classes, the score of class 1 minus that of class 0."""
         rows = self._rows(X)
         return rows[:, 1] - rows[:, 0] if rows.shape[1] == 2 else rows
 

@@ -1,4 +1,4 @@
-"""torchmetrics' conventions: objects that are updated and computed, functions of two tensors."""
+"""torchmetrics' conventions: objects with ``update`` and ``compute``, functions of two tensors."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from zoopt.objectives.conventions.reading import Reading, doc_of, has, inner, na
 CALLED = "object.reset(), .update(preds, target), .compute(), or fn(preds, target), with tensors"
 
 TEXT = ("texts", "completions")
-"""What stays as it is; everything else becomes tensors."""
+"""Predictions that are not converted to tensors."""
 
 
 def matches(fn: Any) -> bool:
-    """Whether it has the three methods, or parameters called so."""
+    """Whether it has the three methods, or parameters named ``preds`` and ``target``."""
     return _is_object(fn) or pair(fn) == ("preds", "target")
 
 
 def read(fn: Any, needs: str | None) -> Reading:
-    """An object, which mostly says its direction, or a function, which does not.
+    """Reads an object, which usually states its direction, or a function, which does not.
 
-    What they take is told by the module: ``classification`` or ``regression``. What is binary takes
-    the probability of class 1.
+    The predictions they take follow from their module: ``classification`` or ``regression``.
+    Binary ones get the probability of class 1.
     """
     kind = type(fn) if _is_object(fn) else inner(fn)
     module = str(getattr(kind, "__module__", "")).split(".")
@@ -45,8 +45,8 @@ def read(fn: Any, needs: str | None) -> Reading:
         if binary and needs == "probabilities" and predictions.ndim == 2:
             if predictions.shape[1] != 2:
                 raise ValueError(
-                    f"{name_of(kind)} is for two classes, but there are probabilities of "
-                    f"{predictions.shape[1]}: take the Multiclass metric of that name"
+                    f"{name_of(kind)} is for two classes, but was given probabilities of "
+                    f"{predictions.shape[1]}: use the Multiclass metric of that name"
                 )
             predictions = predictions[:, 1]
         if ask is not None:
