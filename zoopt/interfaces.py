@@ -1,4 +1,4 @@
-"""The words that every part of zoopt shares: probe, seed-space gradient, and the five axes.
+"""The terms that all parts of zoopt share: probe, seed-space gradient, and the five axes.
 
 Nothing here imports the rest of zoopt, so this file can be read first and alone.
 
@@ -6,13 +6,13 @@ A *seed* ``s`` (64 bits) names a random direction ``z(s)`` over the trainable pa
 generated when it is needed and never stored. A list of ``(seed, coefficient)`` therefore stands for
 a vector of any size in a few bytes, and that is what passes between the parts:
 
-* an **estimator** (:class:`zoopt.ZOEstimator`) asks for the objective at a few *probes*
+* an **estimator** (:class:`zoopt.ZOEstimator`) evaluates the objective at a few *probes*
   θ + Σ_k a_k z(s_k) and returns a :class:`GradientEstimate`, ĝ = Σ_k c_k z(s_k);
 * an **engine** evaluates probes and commits updates, and owns the state that θ is in meanwhile;
-* an **update rule** says how ĝ moves θ;
-* a **direction** says what z looks like;
-* an **objective** (:class:`zoopt.Metric`, or any function) says what number is tuned, and which
-  way is better.
+* an **update rule** determines how ĝ moves θ;
+* a **direction** determines the distribution of z;
+* an **objective** (:class:`zoopt.Metric`, or any function) determines what number is tuned, and
+  whether higher or lower is better.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class GradientEstimate:
         seeds: the K seeds s_k.
         coefficients: the K numbers c_k, in loss per unit of z (for SPSA the projected gradients,
             divided by K when there are several).
-        losses: what the probes returned, in the order in which they were asked for.
+        losses: the losses of the probes, in the order of the probes.
     """
 
     seeds: tuple[int, ...]
@@ -171,7 +171,7 @@ class Displacement:
 
 
 class Direction(Protocol):
-    """What z looks like. Stateless: everything follows from (seed, tensor index, offset).
+    """The distribution of z. Stateless: z follows from (seed, tensor index, offset).
 
     Every family is scaled so that E[z zᵀ] = I, hence E‖z‖² = d.
     """
@@ -205,7 +205,7 @@ class Engine(Protocol):
     """Whether its closures must take a :class:`zoopt.Population`."""
 
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:
-        """What the closure returns at θ + displacement, for several, together where possible."""
+        """The closure's values at θ + displacement, for several displacements together."""
 
     def revisit(self, displacement: Displacement) -> None:
         """Repeats what :meth:`evaluate` does to θ without evaluating, for a replay."""

@@ -1,4 +1,4 @@
-"""Published methods as choices of estimator, direction and engine, with no code of their own."""
+"""Published methods as combinations of an estimator, a direction and an engine."""
 
 from __future__ import annotations
 
