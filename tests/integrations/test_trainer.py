@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, default_data_co
 
 import zoopt
 from zoopt.cli import main
-from zoopt.integrations.trainer import trainer as trainer_module
+from zoopt.integrations.trainer import checks
 
 
 def theta(model):
@@ -890,7 +890,7 @@ def test_what_would_go_wrong_in_silence_is_refused(args, more, said):
         **{"is_deepspeed_enabled": False, "is_fsdp_enabled": False, **more},
     )
     with pytest.raises(ValueError, match=said):
-        trainer_module._refuse(trainer)
+        checks.refuse(trainer)
 
 
 @pytest.mark.parametrize(
