@@ -206,8 +206,8 @@ def test_runs_on_other_parameters_of_one_base_are_merged(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"update": "adam"}, "updated by adam, whose updates depend on those before"),
-        ({"weight_decay": 0.1}, "has weight_decay=0.1, which depends on where"),
+        ({"update": "adam"}, "updated by adam, whose updates depend on earlier ones"),
+        ({"weight_decay": 0.1}, "has weight_decay=0.1, so its updates depend on θ"),
     ],
 )
 def test_runs_whose_updates_do_not_add_up_are_refused(tmp_path, changes, message):
@@ -229,7 +229,7 @@ def test_another_base_is_refused_naming_the_run_and_both(tmp_path):
     with pytest.raises(zoopt.TrajectoryError, match=r"a: .* fingerprint \w{12}, .* has \w{12}"):
         zoopt.merge(model, [tmp_path / "a", tmp_path / "b"])
     assert torch.equal(vector(model), before)
-    with pytest.raises(ValueError, match="two runs or more, and was given 1"):
+    with pytest.raises(ValueError, match="two or more runs, got 1"):
         zoopt.merge(model, [tmp_path / "a"])
 
 
