@@ -213,7 +213,7 @@ def _list(chosen: Namespace) -> int:
     table = Table(box=None)
     for head in ("name", *(("better", "range", "takes") if chosen.what == "objectives" else ())):
         table.add_column(head, no_wrap=True)
-    table.add_column("what it is")
+    table.add_column("description")
     for name, member in members:
         if isinstance(member, Metric):
             low, high = member.bounds

@@ -52,7 +52,7 @@ def main(chosen: Namespace) -> int:
 
 
 def _list(_: Namespace) -> int:
-    table = Table("name", "what it is", box=None)
+    table = Table("name", "description", box=None)
     for name, group in GROUPS.items():
         table.add_row(name, "\n".join(problem.name for problem in group()))
     table.add_section()

@@ -121,7 +121,7 @@ def parts(inputs: Any, rows: int) -> list[Any]:
     total = rows_of(inputs)
     if total <= rows:
         return [inputs]
-    held = dict(inputs) if isinstance(inputs, Mapping) else {"a batch that is no dict": inputs}
+    held = dict(inputs) if isinstance(inputs, Mapping) else {"a batch that is not a dict": inputs}
     for name, value in held.items():
         if not _divisible(value, total):
             what = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)

@@ -197,7 +197,7 @@ def _of_trainer(trainer: Trainer) -> Metric:
             )
     key, up = args.metric_for_best_model, args.greater_is_better
     if up is None and key is not None:
-        up = not key.endswith("loss")  # as TrainingArguments has it
+        up = not key.endswith("loss")  # as in TrainingArguments
     if up is None:
         raise ValueError(
             "objective='compute_metrics' needs to know which of its numbers to tune and in which "

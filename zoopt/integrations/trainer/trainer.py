@@ -177,7 +177,7 @@ class ZOTrainer(Trainer):
         """As ``Trainer.train``; however it ends, no perturbation is left in the weights."""
         if resume_from_checkpoint is True:
             last = get_last_checkpoint(str(self.args.output_dir))  # type: ignore[no-untyped-call]
-            resume_from_checkpoint = last or True  # which raises
+            resume_from_checkpoint = last or True  # True raises
         self._resumed = str(resume_from_checkpoint) if resume_from_checkpoint else None
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)

@@ -104,7 +104,7 @@ class Guard:
 
         Args:
             records: the steps that were not rolled back.
-            since: the step of the last rollback's target; 0 without rollbacks.
+            since: the step to which the run was last rolled back; 0 without rollbacks.
             estimator: the run's estimator.
         """
         self._sizes, self._losses, self._steps, self._well = [], [], 0, 0

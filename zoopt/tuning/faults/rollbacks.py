@@ -16,7 +16,7 @@ _SLOWER = 0.5
 
 
 class Rollbacks:
-    """Performs a run's rollbacks, which are recorded in its log.
+    """Rolls a run back when it diverges; rollbacks are recorded in its log.
 
     Args:
         folder: the run's files.

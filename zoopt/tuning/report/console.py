@@ -35,7 +35,7 @@ class Console:
 
     Args:
         quiet: print nothing.
-        live: draw bars on a terminal; off if a person types there, whom they would disturb.
+        live: draw bars on a terminal; disable it if the user types there.
     """
 
     def __init__(self, quiet: bool = False, live: bool = True) -> None:

@@ -56,7 +56,7 @@ def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple
 
     Returns:
         The winner, and all laps. In a void race the winner is the highest rate that made the
-        objective only slightly worse (by 10 %).
+        objective at most 10 % worse, or else the lowest.
 
     Example:
         >>> best, laps = race(1.0, 0.0, lambda lr: (lr - 0.2) ** 2 - 0.04)
