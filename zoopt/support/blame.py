@@ -1,4 +1,4 @@
-"""Whose code raised an error: the user's own is shown with its traceback."""
+"""Tracebacks of errors raised in the user's own code."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "
 
 
 def own_traceback(error: BaseException, packages: Collection[str]) -> str:
-    """The traceback from the first line of the user's code on; empty where there is none in it.
+    """Formats the traceback from the first frame in the user's code; "" if there is none.
 
     Args:
-        error: as it was caught.
-        packages: names of packages that are not the user's, wherever they lie. What is installed is
-            not either.
+        error: the caught error.
+        packages: names of packages that are not the user's, wherever they are located. Installed
+            packages are not the user's either.
 
     >>> try:
     ...     own_traceback.missing
