@@ -98,7 +98,8 @@ def make_estimator(name: str | ZOEstimator, **options: Any) -> ZOEstimator:
 def own_n(name: str) -> int:
     """How many directions the estimator of a name draws where nobody says."""
     parameters = inspect.signature(_lookup("estimator", name, ESTIMATORS)).parameters
-    return int(parameters["n"].default) if "n" in parameters else 1
+    default = parameters["n"].default if "n" in parameters else 1
+    return default if isinstance(default, int) else 1
 
 
 def make_update(name: str | UpdateRule, **options: Any) -> UpdateRule:

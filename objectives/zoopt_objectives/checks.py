@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+_TEXT = frozenset("US")
+"""Kinds of numpy's dtypes of texts."""
+
 
 def check_counts(predictions: int, references: int) -> None:
     """Raises unless there is something to score, and a reference for each prediction."""
@@ -25,14 +28,19 @@ def check_counts(predictions: int, references: int) -> None:
 
 def labels(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Both sides of a score of classes as arrays, which hold something and are of one length."""
-    guess, truth = np.asarray(predictions), np.asarray(references)
+    guess, truth = _column(predictions), _column(references)
     check_counts(guess.shape[0], truth.shape[0])
+    if {guess.dtype.kind, truth.dtype.kind} & _TEXT and guess.dtype.kind != truth.dtype.kind:
+        raise ValueError(
+            f"predictions of type {guess.dtype} and references of type {truth.dtype}: labels are "
+            "texts on both sides, or numbers on both"
+        )
     return guess, truth
 
 
 def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Integers]:
     """Class probabilities, shape (N, classes), and the true classes, each one of the columns."""
-    rows, truth = np.asarray(predictions, dtype=np.float64), np.asarray(references)
+    rows, truth = np.asarray(predictions, dtype=np.float64), _column(references)
     check_counts(rows.shape[0], truth.shape[0])
     if rows.ndim != 2:
         raise ValueError(f"probabilities of shape {rows.shape}: they need a column for each class")
@@ -48,12 +56,22 @@ def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats
 
 def values(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Floats]:
     """Both sides of a score of numbers, which hold something and are of one length."""
-    guess = np.asarray(predictions, dtype=np.float64)
-    truth = np.asarray(references, dtype=np.float64)
+    guess = _column(predictions).astype(np.float64)
+    truth = _column(references).astype(np.float64)
     check_counts(guess.shape[0], truth.shape[0])
     if (missing := np.flatnonzero(np.isnan(truth))).size:
         raise ValueError(f"references[{missing[0]}] is NaN: nothing can be scored with it")
     return guess, truth
+
+
+def _column(given: ArrayLike) -> NDArray[Any]:
+    """An entry for each example, shape (N,); also from a single column, shape (N, 1)."""
+    array = np.asarray(given)
+    if array.ndim == 2 and array.shape[1] == 1:
+        return array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"an array of shape {array.shape} where one entry per example is needed")
+    return array
 
 
 def texts(predictions: Sequence[str], references: Sequence[Any]) -> list[str]:

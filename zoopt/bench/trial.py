@@ -11,12 +11,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from zoopt.interfaces import NonFiniteLossError
+
 CURVE_POINTS = 24
 """Number of points, logarithmically spaced in evaluations, at which a trial is scored."""
 
 
 DIVERGED = (ArithmeticError, np.linalg.LinAlgError)
 """Errors that mean divergence of a contestant; they include NonFiniteLossError."""
+
+GROWN = (NonFiniteLossError, OverflowError)
+"""Those that mean it also where the case's own closure raises them."""
 
 
 class Steps(Protocol):
@@ -149,7 +154,7 @@ def run(
         except _Spent:
             break
         except Exception as error:
-            diverged = isinstance(error, DIVERGED) and error is not raised
+            diverged = isinstance(error, DIVERGED if error is not raised else GROWN)
             if not (diverged or _out_of_memory(error)):
                 raise
             stop = f"{type(error).__name__} after {evaluations} evaluations"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sysconfig
 import traceback
 from collections.abc import Collection
+from pathlib import Path
 
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+_PACKAGES = {"site-packages", "dist-packages"}
 
 
 def own_traceback(error: BaseException, packages: Collection[str]) -> str:
@@ -28,7 +30,8 @@ def own_traceback(error: BaseException, packages: Collection[str]) -> str:
         frame = step.tb_frame
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         file = frame.f_code.co_filename
-        if package not in packages and not file.startswith((*_INSTALLED, "<")):
+        installed = file.startswith((*_INSTALLED, "<")) or _PACKAGES & {*Path(file).parts}
+        if package not in packages and not installed:
             return "".join(traceback.format_exception(type(error), error, step))
         step = step.tb_next
     return ""

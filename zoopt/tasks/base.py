@@ -206,14 +206,20 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
     """Examples that can be drawn in any order: streams, which end, are read into a list.
 
     So is a ``datasets.Dataset``, whose rows are other objects each time that they are looked at,
-    and the rows of a ``pandas.DataFrame``, of which an iterator gives the columns.
+    and the rows of a ``pandas.DataFrame``, of which an iterator gives the columns; where a cell is
+    missing the row has no such key.
     """
     if isinstance(examples, pd.DataFrame):
-        return list(examples.to_dict("records"))
+        rows = examples.to_dict("records")
+        return [{key: cell for key, cell in row.items() if not _is_missing(cell)} for row in rows]
     indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
     if indexed and not hasattr(examples, "column_names"):
         return examples  # type: ignore[return-value]
     return list(examples)
+
+
+def _is_missing(cell: Any) -> bool:
+    return bool(np.ndim(cell) == 0 and pd.isna(cell))
 
 
 class TaskObjective:

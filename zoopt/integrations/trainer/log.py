@@ -96,8 +96,8 @@ class RunLog:
             )
         cut = self._path.with_name(self._path.name + ".partial")
         cut.write_bytes(text)
-        held = trajectory.read(cut)
         try:
+            held = trajectory.read(cut)
             _check(held, optimizer, header)
         except trajectory.TrajectoryError:
             cut.unlink()

@@ -23,6 +23,7 @@ from transformers.trainer_pt_utils import EvalLoopContainer, find_batch_size
 from zoopt.objectives.conventions import metric
 from zoopt.objectives.metric import Metric, for_each
 from zoopt.objectives.resolve import resolve
+from zoopt.probes.closure import warn_of_half
 from zoopt.probes.population import Population
 from zoopt.tasks.base import as_needed
 
@@ -88,6 +89,7 @@ class ModelLoss:
             if weight:
                 # A copy, since label smoothing removes the labels.
                 loss: Any = trainer.compute_loss(model, copy.copy(inputs), num_items_in_batch=items)
+                warn_of_half(loss)
                 value += float(loss) * (weight / sum(weights))
         return [value]
 
@@ -203,7 +205,8 @@ def _of_trainer(trainer: Trainer) -> Metric:
             "objective='compute_metrics' needs to know which of its numbers to tune and in which "
             "direction: set TrainingArguments(metric_for_best_model='f1', greater_is_better=True)"
         )
-    if up and key is not None and _ERRORS & set(re.split(r"[^a-z]+", key.lower())):
+    words = set(re.split(r"[^a-z]+", (key or "").lower()))
+    if up and words & _ERRORS and not words & {"neg", "negative"}:
         raise ValueError(
             f"metric_for_best_model={key!r} would be maximized, since greater_is_better defaults "
             "to True: set TrainingArguments(greater_is_better=False). If higher is better, use "
