@@ -156,11 +156,11 @@ def test_list(what, capsys):
     [
         (["--objective", "acuracy"], "Did you mean 'accuracy'"),
         (["--objective", "os:getcwd"], "add --trust"),
-        (["--model", "./nowhere"], "there is no folder"),
+        (["--model", "./nowhere"], "nowhere does not exist"),
         (["--data.train", "nowhere.csv"], "no such data file"),
         (["--task.kind", "verbaliser"], "Did you mean 'verbalizer'"),
         (["--task.verbalizer", "{bad: bad}"], "a word for each of two labels"),
-        (["--task.kind", "head"], "task.verbalizer means nothing to a task of kind 'head'"),
+        (["--task.kind", "head"], "task.verbalizer does not apply to a task of kind 'head'"),
         (["--data.train", ""], "data.train is empty"),
         (["--dtype", "flot32"], "no dtype is called 'flot32'. Did you mean 'float32'?"),
         (["--update_options", "{betaa: 3}"], "update rule 'sgd' takes no options"),
@@ -200,7 +200,7 @@ def test_a_file_that_is_no_config_is_not_printed(tmp_path, capsys, text):
     with pytest.raises(SystemExit):
         main(["tune", str(path)])
     said = capsys.readouterr().err
-    assert "no YAML of settings" in said
+    assert "not a YAML mapping of settings" in said
     assert len(said.splitlines()) == 1
 
 
@@ -239,7 +239,7 @@ def test_a_folder_with_something_in_it_is_not_saved_over(config, capsys, tmp_pat
         for out in (theirs, theirs / "thesis.txt", run):
             capsys.readouterr()
             assert main([*subcommand, "--out", str(out)]) == 2
-            assert "is there, and not an empty folder" in capsys.readouterr().err
+            assert "exists and is not an empty folder" in capsys.readouterr().err
     assert (theirs / "thesis.txt").read_text() == "precious"
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     (theirs / "thesis.txt").unlink()
@@ -357,7 +357,7 @@ def test_runs_are_inspected_compared_and_merged(config, capsys, tmp_path):
     assert main(["diff", *runs]) == 1
     assert "first step with other seeds: 0" in capsys.readouterr().out
     assert main(["merge", *runs, "--out", str(tmp_path / "merged")]) == 0
-    assert "nothing has evaluated it yet" in capsys.readouterr().out
+    assert "evaluate it before use" in capsys.readouterr().out
     main(["replay", runs[0], "--to-step", "0", "--out", str(tmp_path / "base")])
     weights = {}
     for name in ("merged", "base"):

@@ -38,6 +38,12 @@ def test_the_readme_shows_python_that_compiles_and_names_that_exist():
             assert hasattr(zoopt, name), name
 
 
+def test_the_readmes_first_example_learns():
+    names = {}
+    exec(compile(blocks("README.md")[0], "README.md", "exec"), names)
+    assert names["accuracy"]() > 0.95
+
+
 def test_files_that_the_page_of_the_design_names_exist():
     files = {path.as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
     for name in re.findall(r"`([\w/]+\.py)`", (ROOT / "docs/design.md").read_text("utf-8")):

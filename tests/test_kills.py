@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 RUN = """
 import sys, time, torch, zoopt
-from zoopt import checkpoint
 
 def slowly(folder, seconds):
     generator = torch.Generator().manual_seed(0)

@@ -600,6 +600,8 @@ def test_a_state_dict_has_the_direction_of_tuning_and_the_bound(caplog: Any) -> 
     optimizer = ZOOptimizer(mlp())
     optimizer.load_state_dict(saved.state_dict())
     assert optimizer.clip == 0.5
+    optimizer.load_state_dict(ZOOptimizer(mlp()).state_dict())
+    assert optimizer.clip == 0.5, "a state without a bound leaves it"
     assert "maximize is False, as given; the saved run had True" in caplog.text
 
 

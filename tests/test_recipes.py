@@ -54,7 +54,7 @@ def test_the_default_rate_is_told_to_be_none_for_an_adapter():
     adapted = copy.copy(model)
     adapted.peft_config = {"default": peft.LoraConfig()}
     said = unusual_rate(adapted, Settings())
-    assert "lr 1e-06 is for all parameters" in said
+    assert "lr 1e-06 is for tuning all parameters" in said
     assert "lr 0.0001 or 5e-05 with eps 0.01" in said
     assert not unusual_rate(adapted, Settings(lr=1e-5))
     assert not unusual_rate(adapted, Settings(lr="auto", eps="auto"))

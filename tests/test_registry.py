@@ -23,7 +23,7 @@ def test_a_wrong_name_gets_the_nearest_one(
     look_up: Callable[[str], Any], given: str, suggestion: str
 ) -> None:
     with pytest.raises(
-        KeyError, match=rf"called '{given}'\. Did you mean {suggestion}\? There are"
+        KeyError, match=rf"called '{given}'\. Did you mean {suggestion}\? Available"
     ):
         look_up(given)
 
@@ -32,7 +32,7 @@ def test_a_name_like_none_gets_the_list() -> None:
     with pytest.raises(KeyError) as caught:
         registry.make_update("qqqqq")
     assert "Did you mean" not in str(caught.value)
-    assert "There are: adam, momentum, projected, sgd." in str(caught.value)
+    assert "Available: adam, momentum, projected, sgd." in str(caught.value)
 
 
 def test_the_optimizer_passes_the_sentence_on() -> None:

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)]
     )
     parser, commands = _parser()
-    # A config file may stand first, as in `zoopt tune reviews.yaml --steps 200`.
+    # A config file may come first, as in `zoopt tune reviews.yaml --steps 200`.
     if len(arguments) > 1 and arguments[0] in ("tune", "eval") and arguments[1][:1] != "-":
         arguments.insert(1, "--config")
     chosen = parser.parse_args(arguments)
@@ -102,14 +102,14 @@ def _parser() -> tuple[Parser, dict[str, Callable[[Namespace], int]]]:
     tuning.add_argument(
         "--dry-run",
         action="store_true",
-        help="measure one step, print what the run would tune, need and take, and write nothing",
+        help="measure one step, print the run's parameters, memory and time, and write nothing",
     )
     sub.add_subcommand("tune", tuning, help="tune a model, or resume a run")
 
     evaluating = _job_parser()
     evaluating.add_argument("--split", default="test", help="train, dev or test")
     evaluating.add_argument(
-        "--weights", default="", help="another folder with the model, such as RUN/best"
+        "--weights", default="", help="another folder to load the model from, such as RUN/best"
     )
     sub.add_subcommand("eval", evaluating, help="score a model on a task")
 
@@ -117,10 +117,10 @@ def _parser() -> tuple[Parser, dict[str, Callable[[Namespace], int]]]:
 
     listing = Parser()
     listing.add_argument("what", choices=list(_LISTS), help="what to list")
-    sub.add_subcommand("list", listing, help="what there is by name")
+    sub.add_subcommand("list", listing, help="list objectives, estimators, etc. by name")
 
     bench.add_to(sub)
-    sub.add_subcommand("recipes", Parser(), help="published settings, and where they stand")
+    sub.add_subcommand("recipes", Parser(), help="list published settings with their sources")
     return parser, {
         "tune": _tune,
         "eval": _eval,
@@ -133,7 +133,7 @@ def _parser() -> tuple[Parser, dict[str, Callable[[Namespace], int]]]:
 
 def _job_parser() -> Parser:
     parser = Parser()
-    parser.add_argument("--config", action="config", help="YAML file with any of what follows")
+    parser.add_argument("--config", action="config", help="YAML file with any options below")
     parser.add_class_arguments(Job)
     parser.add_argument(
         "--trust",
@@ -147,14 +147,14 @@ def _job(chosen: Namespace) -> Job:
     values = chosen.clone().as_dict()
     if is_path(values["objective"]) and not values["trust"]:
         raise ValueError(
-            f"objective {values['objective']!r} runs that module's code: add --trust if you mean it"
+            f"objective {values['objective']!r} runs that module's code: add --trust to allow it"
         )
     return job_from({f.name: values[f.name] for f in fields(Job)})
 
 
 def _tune(chosen: Namespace) -> int:
     job = _job(chosen)
-    resolve(job.objective)  # what is wrong is told before the model is loaded
+    resolve(job.objective)  # raises errors before the model is loaded
     sinks.check(job.sinks)
     model, tokenizer = load_model(job)
     settings = job.settings()
@@ -185,10 +185,10 @@ def _eval(chosen: Namespace) -> int:
     model, tokenizer = load_model(job, chosen.weights or None)
     task = make_task(job, tokenizer)
     if chosen.split not in ("train", "dev", "test"):
-        raise ValueError(f"split {chosen.split!r} is none of train, dev and test")
+        raise ValueError(f"--split {chosen.split!r} must be train, dev or test")
     examples = getattr(task, chosen.split)
     if not examples:
-        raise ValueError(f"there are no {chosen.split} examples: name them in data.{chosen.split}")
+        raise ValueError(f"there are no {chosen.split} examples: set data.{chosen.split}")
     metrics = reported_metrics(task, resolve(job.objective))
     if any(metric.from_base for metric in metrics):
         base = load_model(job, None)[0] if chosen.weights else model
@@ -213,7 +213,7 @@ def _list(chosen: Namespace) -> int:
     table = Table(box=None)
     for head in ("name", *(("better", "range", "takes") if chosen.what == "objectives" else ())):
         table.add_column(head, no_wrap=True)
-    table.add_column("what it is")
+    table.add_column("description")
     for name, member in members:
         if isinstance(member, Metric):
             low, high = member.bounds

@@ -371,7 +371,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._pending = None
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "zoopt"})
         optimizer_state.restore(state_dict, self.slots, self.state)
-        self.steps, self.seed, self.clip = own["steps"], own["seed"], own.get("clip", self.clip)
+        self.steps, self.seed, self.clip = own["steps"], own["seed"], own.get("clip") or self.clip
         if differing:
             log.warning("the loaded state was saved with other settings. %s", differing)
 

@@ -99,7 +99,8 @@ def make_estimator(name: str | ZOEstimator, **options: Any) -> ZOEstimator:
 def own_n(name: str) -> int:
     """The default number of directions of the estimator with a given name."""
     parameters = inspect.signature(_lookup("estimator", name, ESTIMATORS)).parameters
-    return int(parameters["n"].default) if "n" in parameters else 1
+    default = parameters["n"].default if "n" in parameters else 1
+    return default if isinstance(default, int) else 1
 
 
 def make_update(name: str | UpdateRule, **options: Any) -> UpdateRule:

@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+_TEXT = frozenset("US")
+"""The ``kind`` of numpy's text dtypes."""
+
 
 def check_counts(predictions: int, references: int) -> None:
     """Raises if there are no predictions, or not one reference for each."""
@@ -26,14 +29,19 @@ def check_counts(predictions: int, references: int) -> None:
 
 def labels(predictions: ArrayLike, references: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Predicted and true classes as non-empty arrays of equal length."""
-    guess, truth = np.asarray(predictions), np.asarray(references)
+    guess, truth = _column(predictions), _column(references)
     check_counts(guess.shape[0], truth.shape[0])
+    if {guess.dtype.kind, truth.dtype.kind} & _TEXT and guess.dtype.kind != truth.dtype.kind:
+        raise ValueError(
+            f"predictions of type {guess.dtype} and references of type {truth.dtype}; expected "
+            "texts on both sides, or numbers on both"
+        )
     return guess, truth
 
 
 def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Integers]:
     """Class probabilities, shape (N, classes), and true classes, each the index of a column."""
-    rows, truth = np.asarray(predictions, dtype=np.float64), np.asarray(references)
+    rows, truth = np.asarray(predictions, dtype=np.float64), _column(references)
     check_counts(rows.shape[0], truth.shape[0])
     if rows.ndim != 2:
         raise ValueError(f"probabilities of shape {rows.shape}; expected a column for each class")
@@ -49,12 +57,22 @@ def probabilities(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats
 
 def values(predictions: ArrayLike, references: ArrayLike) -> tuple[Floats, Floats]:
     """Predicted and true numbers as non-empty arrays of equal length."""
-    guess = np.asarray(predictions, dtype=np.float64)
-    truth = np.asarray(references, dtype=np.float64)
+    guess = _column(predictions).astype(np.float64)
+    truth = _column(references).astype(np.float64)
     check_counts(guess.shape[0], truth.shape[0])
     if (missing := np.flatnonzero(np.isnan(truth))).size:
         raise ValueError(f"references[{missing[0]}] is NaN; expected a number")
     return guess, truth
+
+
+def _column(given: ArrayLike) -> NDArray[Any]:
+    """One entry per example, shape (N,), from shape (N,) or a single column, shape (N, 1)."""
+    array = np.asarray(given)
+    if array.ndim == 2 and array.shape[1] == 1:
+        return array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"an array of shape {array.shape}; expected one entry per example")
+    return array
 
 
 def texts(predictions: Sequence[str], references: Sequence[Any]) -> list[str]:

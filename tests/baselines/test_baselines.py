@@ -192,7 +192,7 @@ def test_a_population_sees_one_random_state_and_the_next_another() -> None:
 
 def test_nevergrads_constants_can_be_set_and_misspelt_ones_are_told() -> None:
     assert Nevergrad("SPSA", 3, constants={"a": 0.5}).optimizer.a == 0.5
-    with pytest.raises(ValueError, match="SPSA has no b to be set"):
+    with pytest.raises(ValueError, match="SPSA has no b to set to"):
         Nevergrad("SPSA", 3, constants={"b": 0.5})
     with pytest.raises(KeyError, match="Did you mean 'SNES'"):
         baselines.evotorch("SNESS", nn.Linear(2, 1))

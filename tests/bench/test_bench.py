@@ -123,6 +123,23 @@ def test_an_arithmetic_error_of_the_closures_is_the_callers() -> None:
         trial.run(Problem("divides", divides), contestant("mezo"), {"lr": 0.1, "eps": 0.1}, 50, 0)
 
 
+@pytest.mark.parametrize("error", [zoopt.NonFiniteLossError("NaN"), OverflowError("math range")])
+def test_an_objective_that_cannot_score_what_has_diverged_ends_the_trial(error: Exception) -> None:
+    def grows(seed: int) -> Case:
+        values = iter([1.0] * 20)
+
+        def closure() -> torch.Tensor:
+            value = next(values, None)
+            if value is None:
+                raise error
+            return torch.tensor(value)
+
+        return replace(sphere(seed), closure=closure)
+
+    row = trial.run(Problem("grows", grows), contestant("mezo"), {"lr": 0.1, "eps": 0.1}, 50, 0)
+    assert row["stop"] == f"{type(error).__name__} after 21 evaluations"
+
+
 def test_backpropagation_pays_three_evaluations_a_step_and_needs_a_gradient() -> None:
     adamw = contestant("adamw")
     row = trial.run(PROBLEM, adamw, {"lr": 0.1}, budget=10, seed=0)

@@ -273,7 +273,7 @@ def test_probes_sample_with_the_same_noise():
 
 
 def test_shared_choices_follow_the_distribution():
-    from zoopt.engines.batching.operations import Noise, shared_choice
+    from zoopt.engines.batching.sampling import Noise, shared_choice
 
     population = zoopt.Population(2)
     population.declare(2 * 20_000)

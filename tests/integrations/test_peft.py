@@ -81,9 +81,9 @@ def test_a_prefix_from_tokens_answers_as_if_they_came_first(decoder, batch, ids)
 
 
 def test_a_prefix_of_another_length_or_kind_is_refused(decoder):
-    with pytest.raises(ValueError, match="2 ids were given for a prefix of 3 tokens"):
+    with pytest.raises(ValueError, match="got 2 ids for a prefix of 3 tokens"):
         zoopt.prefix_from_tokens(adapted(decoder, "prefix"), [1, 2])
-    with pytest.raises(ValueError, match="LORA, not PREFIX_TUNING"):
+    with pytest.raises(ValueError, match="LORA, expected PREFIX_TUNING"):
         zoopt.prefix_from_tokens(adapted(decoder, "lora"), [1, 2, 3])
 
 

@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, default_data_co
 
 import zoopt
 from zoopt.cli import main
-from zoopt.integrations.trainer import trainer as trainer_module
+from zoopt.integrations.trainer import checks
 
 
 def theta(model):
@@ -379,7 +379,7 @@ def test_resuming_with_another_estimator_says_what_counts(
     zo = zoopt.NSPSA(eps=1e-4, n=4)
     trainer = make_trainer(encoder, sentences, zo=zo, max_steps=4, callbacks=[Set()])
     trainer.train(where)
-    assert "eps is 0.01, the saved run's, and not 0.0001" in caplog.text
+    assert "eps is 0.01, the saved run's, not 0.0001" in caplog.text
     assert "n is 4, as given; the saved run had 1" in caplog.text
     assert trainer.zo_optimizer.param_groups[0]["eps"] == 1e-4, "as the warning says"
 
@@ -540,7 +540,8 @@ def test_bf16_weights_are_tuned_by_the_overlay(encoder, sentences, make_trainer)
     )
     encoder.to(torch.float32)
     before = theta(trainer.model).clone()
-    trainer.train()
+    with pytest.warns(UserWarning, match="value is torch.bfloat16"):  # transformers' own loss
+        trainer.train()
     assert trainer.zo_optimizer.engine.name == "overlay"
     assert torch.equal(theta(trainer.model), before)
 
@@ -569,7 +570,8 @@ def test_a_replay_makes_the_weights_again(
     encoder, sentences, make_trainer, tmp_path, engine, dtype
 ):
     base = copy.deepcopy(encoder).to(dtype)
-    trainer = make_trainer(base, sentences, engine=engine, **LOGGED)
+    how = {} if dtype == torch.float32 else {"objective": "cross_entropy"}  # the loss is in bf16
+    trainer = make_trainer(base, sentences, engine=engine, **LOGGED, **how)
     trainer.train()
     model = copy.deepcopy(base)
     assert zoopt.replay(model, tmp_path / "out") == 5
@@ -598,7 +600,7 @@ def test_a_log_of_another_run_is_not_continued(encoder, sentences, make_trainer,
     make_trainer(encoder, sentences, **{**LOGGED, "max_steps": 3}, seed=1).train()
     resumed = make_trainer(encoder, sentences, **LOGGED)
     resumed.train(str(tmp_path / "out" / "checkpoint-4"))
-    assert "is of another run than" in caplog.text
+    assert "belongs to another run than" in caplog.text
     assert len(logged(tmp_path).records) == 3
 
     caplog.clear()
@@ -621,7 +623,7 @@ def test_a_log_that_cannot_lead_to_the_weights_is_not_continued(
     trainer.train()
     assert not caplog.text
     trainer.train()
-    assert "training goes on at step 5, from weights that are no checkpoint's" in caplog.text
+    assert "training continues at step 5, but not from a checkpoint" in caplog.text
     caplog.clear()
     again = make_trainer(encoder, sentences, **LOGGED, save_only_model=True)
     again.train(str(tmp_path / "out" / "checkpoint-4"))
@@ -629,7 +631,7 @@ def test_a_log_that_cannot_lead_to_the_weights_is_not_continued(
     assert len(logged(tmp_path).records) == 5
     (tmp_path / "out" / "config.yaml").write_text("")
     make_trainer(encoder, sentences, **LOGGED).train()
-    assert "is of a run of zoopt.tune" in caplog.text
+    assert "holds a run of zoopt.tune" in caplog.text
     assert len(logged(tmp_path).records) == 5
 
 
@@ -839,7 +841,7 @@ def test_out_of_memory_halves_the_micro_batch(
     small.train()
     assert seen == [8, 4] + [2] * 4 * 2 * 3
     assert [m for m in caplog.messages if "a forward has" in m][-1].startswith(
-        "out of memory: from here on a forward has 2 rows"
+        "out of memory: from now on a forward has at most 2 rows"
     )
     for mine, theirs in zip(training_logs(small), training_logs(whole), strict=True):
         assert mine[objective] == pytest.approx(theirs[objective], rel=1e-5)
@@ -858,7 +860,7 @@ def test_a_row_that_does_not_fit_and_a_batch_that_cannot_be_halved_are_errors(
         return {**default_data_collator(rows), "position_ids": torch.arange(6)[None]}
 
     with pytest.raises(
-        RuntimeError, match=r"'position_ids' \(of shape \(1, 6\)\) is no tensor with a row"
+        RuntimeError, match=r"'position_ids' \(of shape \(1, 6\)\) is not a tensor with a row"
     ):
         make_trainer(encoder, sentences, compute_loss_func=fault, data_collator=collate).train()
 
@@ -890,12 +892,12 @@ def test_what_would_go_wrong_in_silence_is_refused(args, more, said):
         **{"is_deepspeed_enabled": False, "is_fsdp_enabled": False, **more},
     )
     with pytest.raises(ValueError, match=said):
-        trainer_module._refuse(trainer)
+        checks.refuse(trainer)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"lr": "auto"}, "no lr='auto': write"), ({"lr": 1, "eps": "auto"}, "lr=1 and no eps='auto'")],
+    [({"lr": "auto"}, "no lr='auto': use"), ({"lr": 1, "eps": "auto"}, "lr=1 and no eps='auto'")],
 )
 def test_rates_are_refused_with_where_they_go(encoder, sentences, make_trainer, given, said):
     with pytest.raises(TypeError, match=rf"{said}.* TrainingArguments\(learning_rate=1e-6\)"):
@@ -922,15 +924,15 @@ def test_one_loss_for_several_probes_is_refused(encoder, sentences, make_trainer
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"objective": "compute_metrics"}, "give the function"),
+        ({"objective": "compute_metrics"}, "pass the function"),
         ({"objective": "compute_metrics", "compute_metrics": correct}, "metric_for_best_model="),
         (
             {"objective": "compute_metrics", **SCORED, "batch_eval_metrics": True},
-            "batch_eval_metrics=True: a step has its predictions all at once",
+            "batch_eval_metrics=True: a step has all its predictions at once",
         ),
         (
             {"objective": "compute_metrics", **SCORED, "include_for_metrics": ["inputs"]},
-            r"include_for_metrics=\['inputs'\]: a step gives .* write objective=zoopt.metric",
+            r"include_for_metrics=\['inputs'\]: a step passes .* use objective=zoopt.metric",
         ),
         ({"objective": "bleu"}, "takes texts, but a Trainer's predictions are scores"),
     ],
@@ -950,7 +952,7 @@ def test_a_metric_of_classes_refuses_the_logits_of_tokens(decoder, texts, make_t
 
 def test_arguments_without_meaning_are_said(encoder, sentences, make_trainer, caplog):
     make_trainer(encoder, sentences, max_grad_norm=0.5, learning_rate=5e-5)
-    assert "max_grad_norm: concerns gradients" in caplog.text
+    assert "max_grad_norm: applies to gradients" in caplog.text
     assert "5e-05 is the default for AdamW" in caplog.text
     caplog.clear()
     make_trainer(encoder, sentences)

@@ -376,3 +376,36 @@ def test_scores_lie_within_their_bounds(name):
         sides = sides[1:]
     for guess, truth in sides:
         assert low <= metric(guess, truth) <= high
+
+
+@pytest.mark.parametrize(
+    ("name", "predictions", "references"),
+    [
+        ("accuracy", [0, 1, 1], [0, 1, 0]),
+        ("f1_macro", [0, 1, 1], [0, 1, 0]),
+        ("cross_entropy", [[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], [0, 1, 0]),
+        ("mse", [0.0, 1.0, 3.0], [0.5, 1.0, 2.0]),
+        ("pearson", [0.0, 1.0, 3.0], [0.5, 1.0, 2.0]),
+    ],
+)
+def test_references_in_a_column_are_as_good_as_in_a_row(name, predictions, references):
+    """Numpy would compare each prediction with each reference."""
+    metric = zoopt.get_objective(name)
+    column = np.array(references)[:, None]
+    assert metric(predictions, column) == metric(predictions, references)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro"])
+def test_labels_of_two_types_and_of_several_classes_are_refused(name):
+    metric = zoopt.get_objective(name)
+    with pytest.raises(ValueError, match="texts on both sides, or numbers on both"):
+        metric(["1", "0"], [1, 0])
+    with pytest.raises(ValueError, match="one entry per example"):
+        metric([[1, 0], [0, 1]], [[1, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("each", [lambda p, r: 0.5, lambda p, r: [0.5] * (len(p) - 1)])
+def test_values_that_are_not_one_for_each_example_are_refused(each):
+    metric = zoopt.Metric("mine", lambda p, r: 0.5, True, each=each)
+    with pytest.raises(ValueError, match=r"each of 'mine' returned .* for 3 examples"):
+        metric.by_example([1, 2, 3], [1, 2, 3])

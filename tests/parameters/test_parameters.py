@@ -24,6 +24,20 @@ def test_bitfit_is_a_pattern():
     assert all(name.endswith("bias") for name in found)
 
 
+def test_tied_parameters_have_all_their_names():
+    model = tower()
+    model["tail"] = nn.Linear(2, 2)
+    model["tail"].weight = model["head"].weight
+    for params in (["head.*", "tail.weight"], ["tail.weight", "head.weight"]):
+        optimizer = zoopt.ZOOptimizer(model, params=params)
+        assert optimizer.slots[0].tensor is model["head"].weight
+
+
+def test_a_pattern_of_a_list_that_chooses_nothing_is_an_error():
+    with pytest.raises(ValueError, match=r"'lyers.\*' in params chose no trainable parameter"):
+        names(["head.*", "lyers.*"])
+
+
 def test_the_last_layers_are_patterns():
     found = names(["layers.[12].*", "head.*"])
     assert len(found) == 2 * 4 + 2

@@ -69,7 +69,7 @@ def test_an_account_says_what_the_files_say(tmp_path):
     assert "weight_decay" not in told["settings"], "a default"
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     forwards = max(line.get("forwards", 0) for line in lines)
-    assert told["forwards"] == f"{forwards} of a minibatch"
+    assert told["forwards"] == f"{forwards} minibatch evaluations"
     assert torch.__version__ in told["versions"]
     assert "trajectory.jsonl" in told["folder"]
 
@@ -90,7 +90,7 @@ def test_an_account_has_rollbacks_and_smaller_forwards(tmp_path):
         file.write('{"step": 1, "forward_size": 2}\n')
     told = account(RunFiles.read(tmp_path))
     assert told["rollbacks"] == "from step 2 to 1 (worse)"
-    assert told["out of memory"] == "from step 1 on 2 rows a forward"
+    assert told["out of memory"] == "2 rows per forward from step 1"
     assert told["steps"] == "1 of 2"
 
 
@@ -100,7 +100,7 @@ def test_an_account_has_the_search_for_rates(tmp_path, objective):
     told = account(RunFiles.read(tmp_path))
     found = json.loads((tmp_path / "auto.json").read_text())
     assert told["rates found"].startswith(f"lr {found['lr']:g}, eps {found['eps']:g}, with ")
-    assert f" {found['forwards']:,} evaluations" in told["rates found"]
+    assert f" {found['forwards']:,} minibatch evaluations" in told["rates found"]
     for eps in found["errors"]:
         assert f" at {eps}" in told["why this eps"]
     assert f"expected {found['measured']['expected']:.3g}" in told["why this lr"]
@@ -206,8 +206,8 @@ def test_runs_on_other_parameters_of_one_base_are_merged(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"update": "adam"}, "updated by adam, whose updates depend on those before"),
-        ({"weight_decay": 0.1}, "has weight_decay=0.1, which depends on where"),
+        ({"update": "adam"}, "updated by adam, whose updates depend on earlier ones"),
+        ({"weight_decay": 0.1}, "has weight_decay=0.1, so its updates depend on θ"),
     ],
 )
 def test_runs_whose_updates_do_not_add_up_are_refused(tmp_path, changes, message):
@@ -229,7 +229,7 @@ def test_another_base_is_refused_naming_the_run_and_both(tmp_path):
     with pytest.raises(zoopt.TrajectoryError, match=r"a: .* fingerprint \w{12}, .* has \w{12}"):
         zoopt.merge(model, [tmp_path / "a", tmp_path / "b"])
     assert torch.equal(vector(model), before)
-    with pytest.raises(ValueError, match="two runs or more, and was given 1"):
+    with pytest.raises(ValueError, match="two or more runs, got 1"):
         zoopt.merge(model, [tmp_path / "a"])
 
 

@@ -146,6 +146,12 @@ def test_the_rows_of_a_data_frame_are_examples(tokenizer):
     assert not task.dev
 
 
+def test_a_missing_cell_of_a_table_is_a_missing_key(tokenizer):
+    frame = pd.DataFrame({"prompt": ["it was", "a b"], "share": [0.5, None]})
+    task = zoopt.Generation(frame, tokenizer=tokenizer, max_new_tokens=2)
+    assert task.train == [{"prompt": "it was", "share": 0.5}, {"prompt": "a b"}]
+
+
 def test_unknown_labels_and_columns_are_named(tokenizer):
     task = verbalizer(tokenizer)
     with pytest.raises(ValueError, match=r"'ugly'.*not among the labels"):

@@ -96,28 +96,28 @@ def wrong(function, up=True, **more):
 @pytest.mark.parametrize(
     ("objective", "given", "told"),
     [
-        (wrong(accuracy, False), {}, r"'mine' is 1 of good .* says higher_is_better=False: turn"),
-        (wrong(lambda p, r: 0.5), {}, r"0\.5 of good predictions and of worse ones alike"),
+        (wrong(accuracy, False), {}, r"'mine' is 1 for good .* declares higher_is_better=False"),
+        (wrong(lambda p, r: 0.5), {}, r"0\.5 for good and for worse predictions"),
         (
             wrong(accuracy, bounds=(0, 0.9)),
             {},
-            r"'mine' is 1, .* outside of its bounds \[0, 0\.9\]",
+            r"'mine' is 1, .* outside its bounds \[0, 0\.9\]",
         ),
-        (wrong(accuracy, each=lambda p, r: p == 0), {}, r"what each= says of 24 examples is 0\.5"),
-        (wrong(lambda p, r: math.inf), {}, "'mine' is inf, which is no finite number"),
+        (wrong(accuracy, each=lambda p, r: p == 0), {}, r"its each= over 24 examples is 0\.5"),
+        (wrong(lambda p, r: math.inf), {}, "'mine' is inf, which is not finite"),
         (wrong(Forgetful()), {}, r"is 0\.\d+ and then .*: it draws random numbers, or keeps"),
         (wrong(lambda p, r: RNG.random()), {}, "draws random numbers"),
         (
             wrong(lambda p, r: -abs(np.subtract(p, r, out=p)).mean(), needs="values"),
             {"references": [1.0, 2.0, 4.0]},
-            "changes the predictions that it is given",
+            "modifies the predictions that it is given",
         ),
         (
             wrong(lambda p, r: p[0] == r[0]),
             {"references": [0, 1], "bad": [0, 0]},
-            "in reverse. If their order",
+            "in reverse. If it is meant to depend",
         ),
-        (Permissive("mine", accuracy, True, "values"), {}, "'mine' is 0.0 of no predictions"),
+        (Permissive("mine", accuracy, True, "values"), {}, "'mine' is 0.0 for no predictions"),
     ],
 )
 def test_what_is_wrong_is_found_and_told(objective, given, told):
@@ -131,7 +131,7 @@ def test_references_that_are_changed_are_found():
         references.sort()
         return value
 
-    with pytest.raises(AssertionError, match="changes the references that it is given"):
+    with pytest.raises(AssertionError, match="modifies the references that it is given"):
         check_objective(wrong(sorts), references=[1, 0, 1, 0])
 
 
@@ -148,9 +148,9 @@ def test_nan_must_be_refused_with_the_examples_index():
                 raise ValueError("no")
             return super().__call__(predictions, references)
 
-    with pytest.raises(AssertionError, match="NaN of example 12, but does not say which: no"):
+    with pytest.raises(AssertionError, match="refuses the NaN of example 12 without its index: no"):
         check_objective(Refusing("mine", lambda p, r: -np.abs(p - r).mean(), True, "values"))
-    with pytest.raises(AssertionError, match=r"is -0\.\d+ where example 12 is NaN; it must refuse"):
+    with pytest.raises(AssertionError, match=r"is -0\.\d+ though example 12 is NaN; it must raise"):
         check_objective(Ignoring("mine", accuracy, True, "values"))
 
 
@@ -164,7 +164,7 @@ def test_predictions_that_cannot_be_made_are_asked_for():
         check_objective("words")
     with pytest.raises(ValueError, match="'words' judges completions: give good and bad ones"):
         check_objective("words", references=PROMPTS)
-    with pytest.raises(ValueError, match="give bad completions beside the good ones"):
+    with pytest.raises(ValueError, match="give bad completions as well as good ones"):
         check_objective("words", references=PROMPTS, good=["a"] * 3)
 
 

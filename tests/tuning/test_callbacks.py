@@ -281,8 +281,8 @@ def test_a_sink_that_fails_is_told_of_once_and_the_run_goes_on(
     assert result.stop == {"steps": 30}
     assert calls == [1, 2, 3]
     assert [r.getMessage() for r in caplog.records if "nobody there" in r.getMessage()] == [
-        "the sink 'csv' failed (ConnectionError: nobody there); the run goes on without it, and "
-        "metrics.jsonl has everything"
+        "sink 'csv' failed (ConnectionError: nobody there); the run continues without it, and "
+        "metrics.jsonl still gets all metrics"
     ]
 
 

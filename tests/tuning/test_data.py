@@ -77,8 +77,8 @@ def test_values_are_what_the_file_says(tmp_path, suffix, text, rows):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.jsonl", '{"a": 1}\n{"a": ', r"line 2 of .*a\.jsonl is no JSON"),
-        ("a.jsonl", '{"a": 1}\n[1]\n', r"line 2 of .*a\.jsonl is list; an example is an object"),
+        ("a.jsonl", '{"a": 1}\n{"a": ', r"line 2 of .*a\.jsonl is not valid JSON"),
+        ("a.jsonl", '{"a": 1}\n[1]\n', r"line 2 of .*a\.jsonl is list; expected an object"),
         ("a.json", "3", r"holds int; expected a list of objects"),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_data_set_that_cannot_be_loaded_is_told_with_the_alternative(monkeypat
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(OSError, match=r"'glue/sst2' is no \.csv.*no network.*local files"):
+    with pytest.raises(OSError, match=r"'glue/sst2' is not a \.csv.*no network.*local files"):
         read_examples("glue/sst2")
 
 

@@ -168,7 +168,7 @@ def damage(case, path):
     place = next(n for n, line in enumerate(lines) if b'"step": 2, "dev"' in line)
     lines[place] = bytes(len(lines[place]) - 1) + b"\n"
     path.write_bytes(b"".join(lines))
-    said = rf"line {place + 1} of \S+metrics.jsonl is damaged .* take this line out, and snapshot"
+    said = rf"line {place + 1} of \S+metrics.jsonl is damaged .* delete this line, and snapshot"
     with pytest.raises(zoopt.TrajectoryError, match=said):
         case.start()
     assert path.read_bytes() == b"".join(lines)

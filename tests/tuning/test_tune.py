@@ -208,7 +208,7 @@ def test_a_non_differentiable_objective_is_maximized(blobs, settings, tmp_path):
         ({"steps": 6.5}, TypeError, "steps=6.5 must be a whole number"),
         ({"seed": None}, TypeError, "seed=None must be a whole number"),
         ({"estimator": zoopt.MeZO}, TypeError, "such as zoopt.MeZO"),
-        ({"params": {"*": {"lr": 1e-3}}}, TypeError, "ZOOptimizer and zoopt.ZOTrainer"),
+        ({"params": {"*": {"lr": 1e-3}}}, TypeError, "ZOOptimizer or zoopt.ZOTrainer"),
         ({"params": ["0.*", "nothing.*"]}, ValueError, "'nothing.*' in params chose no"),
         ({"estimator": "spsa", "n": 3}, ValueError, "use 'nspsa'"),
         ({"params": "nothing.*"}, ValueError, "no parameter to tune"),

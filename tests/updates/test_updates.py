@@ -61,8 +61,8 @@ def run_beside_twin(
     theirs = [p for group in twin.param_groups for p in group["params"]]
     for _ in range(STEPS):
         optimizer.estimate(lambda: loss(ours))
-        assert optimizer._pending is not None
-        terms = optimizer._pending[0].terms
+        assert optimizer.estimated is not None
+        terms = optimizer.estimated.terms
         for slot, p in zip(optimizer.slots, theirs, strict=True):
             p.grad = torch.zeros_like(p)
             optimizer.direction.add_(Change.of(p.grad, slot.index, terms))
@@ -149,7 +149,7 @@ STATE_BYTES = {"sgd": 0, "projected": 0, "momentum": 4, "adam": 8}
 def test_memory_is_what_the_docstring_states(update_name: str, dtype: torch.dtype) -> None:
     x = nn.Parameter(torch.ones(10, 10, dtype=dtype))
     optimizer = zoopt.ZOOptimizer([x], update=update_name, engine="overlay")
-    optimizer.step(lambda: x.sum())
+    optimizer.step(lambda: x.sum().float())
     held = [v for v in optimizer.state[x].values() if isinstance(v, Tensor)]
     assert sum(v.numel() * v.element_size() for v in held) == STATE_BYTES[update_name] * x.numel()
     assert all(not v.requires_grad for v in held)

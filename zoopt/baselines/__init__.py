@@ -1,4 +1,4 @@
-"""Other libraries' optimizers on a torch model, stepped with the closures that zoopt's are.
+"""Other libraries' optimizers on a torch model, stepped with the same closures as zoopt's.
 
 >>> import torch, zoopt.baselines
 >>> x = torch.nn.Parameter(torch.zeros(4))
@@ -31,14 +31,14 @@ def nevergrad(
     constants: Mapping[str, float] | None = None,
     **options: Any,
 ) -> BlackBox:
-    """An optimizer of nevergrad's on the parameters of a model, or on a subspace of them.
+    """An optimizer from nevergrad on the parameters of a model, or on a subspace of them.
 
     Args:
-        name: a name in ``nevergrad.optimizers.registry``. ``.search.algorithm`` says what it
-            resolves to: NGOpt and its like choose by d, budget and workers.
+        name: a name in ``nevergrad.optimizers.registry``. ``.search.algorithm`` is the algorithm
+            it resolves to: NGOpt and others choose by d, budget and workers.
         source: a module, parameters or (name, parameter) pairs.
-        budget: evaluations there will be.
-        seed: what candidates and subspace are drawn from.
+        budget: total number of evaluations.
+        seed: seed of candidates and subspace.
         constants: attributes to set on it, ``{"a": 0.1, "c": 0.01}`` for its SPSA.
         options: ``params``, ``dimension``, ``direction``, ``sigma`` and ``maximize`` of
             :class:`BlackBox`.
@@ -49,24 +49,24 @@ def nevergrad(
 
 
 def pycma(source: Any, *, diagonal: bool = False, seed: int = 0, **options: Any) -> BlackBox:
-    """CMA-ES of pycma on the parameters of a model, or on a subspace of them.
+    """CMA-ES from pycma on the parameters of a model, or on a subspace of them.
 
     Args:
         source: a module, parameters or (name, parameter) pairs.
         diagonal: separable CMA-ES, for more than a few thousand dimensions.
-        seed: what candidates and subspace are drawn from.
-        options: as of :func:`nevergrad`.
+        seed: seed of candidates and subspace.
+        options: as for :func:`nevergrad`.
     """
     return BlackBox(source, lambda d: PyCMA(d, diagonal, seed), seed=seed, **options)
 
 
 def evotorch(name: str, source: Any, *, seed: int = 0, **options: Any) -> EvoTorch:
-    """A search of evotorch's, ``"PGPE"``, ``"SNES"`` or ``"XNES"``; a step is a population.
+    """A search from evotorch, ``"PGPE"``, ``"SNES"`` or ``"XNES"``; one population per step.
 
     Args:
         name: one of the above.
         source: a module, parameters or (name, parameter) pairs.
-        seed: what candidates and subspace are drawn from.
+        seed: seed of candidates and subspace.
         options: ``params``, ``dimension``, ``direction``, ``sigma`` and ``maximize`` of
             :class:`BlackBox`.
     """

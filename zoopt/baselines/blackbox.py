@@ -1,4 +1,4 @@
-"""BlackBox: an ask-and-tell optimizer of vectors tunes a model, stepped as a ZOOptimizer is."""
+"""BlackBox: tunes a model with an ask-and-tell optimizer, stepped like a ZOOptimizer."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ class Search(Protocol):
 
     @property
     def algorithm(self) -> str:
-        """What runs, by its own name: where a name only chooses among others, the chosen one."""
+        """Name of the algorithm that runs; for a meta-optimizer, the one it chose."""
 
     @property
     def fresh(self) -> bool:
-        """Whether the next point is the first of its population, or there are none."""
+        """Whether the next point is the first of its population; True without populations."""
 
     def ask(self) -> Vector:
-        """The next point to evaluate."""
+        """Returns the next point to evaluate."""
 
     def tell(self, loss: float) -> None:
-        """The loss at the point that was asked last."""
+        """Takes the loss at the point asked last."""
 
     def recommend(self) -> Vector:
-        """The point to use if the search ended now."""
+        """Returns the point to use if the search ended now."""
 
 
 class BlackBox:
-    """Tunes parameters by evaluating the candidates of a :class:`Search`, one a step.
+    """Tunes parameters by evaluating the candidates of a :class:`Search`, one per step.
 
-    The same closures serve it and :class:`zoopt.ZOOptimizer`. Candidates of one population see the
+    It takes the same closures as :class:`zoopt.ZOOptimizer`. Candidates of one population see the
     same random state, so that they are compared on the same minibatch. Between steps θ holds the
-    candidate evaluated last; :meth:`settle` makes it the search's recommendation. It costs a copy
-    of θ.
+    candidate evaluated last; :meth:`settle` sets it to the search's recommendation. A copy of θ is
+    kept in memory.
 
     Args:
         source: a module, parameters or (name, parameter) pairs.
-        search: makes the search, given the number of its coordinates.
+        search: constructs the search, given the number of coordinates.
         params: name patterns, or a predicate ``(name, parameter) -> bool``.
         dimension: None to search all parameters, or k for a random subspace of k dimensions.
-        direction: what the subspace is spanned by; ``"lowrank:4"`` for one of LoRAs.
-        sigma: how far candidates spread, in standard deviations of each tensor's weights.
+        direction: distribution of the subspace's basis; ``"lowrank:4"`` for LoRA-like ones.
+        sigma: spread of the candidates, in standard deviations of each tensor's weights.
         maximize: treat the closure's number as higher-is-better.
-        seed: what the subspace is drawn from.
+        seed: seed of the subspace.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class BlackBox:
 
     @property
     def algorithm(self) -> str:
-        """What runs, by its own name."""
+        """Name of the algorithm that runs."""
         return self.search.algorithm
 
     @property
     def d(self) -> int:
-        """How many scalars are tuned."""
+        """Number of tuned scalars."""
         return sum(slot.tensor.numel() for slot in self.slots)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any]) -> float:
-        """Evaluates one candidate. Returns its value, in the closure's own sign.
+        """Evaluates one candidate and returns its value, in the closure's own sign.
 
         Raises:
             NonFiniteLossError: the value was NaN or infinite.

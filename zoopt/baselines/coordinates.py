@@ -1,8 +1,8 @@
-"""Coordinates: how a vector that a black-box optimizer works on stands for the weights of a model.
+"""Coordinates: maps the vector of a black-box optimizer to the weights of a model.
 
-θ(x) = θ₀ + σ · s ⊙ (P x), where s is the standard deviation of each tensor's weights, so that an
-x of standard normal numbers moves every weight by about σ of what is usual in its tensor. P is the
-identity, or has k random columns z(seed)/√k, generated when they are needed and never stored.
+θ(x) = θ₀ + σ · s ⊙ (P x), where s is the standard deviation of each tensor's weights, so that a
+standard normal x moves every weight by about σ of its tensor's standard deviation. P is the
+identity, or has k random columns z(seed)/√k, generated on demand and never stored.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Vector = NDArray[np.float64]
 
 
 class Coordinates:
-    """The map from x to the weights of the slots. Keeps a copy of the weights as they are now, θ₀.
+    """The map from x to the weights of the slots; keeps a copy of the current weights, θ₀.
 
     Args:
         slots: θ.
-        dimension: None for one coordinate a weight, or k for a random subspace.
-        direction: the family of the subspace's directions; ``"lowrank:4"`` makes those of a LoRA.
+        dimension: None for one coordinate per weight, or k for a random subspace.
+        direction: distribution of the subspace's basis; ``"lowrank:4"`` for LoRA-like ones.
         sigma: σ, relative to the weights.
-        seed: what the subspace is drawn from.
+        seed: seed of the subspace.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class Coordinates:
         seed: int,
     ) -> None:
         if not sigma > 0:
-            raise ValueError(f"sigma={sigma} must be positive: it is how far candidates spread")
+            raise ValueError(f"sigma={sigma} must be positive: it is the spread of candidates")
         if dimension is not None and dimension < 1:
-            raise ValueError(f"dimension={dimension}: a subspace has at least one")
+            raise ValueError(f"dimension={dimension} must be at least 1, or None for all")
         self.slots = tuple(slots)
         self.origin = [slot.tensor.detach().clone() for slot in self.slots]
         self.scales = [sigma * spread for spread in spreads(self.origin)]
@@ -55,7 +55,7 @@ class Coordinates:
 
     @torch.no_grad()
     def write(self, x: Vector) -> None:
-        """θ ← θ(x)."""
+        """Sets θ ← θ(x)."""
         if self._seeds:
             self._write_subspace(x)
         else:
@@ -81,10 +81,10 @@ class Coordinates:
 
 
 def spreads(tensors: Sequence[torch.Tensor]) -> list[float]:
-    """The standard deviation of each tensor's elements; of all of them where it is 0.
+    """The standard deviation of each tensor's elements.
 
-    Biases at 0 and gains at 1 have none of their own. Where nothing has any (a LoRA's zeros, a
-    vector of zeros) it is 1.
+    If it is 0, as for biases at 0 and gains at 1, the pooled one of all tensors is used instead; if
+    that is 0 too (a LoRA's zeros, a vector of zeros), it is 1.
     """
     flat = [tensor.detach().double().flatten() for tensor in tensors]
     total = sum(x.numel() for x in flat)

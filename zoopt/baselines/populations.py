@@ -1,4 +1,4 @@
-"""EvoTorch: evotorch's distribution-based searches on a model, a population a step."""
+"""EvoTorch: evotorch's distribution-based searches on a model, one population per step."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ SEARCHES = ("PGPE", "SNES", "XNES")
 class EvoTorch:
     """PGPE, SNES or XNES of evotorch (Toklu et al. 2023, arXiv 2302.12600).
 
-    Candidates of one population see the same random state, as the probes of a step do.
+    Candidates of one population see the same random state, like the probes of a step.
 
-    PGPE takes the learning rates and the radius of the ClipUp paper (Toklu et al. 2020, arXiv
+    PGPE uses the learning rates and the radius of the ClipUp paper (Toklu et al. 2020, arXiv
     2008.02387): with v the largest step of the center, radius 15 v and rate v / 2; here the radius
     is √d, that of a standard normal vector, in the coordinates of :class:`Coordinates`. SNES and
-    XNES have evotorch's defaults. All have CMA-ES's population, 4 + 3 ln d, made even for PGPE.
+    XNES use evotorch's defaults. All use CMA-ES's population size, 4 + 3 ln d, made even for PGPE.
 
     Args:
         name: one of the three.
         source: a module, parameters or (name, parameter) pairs.
         params: name patterns, or a predicate ``(name, parameter) -> bool``.
         dimension: None to search all parameters, or k for a random subspace of k dimensions.
-        direction: what the subspace is spanned by.
-        sigma: how far candidates spread at first, in standard deviations of each tensor's weights.
+        direction: distribution of the subspace's basis.
+        sigma: initial spread of the candidates, in standard deviations of each tensor's weights.
         maximize: treat the closure's number as higher-is-better.
-        seed: what candidates and subspace are drawn from.
+        seed: seed of candidates and subspace.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class EvoTorch:
         self.search = _made(name, d, seed, self._value)
 
     def step(self, closure: Callable[[], Any]) -> float:
-        """Evaluates a population. Returns its mean value, in the closure's own sign."""
+        """Evaluates a population and returns its mean value, in the closure's own sign."""
         self._closure = closure
         devices = {slot.tensor.device for slot in self.coordinates.slots}
         with same_surroundings(self.model, devices) as self._rewind:

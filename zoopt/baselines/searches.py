@@ -1,4 +1,4 @@
-"""The searches: nevergrad's optimizers and pycma's, set up as their authors would have them."""
+"""The searches: optimizers from nevergrad and pycma, with their authors' defaults."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from zoopt.baselines.coordinates import Vector
 from zoopt.support.names import unknown
 
 ARCHIVE_BYTES = 1 << 30
-"""What nevergrad's archive of candidates may take before it is pruned harder than by default."""
+"""Size above which nevergrad's archive of candidates is pruned harder than by default."""
 
 CMA_LIMIT = 5000
-"""Coordinates up to which pycma is given its full covariance: three d × d matrices."""
+"""Maximum number of coordinates for pycma's full covariance: three d × d matrices."""
 
 
 class Nevergrad:
     """An optimizer of nevergrad's registry.
 
-    Its archive keeps 300 candidates and more, twice each: 48 GB at d = 10⁷. Where they would not
-    fit into ``ARCHIVE_BYTES`` fewer are kept, in the optimizers that it delegates to as well.
+    Its archive keeps 300 or more candidates, twice each: 48 GB at d = 10⁷. If they exceed
+    ``ARCHIVE_BYTES``, fewer are kept, also in the optimizers that it delegates to.
 
     Args:
         name: a name in ``nevergrad.optimizers.registry``.
         d: number of coordinates.
-        budget: evaluations there will be; several optimizers plan with it. None is not known.
-        seed: what its random numbers are drawn from.
+        budget: total number of evaluations, which several optimizers use for planning; None if
+            unknown.
+        seed: seed of its random numbers.
         constants: attributes of the optimizer to set, such as the a and c of its SPSA, which
-            has 1e-5 and 0.1 for whatever problem it meets.
+            default to 1e-5 and 0.1 for any problem.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class Nevergrad:
             self.optimizer = ng.optimizers.registry[name](
                 ng.p.Array(shape=(d,)), budget=budget, num_workers=1
             )
-        # A numpy integer is refused by Python's random from 3.11 on.
+        # Python's random refuses numpy integers since 3.11.
         self.optimizer.parametrization.random_state.seed(int(seed) % 2**32)
         for attribute, value in (constants or {}).items():
             if not hasattr(self.optimizer, attribute):
-                raise ValueError(f"nevergrad's {name} has no {attribute} to be set to {value}")
+                raise ValueError(f"nevergrad's {name} has no {attribute} to set to {value}")
             setattr(self.optimizer, attribute, value)
         self._candidate: Any = None
         kept = ARCHIVE_BYTES // (16 * d)
@@ -69,39 +70,39 @@ class Nevergrad:
 
     @property
     def algorithm(self) -> str:
-        """The names from the chosen optimizer to what it delegates to, as far as it has decided."""
+        """The names of the optimizer and of those that it has chosen to delegate to."""
         names = [part.name for part in _parts(self.optimizer)]
         return " > ".join(dict.fromkeys(names))
 
     fresh = True
-    """nevergrad does not say which candidates it will compare."""
+    """nevergrad does not reveal which candidates it will compare."""
 
     def ask(self) -> Vector:
-        """The next candidate."""
+        """Returns the next candidate."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._candidate = self.optimizer.ask()
         return np.asarray(self._candidate.value, dtype=np.float64)
 
     def tell(self, loss: float) -> None:
-        """The loss of the candidate asked last."""
+        """Takes the loss of the candidate asked last."""
         self.optimizer.tell(self._candidate, loss)
 
     def recommend(self) -> Vector:
-        """What nevergrad recommends."""
+        """Returns nevergrad's recommendation."""
         return np.asarray(self.optimizer.recommend().value, dtype=np.float64)
 
 
 def _scalar(prediction: Any) -> float:
-    """What nevergrad 1.0.12's metamodels take ``float`` for, of arrays of one element.
+    """Replaces ``float`` in nevergrad 1.0.12's metamodels, for arrays of one element.
 
-    numpy refuses that from 2.4 on, and NGOpt, which uses a metamodel, stops there without this.
+    numpy refuses this conversion since 2.4, so NGOpt, which uses a metamodel, would fail.
     """
     return float(np.asarray(prediction).item())
 
 
 def _parts(optimizer: Any) -> Iterator[Any]:
-    """An optimizer, and those that it delegates to."""
+    """Yields an optimizer and those that it delegates to."""
     yield optimizer
     inner = [getattr(optimizer, "optim", None), *(getattr(optimizer, "optims", None) or ())]
     for part in inner:
@@ -110,12 +111,12 @@ def _parts(optimizer: Any) -> Iterator[Any]:
 
 
 class PyCMA:
-    """CMA-ES as pycma has it (Hansen, Akimoto and Baudis), with its own defaults.
+    """CMA-ES from pycma (Hansen, Akimoto and Baudis), with its defaults.
 
     Args:
         d: number of coordinates.
-        diagonal: separable CMA-ES: a diagonal covariance, of d numbers.
-        seed: what its random numbers are drawn from.
+        diagonal: separable CMA-ES, with a diagonal covariance of d numbers.
+        seed: seed of its random numbers.
     """
 
     def __init__(self, d: int, diagonal: bool = False, seed: int = 0) -> None:
@@ -124,7 +125,7 @@ class PyCMA:
         if d > CMA_LIMIT and not diagonal:
             raise ValueError(
                 f"CMA-ES in {d:,} dimensions keeps matrices of {d * d * 8 / 1e9:,.1f} GB each: "
-                f"give dimension=… of at most {CMA_LIMIT} to search a subspace, or diagonal=True"
+                f"use dimension=… of at most {CMA_LIMIT} to search a subspace, or diagonal=True"
             )
         options = {"seed": int(seed) % 2**31 + 1, "verbose": -9, "CMA_diagonal": diagonal}
         self.strategy = cma.CMAEvolutionStrategy(np.zeros(d), 1.0, options)
@@ -134,22 +135,22 @@ class PyCMA:
 
     @property
     def fresh(self) -> bool:
-        """Whether the last population is told of completely."""
+        """Whether all losses of the last population are known."""
         return not self._points
 
     def ask(self) -> Vector:
-        """The next point of the population."""
+        """Returns the next point of the population."""
         if not self._points:
             self._points = self.strategy.ask()
         return self._points[len(self._losses)]
 
     def tell(self, loss: float) -> None:
-        """The loss of the point asked last; the last of a population moves the distribution."""
+        """Takes the loss of the point asked last; the population's last one updates the search."""
         self._losses.append(loss)
         if len(self._losses) == len(self._points):
             self.strategy.tell(self._points, self._losses)
             self._points, self._losses = [], []
 
     def recommend(self) -> Vector:
-        """The mean of the distribution: what pycma estimates the optimum to be."""
+        """Returns the mean of the distribution, pycma's estimate of the optimum."""
         return np.asarray(self.strategy.mean, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Optimizers against each other on your problem, at matched budgets.
+"""Compares optimizers on your problem, at equal budgets.
 
 A problem is a function from a seed to a :class:`Case`; contestants are names
 (:mod:`zoopt.bench.contestants`) or :class:`Contestant` objects::
@@ -41,13 +41,13 @@ def benchmark(
 
     Args:
         case: makes the problem for a seed.
-        contestants: who takes part.
-        budget: evaluations of the objective a trial.
-        seeds: trials that count, for each contestant.
-        folder: where ``trials.jsonl`` is kept, from which the same call goes on, and
-            ``report.html`` and ``report.md`` are written.
-        name: what the problem is called in tables and in the file.
-        workers: trials at a time, each with one thread and in a process of its own.
+        contestants: the optimizers to compare.
+        budget: evaluations of the objective per trial.
+        seeds: final trials per contestant.
+        folder: folder of ``trials.jsonl``, from which the same call resumes, and of
+            ``report.html`` and ``report.md``.
+        name: the problem's name in tables and in the file.
+        workers: number of parallel trials, each in its own process with one thread.
 
     Returns:
         See :func:`standings`.

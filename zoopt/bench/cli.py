@@ -1,4 +1,4 @@
-"""``zoopt bench``: list what there is, run a study, write the report of one."""
+"""``zoopt bench``: lists problems and contestants, runs a study, writes its report."""
 
 from __future__ import annotations
 
@@ -26,31 +26,33 @@ CONTESTANTS = ["spsa/rademacher", "nspsa:4/rademacher", "mezo"]
 def add_to(commands: Any) -> None:
     """Adds the command to the subcommands of ``zoopt``."""
     parser = Parser()
-    commands.add_subcommand("bench", parser, help="optimizers against each other")
+    commands.add_subcommand("bench", parser, help="compare optimizers")
     actions = parser.add_subcommands(dest="action")
-    actions.add_subcommand("list", Parser(), help="problems and contestants by name")
+    actions.add_subcommand("list", Parser(), help="list problems and contestants by name")
     running = Parser()
     running.add_argument("name", help="a group of problems, or module:case, a function of a seed")
-    running.add_argument("--contestants", nargs="+", default=CONTESTANTS, help="who takes part")
-    running.add_argument("--budget", type=int, default=600, help="evaluations a trial")
-    running.add_argument("--seeds", type=int, default=3, help="trials that count, a contestant")
-    running.add_argument("--tuning", type=int, default=10, help="settings tried, a contestant")
-    running.add_argument("--workers", type=int, default=1, help="trials at a time")
-    running.add_argument("--folder", default="", help="where it is kept (default: bench/NAME)")
-    actions.add_subcommand("run", running, help="run a study, or go on with one, and report it")
+    running.add_argument(
+        "--contestants", nargs="+", default=CONTESTANTS, help="optimizers to compare"
+    )
+    running.add_argument("--budget", type=int, default=600, help="evaluations per trial")
+    running.add_argument("--seeds", type=int, default=3, help="final trials per contestant")
+    running.add_argument("--tuning", type=int, default=10, help="settings tried per contestant")
+    running.add_argument("--workers", type=int, default=1, help="number of parallel trials")
+    running.add_argument("--folder", default="", help="folder of the study (default: bench/NAME)")
+    actions.add_subcommand("run", running, help="run or resume a study, and report it")
     reporting = Parser()
     reporting.add_argument("folder", help="folder of a study, or its trials.jsonl")
-    actions.add_subcommand("report", reporting, help="write report.html and report.md of a study")
+    actions.add_subcommand("report", reporting, help="write a study's report.html and report.md")
 
 
 def main(chosen: Namespace) -> int:
-    """Runs what was chosen; returns the exit status."""
+    """Runs the chosen action; returns the exit status."""
     commands = {"list": _list, "run": _run, "report": _report}
     return commands[chosen.action](chosen[chosen.action])
 
 
 def _list(_: Namespace) -> int:
-    table = Table("name", "what it is", box=None)
+    table = Table("name", "description", box=None)
     for name, group in GROUPS.items():
         table.add_row(name, "\n".join(problem.name for problem in group()))
     table.add_section()
@@ -90,18 +92,18 @@ def _written(file: Path, folder: Path) -> int:
 
 
 def problems_of(name: str) -> list[Problem]:
-    """The problems of a group, or the one that ``module:case`` makes.
+    """Returns the problems of a group, or the one that ``module:case`` makes.
 
     Raises:
         KeyError: there is no such group.
-        ValueError: the module has nothing of that name that can be called.
+        ValueError: the module has no function of that name.
     """
     if name in GROUPS:
         return GROUPS[name]()
     module, colon, attribute = name.partition(":")
     if not colon:
         message = unknown("group of problems", name, GROUPS)
-        raise KeyError(f"{message} Your own is given as module:case, a function of a seed.")
+        raise KeyError(f"{message} For your own, give module:case, a function of a seed.")
     if "" not in sys.path:
         sys.path.insert(0, "")
     made: Any = getattr(importlib.import_module(module), attribute, None)

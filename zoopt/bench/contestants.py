@@ -1,6 +1,6 @@
 """The contestants by name (:data:`NAMES`): zoopt's, other libraries', backpropagation.
 
-Who is tuned has the same number of settings to try, evenly spaced in the logarithm.
+Every contestant that is tuned tries the same number of settings, logarithmically spaced.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from zoopt.parameters.selection import groups_of
 from zoopt.support.names import unknown
 
 NAMES = {
-    "spsa, mezo, nspsa:16, onesided:8": "zoopt, n behind its estimator; tuned: lr, two ε in turn",
+    "spsa, mezo, nspsa:16, onesided:8": "zoopt, as estimator:n; tuned: lr, with alternating ε",
     "spsa/rademacher": "the same with another direction",
     "nevergrad:NGOpt": "an optimizer of nevergrad's registry; tuned: its spread σ",
-    "nevergrad:SPSA": "as shipped, with a = 1e-5 and c = 0.1 whatever the problem",
-    "nevergrad:SPSA-tuned": "the same algorithm; tuned: a, two c in turn",
-    "pycma, pycma-diagonal": "CMA-ES, and the separable one; tuned: σ",
+    "nevergrad:SPSA": "with nevergrad's constants a = 1e-5 and c = 0.1, untuned",
+    "nevergrad:SPSA-tuned": "the same algorithm; tuned: a, with alternating c",
+    "pycma, pycma-diagonal": "CMA-ES, and separable CMA-ES; tuned: σ",
     "evotorch:SNES": "PGPE, SNES or XNES; tuned: σ",
-    "adamw": "backpropagation, a step of which counts as 3 evaluations; tuned: lr",
+    "adamw": "backpropagation, whose steps count as 3 evaluations; tuned: lr",
 }
-"""Patterns of names, and what each stands for."""
+"""Patterns of names, with descriptions."""
 
 TUNING_TRIALS = 10
-"""Settings that are tried for each contestant on each problem."""
+"""Number of settings tried for each contestant on each problem."""
 
 BACKWARD_COST = 3
-"""Forward passes that a forward and its backward pass count as."""
+"""Number of forward passes that a forward and its backward pass count as."""
 
 EPS = (1e-3, 3e-2)
-"""The ε that an estimator's learning rates are tried with in turn."""
+"""The ε that alternate over an estimator's learning rates."""
 
 LIMITS = {"nevergrad:CMA": 2000, "pycma": 2000, "evotorch:XNES": 700}
-"""Variables up to which those who keep a full covariance take part: their work grows as d³."""
+"""Maximum number of variables for searches with a full covariance, whose work grows as d³."""
 
 WORST = 1e20
-"""What a search of another library is told where the objective is not finite."""
+"""Value reported to other libraries' searches if the objective is not finite."""
 
 SPSA_C = (0.1, 0.01)
-"""The c, in standard deviations of the weights, that nevergrad's gains are tried with in turn."""
+"""The c, in standard deviations of the weights, that alternate over nevergrad's gains."""
 
 _IMPORTS = {"evotorch": "evotorch.algorithms", "nevergrad": "zoopt.integrations.nevergrad"}
 
@@ -64,21 +64,20 @@ def contestant(
     trials: int = TUNING_TRIALS,
     **options: Any,
 ) -> Contestant:
-    """The contestant of a name; see the module.
+    """Makes a contestant by name; see the module.
 
     Args:
         name: one of the names above.
         lr: the lowest and the highest learning rate tried, for an estimator and for AdamW.
         sigma: the lowest and the highest spread tried, for a search.
         a: the lowest and the highest gain tried, for nevergrad's SPSA.
-        eps: the ε that an estimator's learning rates are tried with in turn; one for all if there
-            is one.
-        trials: how many values are tried.
+        eps: the ε that alternate over an estimator's learning rates.
+        trials: number of values tried.
         options: ``params``, and for searches ``dimension`` and ``direction``.
 
     Raises:
-        KeyError: nothing has that name.
-        ImportError: the library that it is of is not installed.
+        KeyError: the name is unknown.
+        ImportError: the contestant's library is not installed.
     """
     head, _, rest = name.partition(":")
     selected = {key: value for key, value in options.items() if key == "params"}
@@ -106,7 +105,7 @@ def _ours(name: str, options: Mapping[str, Any]) -> Make:
     family, _, direction = name.partition("/")
     estimator, _, n = family.partition(":")
     if estimator not in registry.ESTIMATORS or (n and not n.isdecimal()):
-        raise KeyError(f"no contestant is called {name!r}. There are: {'; '.join(NAMES)}")
+        raise KeyError(f"no contestant is called {name!r}. Available: {'; '.join(NAMES)}")
     made = registry.make_estimator(estimator, **({"n": int(n)} if n else {}))
 
     def make(source: Any, setting: Setting, budget: int, seed: int) -> Steps:
@@ -124,7 +123,7 @@ def _ours(name: str, options: Mapping[str, Any]) -> Make:
 
 
 def _check(library: str, name: str) -> None:
-    """Imports the library, before trials fork, and tells of a name that it does not have."""
+    """Imports a library before trials fork, and raises KeyError for a name it does not have."""
     importlib.import_module(_IMPORTS.get(library, "cma"))
     known: Iterable[str] = (name,)
     if library == "evotorch":
@@ -137,18 +136,18 @@ def _check(library: str, name: str) -> None:
 
 
 class Bounded:
-    """A search for which a value that is not finite is a bad one, and not the end."""
+    """Wraps a search so that a non-finite value counts as a bad one instead of ending it."""
 
     def __init__(self, search: baselines.BlackBox | baselines.EvoTorch) -> None:
         self.search = search
 
     @property
     def algorithm(self) -> str:
-        """What runs, by its own name."""
+        """Name of the algorithm that runs."""
         return self.search.algorithm
 
     def step(self, closure: Callable[[], Any]) -> None:
-        """A step of the search's."""
+        """Makes a step of the search."""
 
         def bounded() -> float:
             value = float(closure())
@@ -186,10 +185,10 @@ class BackPropagation:
         self.optimizer = torch.optim.AdamW(parameters, lr=lr)
 
     def step(self, closure: Callable[[], Any]) -> None:
-        """A step along the gradient of one evaluation.
+        """Makes a step along the gradient of one evaluation.
 
         Raises:
-            FloatingPointError: the loss was NaN or infinite; θ is as it was.
+            FloatingPointError: the loss was NaN or infinite; θ is unchanged.
         """
         self.optimizer.zero_grad()
         loss = closure()
@@ -199,7 +198,7 @@ class BackPropagation:
         self.optimizer.step()
 
     def settle(self) -> None:
-        """θ is always exact."""
+        """Does nothing, since θ is always exact."""
 
 
 def _adamw(options: Mapping[str, Any]) -> Make:

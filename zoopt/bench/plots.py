@@ -1,4 +1,4 @@
-"""Pictures of a study: anytime curves, shares of targets reached, performance profiles."""
+"""Plots of a study: anytime curves, shares of targets reached, performance profiles."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from matplotlib.figure import Figure
 from zoopt.bench.targets import PROBLEM, PROFILE, TARGETS, profile, reached, summary
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind tell apart (their yellow is lost on white)."""
+"""Okabe and Ito's colour-blind safe palette, without yellow, which is hard to see on white."""
 
 STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))
 
 _FAR = 1e30
-"""Where a score that is not finite is drawn: outside."""
+"""Value at which a non-finite score is drawn, outside the plot."""
 
 DECADES = 30
-"""Ratio of scores from which on an axis is logarithmic."""
+"""Ratio of scores above which an axis is logarithmic."""
 
 SHOWN = 7
-"""Lines that are drawn in colour where nobody says which."""
+"""Default number of lines drawn in colour."""
 
 
 def curves(trials: pd.DataFrame, shown: Sequence[str] = ()) -> bytes:
-    """Median score against evaluations with quartiles over seeds, a panel a problem, as a PNG.
+    """Plots median scores by evaluations with quartiles over seeds, one panel per problem.
 
     Args:
         trials: see :func:`zoopt.bench.rows`.
-        shown: contestants in colour, the others being thin and grey; the first by
-            :func:`zoopt.bench.targets.summary` if left out.
+        shown: contestants in colour, the others being thin and grey; by default the first in
+            :func:`zoopt.bench.targets.summary`.
+
+    Returns:
+        A PNG.
     """
     shown = tuple(shown) or tuple(summary(trials)["contestant"][:SHOWN])
     problems = list(trials.groupby(PROBLEM, sort=False))
@@ -61,7 +64,7 @@ def curves(trials: pd.DataFrame, shown: Sequence[str] = ()) -> bytes:
 
 
 def targets(trials: pd.DataFrame, shown: Sequence[str] = ()) -> bytes:
-    """Share of (problem, seed, target) reached within a share of the budget, as a PNG."""
+    """Plots the share of (problem, seed, target) reached by share of the budget, as a PNG."""
     shown = tuple(shown) or tuple(summary(trials)["contestant"][:SHOWN])
     hits = reached(trials)
     figure = _figure(7.6, 5.2)
@@ -78,7 +81,7 @@ def targets(trials: pd.DataFrame, shown: Sequence[str] = ()) -> bytes:
 
 
 def profiles(trials: pd.DataFrame, shown: Sequence[str] = ()) -> bytes:
-    """Performance profiles at one target (:func:`zoopt.bench.targets.profile`), as a PNG."""
+    """Plots performance profiles at one target (:func:`zoopt.bench.targets.profile`), as a PNG."""
     shown = tuple(shown) or tuple(summary(trials)["contestant"][:SHOWN])
     figure = _figure(7.6, 5.2)
     axes = figure.add_subplot()
@@ -87,14 +90,14 @@ def profiles(trials: pd.DataFrame, shown: Sequence[str] = ()) -> bytes:
         y = np.searchsorted(ratios, x, side="right") / max(1, len(ratios))
         _line(axes, x, y, contestant, shown)
     axes.set(xscale="log", xlabel="evaluations ÷ those of the fastest", xlim=(1, x[-1]))
-    axes.set_ylabel(f"share of problems × seeds with {1 - PROFILE:.0%} of the way made")
+    axes.set_ylabel(f"share of problems × seeds with {1 - PROFILE:.0%} of the gap closed")
     axes.grid(alpha=0.25)
     _legend(figure, shown, list(dict.fromkeys(trials["contestant"])))
     return _png(figure)
 
 
 def style(contestant: str, shown: Sequence[str]) -> dict[str, Any]:
-    """How a contestant's line looks in every picture of a study."""
+    """The line style of a contestant, the same in all plots of a study."""
     if contestant not in shown:
         return {"color": "#BBBBBB", "linestyle": "-", "linewidth": 0.7, "zorder": 1}
     number = list(shown).index(contestant)
@@ -120,7 +123,7 @@ def _curve(axes: Any, found: Sequence[Any], contestant: str, shown: Sequence[str
 
 
 def _limit(axes: Any, found: pd.DataFrame) -> None:
-    """A logarithm where scores span decades, and nothing of those that diverge."""
+    """Makes the axis logarithmic if scores span decades, and cuts off diverging ones."""
     start = max(curve[0][1] for curve in found["curve"] if curve)
     best = found["score"].min()
     low, high = axes.get_ylim()

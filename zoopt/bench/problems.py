@@ -1,6 +1,6 @@
 """Problems with a known optimum, and small models on scikit-learn's digits.
 
-:data:`GROUPS` has them by the names that ``zoopt bench`` knows them by.
+:data:`GROUPS` lists them by their names in ``zoopt bench``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from zoopt.bench.trial import Case, Problem
 
 HELD_OUT = 600
-"""Digits that are not trained on."""
+"""Number of held-out digits."""
 
 BATCH = 128
 """Digits in a minibatch."""
@@ -28,12 +28,12 @@ NOISE = 0.01
 
 
 def quadratic(d: int, rank: int, noise: float = 0.0) -> Problem:
-    """½ ‖Q x‖² with rank orthonormal rows in random directions: tr H / ‖H‖ is the rank.
+    """½ ‖Q x‖², where Q has ``rank`` random orthonormal rows, so that tr H / ‖H‖ is the rank.
 
     Args:
         d: number of variables; the start is a standard normal vector.
-        rank: effective rank of the Hessian, and its rank.
-        noise: in units of the start's expected value, rank / 2.
+        rank: rank of the Hessian, equal to its effective rank.
+        noise: standard deviation, in units of the start's expected value, rank / 2.
     """
     drawn = torch.Generator().manual_seed(rank)
     rows = torch.linalg.qr(torch.randn(d, rank, generator=drawn))[0].T.contiguous()
@@ -51,7 +51,7 @@ def rosenbrock(d: int, noise: float = 0.0) -> Problem:
 
     Args:
         d: number of variables; the start is a standard normal vector.
-        noise: in units of the start's expected value, 402.
+        noise: standard deviation, in units of the start's expected value, 402.
     """
 
     def value(x: Tensor) -> Tensor:
@@ -81,12 +81,12 @@ def digits(
 ) -> Problem:
     """scikit-learn's digits: minibatches as objective, 600 held-out digits as score.
 
-    Minibatches are drawn from torch's global generator: what is evaluated in the same random state
-    (the probes of a step, a population) sees the same one.
+    Minibatches are drawn from torch's global generator: evaluations in the same random state (the
+    probes of a step, a population) see the same one.
 
     Args:
-        widths: of the hidden layers, with ReLU; none is logistic regression.
-        accuracy: by accuracy, higher is better, in place of cross-entropy.
+        widths: widths of the hidden layers, with ReLU; none for logistic regression.
+        accuracy: use accuracy (higher is better) instead of cross-entropy.
         batch: digits in a minibatch; None for all 1,197 at each evaluation, without noise.
     """
     sizes = [64, *widths, 10]
@@ -143,4 +143,4 @@ GROUPS: Mapping[str, Callable[[], list[Problem]]] = {
         digits((128,), accuracy=True),
     ],
 }
-"""Groups of problems by name, made when they are asked for."""
+"""Groups of problems by name, constructed on demand."""

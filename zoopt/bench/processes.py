@@ -1,4 +1,4 @@
-"""Tasks in processes of their own, some at a time; one that is killed is an answer, not a wait."""
+"""Runs tasks in parallel processes; a killed process is reported instead of hanging."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import torch
 
 @dataclass(frozen=True)
 class Died:
-    """A process ended without an answer.
+    """The result of a process that ended without an answer.
 
     Attributes:
-        code: its exit status; −n where signal n ended it.
+        code: its exit status; −n if signal n ended it.
     """
 
     code: int | None
@@ -33,27 +33,27 @@ class Died:
 
 
 class TaskError(RuntimeError):
-    """A task raised; the message is its traceback."""
+    """Raised if a task raised an error; the message is its traceback."""
 
 
 def forked(
     tasks: Sequence[Callable[[], Any]], workers: int = 1, threads: int = 1
 ) -> Iterator[tuple[int, Any]]:
-    """Runs each task in a fork of this process, as answers come.
+    """Runs each task in a fork of this process, and yields the results as they arrive.
 
-    Peak memory is the task's own and nothing is pickled but its answer. A process that ends without
-    one (out of memory, a crash in compiled code) answers with :class:`Died`.
+    Peak memory is the task's own, and only its result is pickled. A process that ends without a
+    result (out of memory, a crash in compiled code) yields :class:`Died`.
 
     Args:
-        tasks: what to run.
-        workers: processes at a time.
+        tasks: the functions to run.
+        workers: number of parallel processes.
         threads: torch's threads in each.
 
     Yields:
-        the number of a task, and what it returned.
+        The number of a task, and its result.
 
     Raises:
-        TaskError: a task raised. The others that run are ended.
+        TaskError: a task raised; the other running tasks are terminated.
     """
     context = multiprocessing.get_context("fork")
     waiting = list(enumerate(tasks))[::-1]

@@ -1,4 +1,4 @@
-"""Where a setting stands in what was tried: at an end, or between."""
+"""Detects settings at an end of the tried range."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ Setting = Mapping[str, float]
 
 
 def ends(chosen: Setting, tried: Sequence[Setting]) -> dict[str, str]:
-    """The numbers of a setting that are the lowest or the highest tried beside its other numbers.
+    """The numbers of a setting that are the lowest or highest tried with the same other numbers.
 
-    Of two values each is an end, and says nothing: three are needed.
+    At least three values must have been tried, since either of two is at an end.
 
     Args:
-        chosen: one of those tried.
+        chosen: one of the tried settings.
         tried: all settings, with the same names.
 
     Returns:
@@ -33,9 +33,9 @@ def ends(chosen: Setting, tried: Sequence[Setting]) -> dict[str, str]:
 
 
 def beyond(chosen: Setting, tried: Sequence[Setting]) -> list[Setting]:
-    """The setting with each number that is at an end moved past it, one at a time.
+    """Extends the range: the setting with each number at an end moved past it, one at a time.
 
-    By the ratio between the two outermost values that were tried, whatever the other numbers.
+    The step is the ratio of the two outermost values tried, with any other numbers.
 
     Example:
         >>> beyond({"lr": 0.01}, [{"lr": 0.01}, {"lr": 0.1}, {"lr": 1.0}])

@@ -1,4 +1,4 @@
-"""The report of a study: tables and pictures in ``report.html``, tables in ``report.md``."""
+"""The report of a study: tables and plots in ``report.html``, tables in ``report.md``."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PICTURES = {
     "Targets reached": (
         "targets",
         plots.targets,
-        "A target is a share of the way from the start to the best score that any trial had.",
+        "A target is a share of the gap between the start and the best score of any trial.",
     ),
     "Performance profiles": (
         "profiles",
         plots.profiles,
-        "How often a contestant was fastest (left), and how often it got there at all (right).",
+        "How often a contestant was fastest (left), and how often it reached the target (right).",
     ),
 }
 
@@ -42,23 +42,23 @@ PICTURES = {
 def write(
     file: Path, folder: Path, name: str | None = None, shown: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Writes ``report.html``, which needs no other file, and ``report.md``.
+    """Writes ``report.html`` (self-contained) and ``report.md``.
 
     Args:
         file: a study's ``trials.jsonl``.
-        folder: where to.
-        name: what the report is called; the folder's name if left out.
-        shown: contestants that are drawn in colour; see :func:`zoopt.bench.plots.curves`.
+        folder: folder to write to.
+        name: title of the report; by default the folder's name.
+        shown: contestants drawn in colour; see :func:`zoopt.bench.plots.curves`.
 
     Returns:
-        the standings.
+        The standings.
 
     Raises:
-        ValueError: the file has no trial that counts.
+        ValueError: the file has no final trial.
     """
     trials = rows(file)
     if trials.empty:
-        raise ValueError(f"{file} has no trial that counts yet: run the study first")
+        raise ValueError(f"{file} has no final trials yet: run the study first")
     table = standings(trials)
     name = name or folder.resolve().name
     problems = {
@@ -88,22 +88,22 @@ def write(
 
 
 FORMATS = {"mean rank": ".1f", "targets reached": ".2f"}
-"""Of the columns of :func:`zoopt.bench.targets.summary`."""
+"""Number formats of the columns of :func:`zoopt.bench.targets.summary`."""
 
 
 def facts(trials: pd.DataFrame) -> str:
-    """What was run, and with what, in a sentence or two."""
+    """Describes the setup of a study in a few sentences."""
     budgets = " or ".join(f"{budget:,}" for budget in sorted(set(trials["budget"])))
     seeds = trials["seed"].nunique()
     return (
-        f"{budgets} evaluations of the objective a trial, {seeds} seeds, settings chosen on "
-        "another one by equally many trials for each contestant. `edge` names what was chosen at "
+        f"{budgets} evaluations of the objective per trial, {seeds} seeds; settings were chosen on "
+        "a separate seed with equally many trials per contestant. `edge` names settings at "
         f"an end of the values tried. {versions()}."
     )
 
 
 def versions() -> str:
-    """Python's version and those of what is compared."""
+    """The versions of Python and of the compared packages, and the machine."""
     found = [f"Python {platform.python_version()}"]
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""The file of trials: what is done, what counts, and who stands where."""
+"""Reads the file of trials: completed trials, final trials, and standings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pandas as pd
 from zoopt.bench import ranges
 
 TUNING_SEED = 1_000_003
-"""Seed of the trials by which settings are chosen."""
+"""Seed of the trials that choose the settings."""
 
 Key = tuple[str, str, str, int, int]
-"""Problem, contestant, setting, seed and budget: what makes a trial the same one."""
+"""Problem, contestant, setting, seed and budget, which identify a trial."""
 
 Whose = tuple[str, str, int]
-"""Problem, contestant and budget: what a setting is chosen for."""
+"""Problem, contestant and budget, for which a setting is chosen."""
 
 
 def done(file: Path) -> dict[Key, dict[str, Any]]:
-    """The trials in a file by their keys."""
+    """Reads the trials in a file, by their keys."""
     if not file.exists():
         return {}
     found: dict[Key, dict[str, Any]] = {}
@@ -35,7 +35,7 @@ def done(file: Path) -> dict[Key, dict[str, Any]]:
 
 
 def mend(file: Path) -> None:
-    """Takes a last line out that an interruption left unfinished."""
+    """Removes an incomplete last line, left by an interruption."""
     if file.exists():
         text = file.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]
@@ -44,7 +44,7 @@ def mend(file: Path) -> None:
 
 
 def cost(row: Mapping[str, Any]) -> float:
-    """A row's score as something to minimize, infinite where there is none."""
+    """A row's score as a number to minimize; infinite if it is not finite."""
     score = float(row["score"])
     if not math.isfinite(score):
         return math.inf
@@ -52,14 +52,13 @@ def cost(row: Mapping[str, Any]) -> float:
 
 
 def rows(file: Path, chosen: Mapping[Whose, str] | None = None) -> pd.DataFrame:
-    """The trials that count, one a row, with what :func:`zoopt.bench.trial.run` returns.
+    """The final trials, one per row, with the columns of :func:`zoopt.bench.trial.run`.
 
-    Of each contestant those of one setting count: what ``chosen`` says, or else the setting of the
-    last trial in the file. Others were chosen before more were tried.
+    For each contestant only one setting counts: that in ``chosen``, or else that of the last trial
+    in the file. Final trials of other settings are from before more were tried.
 
-    ``edge`` names what was chosen at an end of the values that were tried for it, "lr highest": a
-    contestant that might do better beyond it. It is empty where nothing was; see
-    :func:`zoopt.bench.ranges.ends`.
+    ``edge`` names settings chosen at an end of their tried values, such as "lr highest", beyond
+    which the contestant might do better; see :func:`zoopt.bench.ranges.ends`.
     """
     found = list(done(file).values())
     tried: dict[Whose, list[dict[str, float]]] = {}
@@ -78,7 +77,7 @@ def rows(file: Path, chosen: Mapping[Whose, str] | None = None) -> pd.DataFrame:
 def counting(
     trials: Sequence[dict[str, Any]], chosen: Mapping[Whose, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Those of the trials that count; see :func:`rows`."""
+    """Selects the final trials; see :func:`rows`."""
     counted = [row for row in trials if row["seed"] != TUNING_SEED]
     settings = {_whose(row): row["setting"] for row in counted} | dict(chosen or {})
     return [row for row in counted if row["setting"] == settings[_whose(row)]]
@@ -89,7 +88,7 @@ def _whose(row: Mapping[str, Any]) -> Whose:
 
 
 def standings(trials: pd.DataFrame) -> pd.DataFrame:
-    """Quartiles of the final score over seeds and median costs, the best of a problem first.
+    """Quartiles of the final score over seeds and median costs, best first for each problem.
 
     A trial without a finite score counts as infinitely bad. Columns: problem, budget, contestant,
     algorithm, setting, edge (see :func:`rows`), trials, ended early, q1, median, q3, evaluations,
@@ -122,7 +121,7 @@ def standings(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _quantile(scores: pd.Series, q: float) -> float:
-    """Between the two neighbours, linearly; infinite where either is."""
+    """A quantile by linear interpolation; infinite if either neighbour is."""
     ordered = np.sort(np.asarray(scores, dtype=float))
     place = q * (len(ordered) - 1)
     low, high = ordered[math.floor(place)], ordered[math.ceil(place)]

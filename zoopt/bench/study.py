@@ -1,9 +1,9 @@
-"""A study: the plan of its trials, and the file of those that are done.
+"""A study: plans its trials, and stores the completed ones in a file.
 
 Every contestant has the same tuning budget: its settings are tried once each, for the full budget
 of evaluations, on a seed that is used for nothing else, and the one with the best final score runs
-on the seeds that count. Where the best stands at an end of its range, a study may try settings
-beyond it, by one rule for all. A trial that is in the file is not run again.
+on the final seeds. If the best is at an end of its range, a study may try settings beyond it, by
+the same rule for all. Trials in the file are not repeated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from zoopt.optimizer import ZOOptimizer
 
 @dataclass(frozen=True)
 class Trial:
-    """One line of the plan."""
+    """A planned trial."""
 
     problem: Problem
     contestant: Contestant
@@ -39,28 +39,28 @@ class Trial:
 
     @property
     def key(self) -> Key:
-        """What the file knows it by."""
+        """The trial's key in the file."""
         setting = json.dumps(dict(self.setting), sort_keys=True)
         return self.problem.name, self.contestant.name, setting, self.seed, self.budget
 
     @property
     def whose(self) -> Whose:
-        """What its setting was chosen for."""
+        """Problem, contestant and budget, for which its setting was chosen."""
         return self.problem.name, self.contestant.name, self.budget
 
 
 @dataclass(frozen=True)
 class Study:
-    """Contestants against each other on problems.
+    """Compares contestants on problems.
 
     Attributes:
-        problems: what is optimized.
-        contestants: what optimizes.
-        budget: evaluations of the objective a trial.
-        seeds: how many trials count, with seeds from 0.
-        file: JSON lines, one a trial.
-        widened: how many times one setting further is tried where the best stands at an end of its
-            range; see :func:`zoopt.bench.ranges.beyond`.
+        problems: the problems.
+        contestants: the optimizers.
+        budget: evaluations of the objective per trial.
+        seeds: number of final trials, with seeds from 0.
+        file: JSON lines, one per trial.
+        widened: how many times to try a further setting if the best is at an end of its range; see
+            :func:`zoopt.bench.ranges.beyond`.
     """
 
     problems: Sequence[Problem]
@@ -73,15 +73,15 @@ class Study:
     def run(
         self, workers: int = 1, threads: int = 1, progress: Callable[[str], None] | None = None
     ) -> pd.DataFrame:
-        """Runs what is missing, ``workers`` trials at a time with ``threads`` threads each.
+        """Runs the missing trials.
 
         Args:
-            workers: trials at a time, each in a process of its own.
+            workers: number of parallel trials, each in its own process.
             threads: torch's threads in each.
-            progress: told a line a trial.
+            progress: called with a line for each trial.
 
         Returns:
-            the rows of the trials that count; see :func:`rows`.
+            The rows of the final trials; see :func:`rows`.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         mend(self.file)
@@ -101,7 +101,7 @@ class Study:
     def _tried(
         self, problem: Problem, contestant: Contestant, known: Mapping[Key, dict[str, Any]]
     ) -> list[Trial]:
-        """What is tried for a contestant: further settings follow from trials that are known."""
+        """The tuning trials of a contestant; further settings depend on completed trials."""
         tried: list[Trial] = []
         more: Sequence[Setting] = contestant.settings
         for _ in range(1 + self.widened):
@@ -155,7 +155,7 @@ def _best(tried: Sequence[Trial], known: Mapping[Key, dict[str, Any]]) -> Trial:
 
 
 def _load() -> None:
-    """Has torch import what it imports at a first step, before trials fork and are measured."""
+    """Makes torch do the imports of a first step before trials fork and are measured."""
     x = torch.nn.Parameter(torch.zeros(1))
     ZOOptimizer([x]).step(lambda: x.sum())
 
@@ -168,7 +168,7 @@ def _row(planned: Trial) -> dict[str, Any]:
 
 
 def _dead(planned: Trial, died: Died) -> dict[str, Any]:
-    """The row of a trial whose process ended without one."""
+    """The row of a trial whose process ended without a result."""
     unknown = dict.fromkeys(("score", "evaluations", "forwards", "seconds", "peak_mb"), math.nan)
     algorithm = planned.contestant.name
     return _named(planned, {**unknown, "curve": [], "algorithm": algorithm, "stop": str(died)})

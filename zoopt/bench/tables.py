@@ -1,4 +1,4 @@
-"""Tables as Markdown."""
+"""Formats tables as Markdown."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pandas as pd
 
 
 def markdown(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> str:
-    """The table's columns as Markdown, numbers on the right, what is missing left empty.
+    """Formats a table as Markdown, with numbers right-aligned and missing values empty.
 
-    ``formats`` has a format specification for columns of numbers, such as ``",.0f"``; ``".4g"`` is
-    used for the others. A table without rows is no text.
+    ``formats`` has format specifications for numeric columns, such as ``",.0f"``; the default is
+    ``".4g"``. A table without rows gives an empty string.
     """
     if table.empty:
         return ""
@@ -25,7 +25,7 @@ def markdown(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> s
 def cells(
     table: pd.DataFrame, formats: Mapping[str, str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """The heads and the rows as text; see :func:`markdown`."""
+    """Formats the header and the rows as text; see :func:`markdown`."""
     numeric = [name for name in table if pd.api.types.is_numeric_dtype(table[name])]
     chosen = dict.fromkeys(numeric, ".4g") | dict(formats or {})
 

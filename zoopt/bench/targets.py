@@ -1,8 +1,8 @@
-"""How much of the way each trial has come, and when: what plots and summaries are made from.
+"""The progress of each trial, from which plots and summaries are made.
 
-The *gap* of a score is |score − best| / |start − best|, with the best final score that any trial
-had on the problem and the median score at the start, of those that are finite: 1 where nothing is
-gained, 0 at the best. A target is a gap to be reached.
+The *gap* of a score is |score − best| / |start − best|, where best is the best finite final score
+of any trial on the problem and start the median finite score at the start: 1 without progress, 0
+at the best. A target is a gap to be reached.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import pandas as pd
 from numpy.typing import NDArray
 
 TARGETS: tuple[float, ...] = tuple(float(gap) for gap in np.geomspace(0.9, 0.01, 20))
-"""Gaps, evenly spaced in the logarithm."""
+"""Gaps, logarithmically spaced."""
 
 PROFILE = 0.1
-"""The gap at which performance profiles ask who was first."""
+"""The gap to be reached in performance profiles."""
 
 PROBLEM = ["problem", "budget"]
-"""What makes a problem one: curves of other budgets are not compared."""
+"""Columns that identify a problem; different budgets are not compared."""
 
 
 def gaps(trials: pd.DataFrame) -> pd.DataFrame:
-    """Where every trial stood, and when.
+    """Computes the gap at each point of each trial's curve.
 
     Args:
         trials: see :func:`zoopt.bench.rows`.
 
     Returns:
-        a row for each point of each curve: problem, budget, contestant, seed, evaluations and gap.
-        A gap is infinite where the score is not finite, or nobody's was at the start.
+        A row for each point of each curve: problem, budget, contestant, seed, evaluations and gap.
+        A gap is infinite if the score is not finite, or no score at the start was.
     """
     parts = []
     for (problem, budget), found in trials.groupby(PROBLEM, sort=False):
@@ -57,11 +57,11 @@ def _finite(parts: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def reached(trials: pd.DataFrame, targets: Sequence[float] = TARGETS) -> pd.DataFrame:
-    """When each trial first reached each target.
+    """Computes the evaluations after which each trial first reached each target.
 
     Returns:
-        a row for each trial and target: problem, budget, contestant, seed, target and evaluations,
-        which are infinite where it was not reached.
+        A row for each trial and target: problem, budget, contestant, seed, target and evaluations,
+        which are infinite if it was not reached.
     """
     points = gaps(trials)
     index = pd.MultiIndex.from_frame(trials[[*PROBLEM, "contestant", "seed"]])
@@ -76,9 +76,9 @@ def reached(trials: pd.DataFrame, targets: Sequence[float] = TARGETS) -> pd.Data
 def profile(trials: pd.DataFrame, target: float = PROFILE) -> dict[str, NDArray[np.float64]]:
     """Performance ratios (Dolan and Moré 2002, arXiv cs/0102001), sorted, by contestant.
 
-    The ratio of a contestant on a problem and seed is the evaluations it took to the target divided
-    by those of the fastest there, infinite where it did not get there. Where nobody did, nobody has
-    a ratio. A contestant that was not run on a problem did not get there.
+    The ratio of a contestant on a problem and seed is its number of evaluations to the target
+    divided by that of the fastest contestant; infinite if it did not reach the target or was not
+    run on the problem. Problems and seeds on which no contestant reached it are left out.
     """
     table = reached(trials, [target]).pivot_table(
         index=[*PROBLEM, "seed"], columns="contestant", values="evaluations", sort=False
@@ -90,11 +90,11 @@ def profile(trials: pd.DataFrame, target: float = PROFILE) -> dict[str, NDArray[
 
 
 def summary(trials: pd.DataFrame) -> pd.DataFrame:
-    """All problems together, the contestant with the most targets first.
+    """Summarizes all problems, the contestant with the most targets first.
 
-    Columns: contestant, problems it was run on, how often its median was the best, its mean rank
-    among those who were run on the same problems, and the share of targets that its trials reached
-    within the budget, over the problems it was run on.
+    Columns: contestant, number of problems it was run on, how often its median was the best, its
+    mean rank among the contestants on the same problems, and the share of targets on these problems
+    that its trials reached within the budget.
     """
     final = trials.copy()
     final["score"] = np.where(final["higher_is_better"], -final["score"], final["score"])

@@ -11,34 +11,39 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from zoopt.interfaces import NonFiniteLossError
+
 CURVE_POINTS = 24
-"""Places, evenly spaced in the logarithm of evaluations, at which a trial's score is taken."""
+"""Number of points, logarithmically spaced in evaluations, at which a trial is scored."""
 
 
 DIVERGED = (ArithmeticError, np.linalg.LinAlgError)
-"""What a contestant raises whose numbers are out of bounds; NonFiniteLossError is one of them."""
+"""Errors that mean divergence of a contestant; they include NonFiniteLossError."""
+
+GROWN = (NonFiniteLossError, OverflowError)
+"""Those that mean it also where the case's own closure raises them."""
 
 
 class Steps(Protocol):
-    """What is compared: :class:`zoopt.ZOOptimizer`, :class:`zoopt.baselines.BlackBox`, yours."""
+    """A contestant's optimizer, such as :class:`zoopt.ZOOptimizer` or your own."""
 
     def step(self, closure: Callable[[], Any]) -> Any:
-        """Evaluates the closure some times, and moves θ; not at all if it is finished."""
+        """Evaluates the closure one or more times and moves θ; does nothing if finished."""
 
     def settle(self) -> None:
-        """Makes θ what the optimizer would have one use."""
+        """Sets θ to the optimizer's recommendation."""
 
 
 @dataclass
 class Case:
-    """A problem as one trial has it.
+    """An instance of a problem for one trial.
 
     Attributes:
-        source: a module or parameters, fresh.
+        source: a fresh module or parameters.
         closure: the objective that optimizers see, with its noise and minibatches.
-        score: what they are judged by: without noise, on held-out data.
-        forwards: forward passes of one evaluation of the objective.
-        higher_is_better: of both. Optimizers minimize, and are given the objective's negative.
+        score: the score for comparison, without noise, on held-out data.
+        forwards: forward passes per evaluation of the objective.
+        higher_is_better: for both; if True, optimizers minimize the objective's negative.
     """
 
     source: Any
@@ -53,10 +58,10 @@ class Problem:
     """A named source of cases.
 
     Attributes:
-        name: what tables call it.
-        make: a case from a seed, of start, data and noise.
-        d: number of variables; None where nobody is to be left out for it.
-        differentiable: whether the objective has a gradient, for those who take it.
+        name: its name in tables.
+        make: makes a case from a seed for start, data and noise.
+        d: number of variables; None disables contestants' limits.
+        differentiable: whether the objective has a gradient, for contestants that need it.
     """
 
     name: str
@@ -70,13 +75,13 @@ class Contestant:
     """An optimizer, and the settings among which it is tuned.
 
     Attributes:
-        name: what tables call it.
-        make: the optimizer, from the case's source, a setting, the budget and a seed.
-        settings: what is tried for it; a contestant as shipped has one.
+        name: its name in tables.
+        make: makes the optimizer from the case's source, a setting, the budget and a seed.
+        settings: the settings to try; one for an untuned contestant.
         cost: evaluations that one call of the objective counts as: more than one for a contestant
-            that has more than its value of it.
-        gradient: whether it takes the objective's gradient, and so only differentiable problems.
-        limit: variables beyond which it is left out, where its work grows as their cube.
+            that uses more than its value.
+        gradient: whether it needs the objective's gradient, and so a differentiable problem.
+        limit: maximum number of variables, for contestants whose work grows as their cube.
     """
 
     name: str
@@ -93,23 +98,23 @@ class Contestant:
 
 
 class _Spent(Exception):
-    """The budget of evaluations is used up, perhaps in the middle of a step."""
+    """Raised when the budget of evaluations is used up, possibly within a step."""
 
 
 def run(
     problem: Problem, contestant: Contestant, setting: Mapping[str, float], budget: int, seed: int
 ) -> dict[str, Any]:
-    """One trial, as the row that is kept of it.
+    """Runs one trial and returns its row.
 
-    Seconds are those spent in steps; scoring does not count. Memory is by how much the process's
-    peak grew, and exact in a process of its own. A contestant that diverges or asks for more memory
-    than there is ends with what it has; other exceptions are the caller's, and so is an arithmetic
-    error that the case's own closure raises.
+    Seconds are those spent in steps, without scoring. Memory is the growth of the process's peak,
+    which is exact if each trial has its own process. A contestant that diverges or runs out of
+    memory ends with its current score; other exceptions are raised, also an arithmetic error of the
+    case's own closure.
 
     Returns:
         ``score`` at the end, ``curve`` of (evaluations, score), ``evaluations``, ``forwards``,
         ``seconds``, ``peak_mb``, ``algorithm``, ``higher_is_better`` and ``stop``: "budget", or why
-        it ended before.
+        it ended early.
     """
     torch.manual_seed(seed)
     case = problem.make(seed)
@@ -149,7 +154,7 @@ def run(
         except _Spent:
             break
         except Exception as error:
-            diverged = isinstance(error, DIVERGED) and error is not raised
+            diverged = isinstance(error, DIVERGED if error is not raised else GROWN)
             if not (diverged or _out_of_memory(error)):
                 raise
             stop = f"{type(error).__name__} after {evaluations} evaluations"
@@ -177,7 +182,7 @@ def run(
 
 
 def _rounded(score: float) -> float:
-    """To what a curve can show, so that files stay small."""
+    """Rounds to six digits, which suffice for a curve, so that files stay small."""
     return float(f"{score:.6g}")
 
 

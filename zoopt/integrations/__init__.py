@@ -1,1 +1,1 @@
-"""Other libraries. Each module is imported only when it is used."""
+"""Integrations with other libraries, each imported only when used."""

@@ -1,4 +1,4 @@
-"""zoopt's estimators as nevergrad optimizers: importing this module registers them by name.
+"""zoopt's estimators as nevergrad optimizers; importing this module registers them.
 
 >>> import nevergrad as ng, zoopt.integrations.nevergrad
 >>> optimizer = ng.optimizers.registry["ZooptSPSA"](parametrization=4, budget=200)
@@ -6,9 +6,9 @@
 >>> bool(((found.value - 0.5) ** 2).sum() < 1e-3)
 True
 
-``ZooptSPSA`` draws one direction a step and ``ZooptNSPSA`` four or more; both Rademacher, as in
-Spall 1992. There is no ``ZooptMeZO``: what MeZO has over n-SPSA is memory, and nevergrad, which
-keeps candidates, has no use for it. Other settings are one line, :class:`Zoopt`.
+``ZooptSPSA`` draws one direction per step and ``ZooptNSPSA`` four or more; both Rademacher, as in
+Spall 1992. There is no ``ZooptMeZO``: its advantage over n-SPSA is memory, which nevergrad cannot
+use since it stores candidates. For other settings, see :class:`Zoopt`.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from zoopt.interfaces import Change, Displacement, GradientEstimate, Probe, Slot
 from zoopt.seeds import direction_seeds
 
 PROBE = "zoopt"
-"""Where a candidate's ``_meta`` says which probe it is: (draw, number within the draw)."""
+"""Key in a candidate's ``_meta`` that identifies its probe: (draw, number within the draw)."""
 
 CLIPPED = 5e20
-"""What nevergrad makes of a loss that is infinite, NaN or larger."""
+"""Value to which nevergrad clips a loss that is infinite, NaN or larger."""
 
 HALVINGS = 20
-"""Of a draw's ε at most, until its probes are feasible."""
+"""Maximum number of times that a draw's ε is halved until its probes are feasible."""
 
 SHARES = (0.5, 0.25, 0.125, 0.0)
-"""Of a move, tried one after the other while θ is not feasible."""
+"""Shares of a move, tried in this order while θ is not feasible."""
 
 WIDEST = 10.0
-"""Standard deviations up to which ε is doubled where the first steps find no difference."""
+"""Standard deviations up to which ε is doubled while the first steps find no difference."""
 
 
 class _UnknownLosses(Exception):
-    """An estimator asked for probes whose losses have not been told yet."""
+    """An estimator requested probes whose losses are not known yet."""
 
     def __init__(self, probes: Sequence[Probe]) -> None:
         self.probes = probes
@@ -55,24 +55,25 @@ class _UnknownLosses(Exception):
 class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
     """A zoopt estimator and update rule behind nevergrad's ask and tell; made by :class:`Zoopt`.
 
-    θ is a point of nevergrad's standardized space, in which the standard deviation is 1. An
-    estimate follows from its losses alone (the contract in :mod:`zoopt.testing`), so the estimator
-    is simply run with the losses told so far: it either asks for more probes, which become
-    candidates, or returns ĝ, along which the update rule moves θ.
+    θ is a point of nevergrad's standardized space, in which the standard deviation is 1. Since an
+    estimate depends on its losses alone (the contract in :mod:`zoopt.testing`), the estimator is
+    run with the losses known so far: it either requests more probes, which become candidates, or
+    returns ĝ, along which the update rule moves θ.
 
-    Losses may be told in any order, and candidates be lost: when all probes of a step are asked and
-    some are not told, the oldest of those is asked again. A step with a loss that is not finite
-    does not move θ.
+    Losses may be told in any order, and candidates may be lost: when all probes of a step have been
+    asked and some losses are missing, the oldest of these probes is asked again. A step with a loss
+    that is not finite does not move θ.
 
-    θ keeps to nevergrad's cheap constraints: ε is halved until a step's probes are feasible, and so
-    is a move until θ is; one of which an eighth is too long is not made. Where step after step has
-    the same losses before θ first moves, as of parameters rounded to integers, ε is doubled.
+    θ satisfies nevergrad's cheap constraints: ε is halved until a step's probes are feasible, and a
+    move until θ is; if an eighth of it is still infeasible, the move is skipped. If consecutive
+    steps have equal losses before θ first moves, as with parameters rounded to integers, ε is
+    doubled.
 
-    θ begins at the best of the points that were told and not asked before it first moved, as those
-    that are suggested, or that another optimizer of a ``Chaining`` found. Later ones are let go.
+    θ starts at the best point that was told without being asked, such as a suggestion or the result
+    of the previous optimizer of a ``Chaining``. Such points are ignored once θ has moved.
 
-    Recommended is θ. Where its losses in the last step are above those in the first one, in the
-    mean, it is the best point that was told.
+    The recommendation is θ, or the best point told if the mean loss of the last step is above that
+    of the first.
     """
 
     def __init__(
@@ -134,11 +135,11 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
         return self.parametrization.spawn_child().set_standardized_data(point.numpy())
 
     def _feasible(self, point: torch.Tensor) -> bool:
-        """Whether it satisfies the cheap constraints, if there are any."""
+        """Whether a point satisfies the cheap constraints, if there are any."""
         return bool(self.skip_constraints or self._candidate(point).satisfies_constraints())
 
     def _estimate(self) -> GradientEstimate | None:
-        """ĝ, or None where it takes losses that are not known: their probes are now to be asked."""
+        """Returns ĝ, or None if it needs unknown losses, whose probes are then queued."""
         known = 0
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
@@ -168,13 +169,13 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
         return candidate
 
     def _internal_tell_candidate(self, candidate: Any, loss: float) -> None:
-        if PROBE not in candidate._meta:  # put in a probe's place by nevergrad's constraint solver
+        if PROBE not in candidate._meta:  # nevergrad's constraint solver replaced a probe
             self._internal_tell_not_asked(candidate, loss)
             return
         draw, number = candidate._meta[PROBE]
         if draw != self._draw or number in self._losses:
             return
-        if loss == math.inf:  # said by ask of what violates a constraint: tell clips what users say
+        if loss == math.inf:  # from ask, for a violated constraint: tell clips the users' losses
             self._begin()
             return
         self._losses[number] = float(loss)
@@ -232,7 +233,7 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
 
 
 def _together(estimator: ZOEstimator) -> int:
-    """How many probes it asks for before it knows a loss."""
+    """The number of probes that an estimator requests before it knows any loss."""
 
     def evaluate(probes: Sequence[Probe]) -> list[float]:
         raise _UnknownLosses(probes)
@@ -247,21 +248,21 @@ def _together(estimator: ZOEstimator) -> int:
 class Zoopt(base.ConfiguredOptimizer):  # type: ignore[misc]
     """A family of nevergrad optimizers: zoopt's estimators, directions and update rules.
 
-    Functions come at every scale, and nevergrad's users give none, so the learning rate is that of
-    AdaGrad-Norm (Ward, Wu and Bottou 2019, arXiv 1806.01811): η_k = lr / √(Σ_{i≤k} ‖c_i‖²), with
-    the coefficients c_i of the estimates so far. The first step moves every coordinate by about lr,
-    whatever the function is multiplied with; near a minimum η stays, under noise it falls as 1/√k.
+    The scale of the function is unknown, so the learning rate is that of AdaGrad-Norm (Ward, Wu and
+    Bottou 2019, arXiv 1806.01811): η_k = lr / √(Σ_{i≤k} ‖c_i‖²), with the coefficients c_i of the
+    estimates so far. The first step moves every coordinate by about lr, independent of the
+    function's scale; near a minimum η stays constant, under noise it falls as 1/√k.
 
-    The defaults come from some trials by hand on functions of 20 variables (a sphere with and
-    without noise, an ellipsoid, Rosenbrock's, Σ|x|), so figures on these say little.
+    The defaults were tuned by hand on functions of 20 variables (a sphere with and without noise,
+    an ellipsoid, Rosenbrock's, Σ|x|), so results on these are biased.
 
     Args:
-        estimator: which probes, by name. ``"nspsa"`` uses as many workers as there are.
-        n: directions a step at least. With more than 2n workers, half of their number.
-        direction: what z looks like.
-        update: the update rule, by name.
+        estimator: name of the estimator. ``"nspsa"`` uses all workers.
+        n: minimum number of directions per step. With more than 2n workers, half their number.
+        direction: distribution of z.
+        update: name of the update rule.
         eps: ε of the first step, in nevergrad's standard deviations; it falls as k^−0.101.
-        lr: how far the first step moves a coordinate, in the same unit.
+        lr: distance by which the first step moves a coordinate, in the same unit.
 
     Example:
         >>> import nevergrad as ng
@@ -290,13 +291,13 @@ class Zoopt(base.ConfiguredOptimizer):  # type: ignore[misc]
         super().__init__(SeedSpaceOptimizer, dict(vars(self)), as_config=True)
 
     def made(self, num_workers: int) -> ZOEstimator:
-        """The estimator for so many workers, with a warning where some of them have no use."""
+        """Makes the estimator for a number of workers; warns if it cannot use all of them."""
         n = max(self.n, -(-num_workers // 2)) if self.estimator == "nspsa" else self.n
         made = registry.make_estimator(self.estimator, n=n, eps=self.eps, direction=self.direction)
         if num_workers > (together := _together(made)):
             warnings.warn(
-                f"{self.estimator} evaluates {together} probes at a time, and has no use for "
-                f"{num_workers} workers: ZooptNSPSA has",
+                f"{self.estimator} evaluates {together} probes at a time, so it cannot use "
+                f"{num_workers} workers: take ZooptNSPSA to use all",
                 errors.InefficientSettingsWarning,
                 stacklevel=2,
             )
@@ -305,7 +306,7 @@ class Zoopt(base.ConfiguredOptimizer):  # type: ignore[misc]
     def __call__(
         self, parametrization: Any, budget: int | None = None, num_workers: int = 1
     ) -> SeedSpaceOptimizer:
-        """An optimizer of this family, as nevergrad makes one."""
+        """Makes an optimizer of this family, as nevergrad requires."""
         made = SeedSpaceOptimizer(parametrization, budget, num_workers, settings=self)
         made.name = self.name
         return made

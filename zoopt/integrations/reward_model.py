@@ -20,19 +20,19 @@ def reward_model(
     label: str | int | None = None,
     batch_size: int = 16,
 ) -> Reward:
-    """What a sequence classifier says of prompt and completion, as a reward function.
+    """Wraps a sequence classifier of prompt and completion as a reward function.
 
     The result follows TRL's convention, so ``zoopt.tune(objective=...)``, :func:`zoopt.metric` and
-    :func:`zoopt.rewards` take it. The classifier reads the prompt and right after it the
-    completion; of a conversation, what the tokenizer's chat template makes of both. It is asked in
-    eval mode and without gradients, and must be another object than the model that is tuned.
+    :func:`zoopt.rewards` accept it. The classifier reads the prompt directly followed by the
+    completion; for a conversation, both formatted by the tokenizer's chat template. It runs in eval
+    mode without gradients, and must not be the model that is tuned.
 
     Args:
         model: a classifier, or a folder or hub name of one.
-        tokenizer: its tokenizer; loaded from the same place where not given.
-        label: which output is the reward, by name or number: its probability, in [0, 1]. A
-            classifier with one output needs none, and the reward is that output as it is.
-        batch_size: texts in one forward.
+        tokenizer: its tokenizer; by default loaded from the same place.
+        label: name or number of the output whose probability, in [0, 1], is the reward. A
+            classifier with one output takes no label; its raw output is the reward.
+        batch_size: texts per forward.
 
     Raises:
         ValueError: there are several outputs and no label, or no such label.
@@ -47,7 +47,7 @@ def reward_model(
         model, tokenizer = _load(os.fspath(model), tokenizer)
     elif tokenizer is None:
         raise TypeError(
-            "reward_model was given a model and no tokenizer: give both, or the folder of both"
+            "reward_model got a model without a tokenizer: pass both, or the folder of both"
         )
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
@@ -55,7 +55,7 @@ def reward_model(
 
 
 class _Classifier:
-    """What a sequence classifier says of prompt and completion, a number for each."""
+    """A reward function that evaluates a sequence classifier on prompt and completion."""
 
     __name__ = "reward_model"
 
@@ -72,7 +72,7 @@ class _Classifier:
         self._began = _first_elements(model)
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
-        """The reward of each completion."""
+        """Returns the reward of each completion."""
         self._require_untouched()
         tokens = [self._joined(*pair) for pair in zip(prompts, completions, strict=True)]
         found: list[float] = []
@@ -82,14 +82,14 @@ class _Classifier:
         return found
 
     def _joined(self, prompt: Any, completion: Any) -> dict[str, Any]:
-        """The tokens of both. A chat template writes the special ones itself."""
+        """Tokenizes prompt and completion; a chat template adds the special tokens itself."""
         if isinstance(prompt, str):
             text, special = prompt + str(completion), True
         else:
             messages, special = [*prompt, *completion], False
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         side = self._tokenizer.truncation_side
-        self._tokenizer.truncation_side = "left"  # the completion stands at the end
+        self._tokenizer.truncation_side = "left"  # keeps the completion, which is at the end
         try:
             return dict(self._tokenizer(text, truncation=True, add_special_tokens=special))
         finally:
@@ -102,19 +102,19 @@ class _Classifier:
         return logits[:, 0] if self._column is None else logits.softmax(dim=1)[:, self._column]
 
     def _require_untouched(self) -> None:
-        """Raises where a parameter is not what it was: a probe of the tuned model is in it."""
+        """Raises if a parameter changed, which means that the reward model is being tuned."""
         now = _first_elements(self._model)
         changed = [name for name, value in self._began.items() if now[name] != value]
         if changed:
             raise ValueError(
                 f"the reward model's parameter {changed[0]} has changed since reward_model was "
-                "called: it is itself being tuned, and would reward its own perturbation. Give "
-                "reward_model a model of its own, such as copy.deepcopy(model)"
+                "called: it is itself being tuned, and would reward its own perturbation. Pass "
+                "a separate model to reward_model, such as copy.deepcopy(model)"
             )
 
 
 def _first_elements(model: torch.nn.Module) -> dict[str, float]:
-    """The first number of each parameter. Every probe moves it, whichever engine evaluates."""
+    """The first element of each parameter, which every probe of any engine changes."""
     return {
         name: parameter.detach().flatten()[0].item()
         for name, parameter in model.named_parameters()
@@ -123,25 +123,25 @@ def _first_elements(model: torch.nn.Module) -> dict[str, float]:
 
 
 def _column(model: torch.nn.Module, label: str | int | None) -> int | None:
-    """The output that a label means; None for the only one."""
+    """The index of a label's output; None for a model with one output."""
     config: Any = model.config
     names = {int(index): str(name) for index, name in config.id2label.items()}
     if label is None:
         if config.num_labels == 1:
             return None
         raise ValueError(
-            f"the reward model has {config.num_labels} outputs: say with label=... which one is "
-            f"the reward, of {', '.join(map(repr, names.values()))}"
+            f"the reward model has {config.num_labels} outputs: choose the reward with label=..., "
+            f"one of {', '.join(map(repr, names.values()))}"
         )
     if config.num_labels == 1:
         raise ValueError(
-            f"the reward model has one output, which is the reward: no label={label!r}"
+            f"the reward model has one output, which is the reward: remove label={label!r}"
         )
     for index, name in names.items():
         if label in (index, name):
             return index
     raise ValueError(
-        f"label={label!r} is none of the reward model's, {', '.join(map(repr, names.values()))}"
+        f"label={label!r} is not one of the reward model's: {', '.join(map(repr, names.values()))}"
     )
 
 

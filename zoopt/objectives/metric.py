@@ -141,7 +141,13 @@ class Metric:
         if self.each is None:
             return None
         self._check(predictions)
-        return np.array(self.each(predictions, references), np.float64)
+        values = np.array(self.each(predictions, references), np.float64)
+        if values.shape != (len(predictions),):
+            raise ValueError(
+                f"each of {self.name!r} returned an array of shape {values.shape} for "
+                f"{len(predictions)} examples; expected one value, or None, for each"
+            )
+        return values
 
     def _check(self, predictions: Any) -> None:
         if hasattr(predictions, "__len__") and len(predictions) == 0:

@@ -97,6 +97,9 @@ def groups_of(source: Any, params: Select = None, start: int = 0) -> list[dict[s
             f"{len(available)} ({_some(available) or 'none given'}). Frozen parameters have "
             "requires_grad=False; unfreeze them or choose others."
         )
+    if isinstance(source, torch.nn.Module):  # tied parameters have several names
+        every = source.named_parameters(remove_duplicate=False)
+        tuned = [name for name, tensor in every if id(tensor) in seen]
     for pattern in _patterns(params):
         if not any(fnmatch.fnmatchcase(name, pattern) for name in tuned):
             raise ValueError(

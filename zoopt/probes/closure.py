@@ -83,7 +83,7 @@ class ProbedClosure:
         if self.compare is not None:
             return [snapshot(output) for output in returned]
         for value in returned:
-            _warn_of_half(value)
+            warn_of_half(value)
         return [
             value.detach().clone() if _queued(value) else finite_number(value, self.where)
             for value in returned
@@ -97,7 +97,8 @@ class ProbedClosure:
         return [sign * finite_number(value, self.where) for value in returned]
 
 
-def _warn_of_half(value: Any) -> None:
+def warn_of_half(value: Any) -> None:
+    """Warns if a value is in half precision."""
     if isinstance(value, Tensor) and is_half([value]):
         warnings.warn(
             f"the objective's value is {value.dtype}, too coarse to tell the probes of a step "

@@ -1,1 +1,1 @@
-"""What can be done with finished runs: look into them, compare, replay and merge them."""
+"""Inspects, compares, replays and merges finished runs."""

@@ -1,4 +1,4 @@
-"""The commands about runs: ``zoopt inspect | diff | replay | merge``."""
+"""The commands on runs: ``zoopt inspect | diff | replay | merge``."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from zoopt.tuning.job import job_from, load_model
 
 
 def add_to(sub: Any) -> dict[str, Callable[[Namespace], int]]:
-    """Adds the commands to a parser's; returns what runs each."""
+    """Adds the commands to a parser's; returns the function of each."""
     inspecting = Parser()
     inspecting.add_argument("run", help="folder of the run")
-    sub.add_subcommand("inspect", inspecting, help="what happened in a run")
+    sub.add_subcommand("inspect", inspecting, help="show what happened in a run")
 
     comparing = Parser()
     comparing.add_argument("run", help="folder of a run")
     comparing.add_argument("other", help="folder of another run")
-    sub.add_subcommand("diff", comparing, help="where two runs differ; status 1 if they do")
+    sub.add_subcommand("diff", comparing, help="show where two runs differ; status 1 if they do")
 
     replaying = _builder()
     replaying.add_argument("run", help="folder of the run")
-    replaying.add_argument("--to-step", default="best", help="a number, best or last")
-    sub.add_subcommand("replay", replaying, help="tuned weights from base weights and a run's log")
+    replaying.add_argument("--to-step", default="best", help="a step number, best or last")
+    sub.add_subcommand("replay", replaying, help="rebuild tuned weights from the base and a log")
 
     merging = _builder()
     merging.add_argument("runs", nargs="+", help="folders of runs on the same base model")
-    sub.add_subcommand("merge", merging, help="one model with the updates of several runs")
+    sub.add_subcommand("merge", merging, help="add the updates of several runs to one model")
     return {"inspect": _inspect, "diff": _diff, "replay": _replay, "merge": _merge}
 
 
 def _builder() -> Parser:
     parser = Parser()
     parser.add_argument("--model", default="", help="the base model, if it has moved")
-    parser.add_argument("--out", required=True, help="folder to save the model in")
+    parser.add_argument("--out", required=True, help="folder to save the model to")
     return parser
 
 
@@ -64,7 +64,7 @@ def _diff(chosen: Namespace) -> int:
     runs = RunFiles.read(chosen.run), RunFiles.read(chosen.other)
     found = difference(*runs)
     if not found:
-        print(f"{runs[0].path} and {runs[1].path} are alike: settings, steps and scores")
+        print(f"{runs[0].path} and {runs[1].path} have the same settings, steps and scores")
         return 0
     table = Table(box=None)
     table.add_column(no_wrap=True)
@@ -100,19 +100,19 @@ def _base(run: str, moved: str) -> tuple[torch.nn.Module, Any]:
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     if "model" not in values:
         raise ValueError(
-            f"{run} was tuned from Python, and its config names no model: load the base model and "
+            f"{run} was tuned from Python, so its config names no model: load the base model and "
             "call zoopt.replay(model, run), or zoopt.merge(model, runs)"
         )
     return load_model(job_from(values), moved or None)
 
 
 def _empty(out: str) -> Path:
-    """The folder that a model is to be saved in, where there is nothing that would be lost."""
+    """The folder to save a model to; raises unless it is missing or empty."""
     folder = Path(out).expanduser()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(
-            f"--out {out} is there, and not an empty folder: the model would take the place of "
-            "what is in it. Name a folder that is not there yet, or empty it"
+            f"--out {out} exists and is not an empty folder, so the model would overwrite its "
+            "contents: choose a new folder, or empty it"
         )
     return folder
 

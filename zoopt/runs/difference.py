@@ -1,4 +1,4 @@
-"""Two runs side by side: where their settings, their steps and their scores part."""
+"""Comparison of two runs: differences of settings, steps and scores."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from zoopt.runs.inspecting import RunFiles
 
 
 def difference(first: RunFiles, second: RunFiles) -> dict[str, tuple[str, str]]:
-    """What differs, as {what: (in the first, in the second)}; empty for runs that are alike.
+    """Returns the differences as {what: (in the first, in the second)}; empty for equal runs.
 
-    Steps are compared by their directions and losses, exactly: a run that was repeated on another
-    machine mostly parts from the first in the last digits of a loss, and says so here.
+    Steps are compared exactly by their directions and losses: a run that was repeated on another
+    machine usually differs in the last digits of some loss, which is reported.
     """
     found: dict[str, tuple[str, str]] = {}
     for name in sorted({*first.config, *second.config}):

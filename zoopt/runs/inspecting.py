@@ -1,4 +1,4 @@
-"""What happened in a run, from its folder alone. Reads; writes nothing."""
+"""Summarizes a run from its folder, read-only."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from zoopt.tuning.folder.scores import worth
 from zoopt.tuning.settings import Job, TaskSettings, plain
 
 _MANY = 8
-"""Rollbacks and notes of each kind that are shown one by one."""
+"""Maximum number of rollbacks, and of out-of-memory events, that are listed."""
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run's files, read.
+    """The contents of a run's files.
 
     Attributes:
         path: the folder.
-        config: the configuration, nested names joined by dots.
+        config: the configuration, with nested names joined by dots.
         log: the trajectory.
         metrics: the lines of ``metrics.jsonl``.
     """
@@ -38,10 +38,10 @@ class RunFiles:
 
     @classmethod
     def read(cls, folder: str | Path) -> RunFiles:
-        """Reads them.
+        """Reads a run's folder.
 
         Raises:
-            TrajectoryError: the folder is not a run's.
+            TrajectoryError: the folder does not hold a run.
         """
         path = Path(folder).expanduser()
         log = trajectory.read(path / trajectory.FILENAME)
@@ -59,7 +59,7 @@ class RunFiles:
 
     @property
     def scores(self) -> dict[int, float]:
-        """Development scores that count, by step."""
+        """Development scores by step, without those rolled back."""
         scores: dict[int, float] = {}
         for entry in self.metrics:
             if "rollback" in entry:
@@ -78,7 +78,7 @@ class RunFiles:
 
 
 def account(run: RunFiles) -> dict[str, str]:
-    """What happened, as {what: in words}."""
+    """Summarizes a run as {topic: text}."""
     log, header = run.log, run.log.header
     steps = [entry for entry in run.metrics if "value" in entry]
     told = {
@@ -116,24 +116,24 @@ def account(run: RunFiles) -> dict[str, str]:
     smaller = [entry for entry in run.metrics if "forward_size" in entry]
     if smaller:
         told["out of memory"] = "; ".join(
-            f"from step {e['step']} on {e['forward_size']} rows a forward" for e in smaller[:_MANY]
+            f"{e['forward_size']} rows per forward from step {e['step']}" for e in smaller[:_MANY]
         )
     if steps:
-        told["forwards"] = f"{steps[-1]['forwards']:,} of a minibatch"
+        told["forwards"] = f"{steps[-1]['forwards']:,} minibatch evaluations"
         told["time"] = f"{in_time(sum(entry['seconds'] for entry in steps))} in steps"
     return told
 
 
 def _search(found: Mapping[str, Any], sign: float) -> dict[str, str]:
-    """The search for lr and eps: what it found, at what cost, and why.
+    """Summarizes the search for lr and eps: its result, its cost, and the evidence.
 
     Args:
-        found: the rates that were chosen; see :class:`zoopt.tuning.search.auto.Choice`.
-        sign: what makes the objective of what trials scored, where lower is better.
+        found: the chosen rates; see :class:`zoopt.tuning.search.auto.Choice`.
+        sign: factor that turns a trial's score (lower is better) into the objective.
     """
     told = {
         "rates found": f"lr {found['lr']:g}, eps {found['eps']:g}, with {found['forwards']:,} "
-        "evaluations of a minibatch"
+        "minibatch evaluations"
     }
     if found["errors"]:
         errors = (f"{error:.2g} at {eps}" for eps, error in found["errors"].items())
@@ -149,15 +149,15 @@ def _search(found: Mapping[str, Any], sign: float) -> dict[str, str]:
 
 def _stopped(run: RunFiles) -> str:
     if not run.metrics:
-        return "unknown: there is no metrics.jsonl (ZOTrainer writes the Trainer's own logs)"
+        return "unknown: there is no metrics.jsonl (ZOTrainer writes only the Trainer's logs)"
     stops = [entry for entry in run.metrics if "stop" in entry]
     if not stops or run.metrics[-1] is not stops[-1]:
-        return "not finished: it is running, or was killed; the same call resumes it"
+        return "not finished: running or killed; repeat the same call to resume it"
     return ", ".join(f"{reason} ({value})" for reason, value in stops[-1]["stop"].items())
 
 
 def _chosen(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not the defaults."""
+    """The settings that differ from the defaults."""
     defaults = flat(plain(Job(model="", task=TaskSettings())))
     return {
         name: value
@@ -169,7 +169,7 @@ def _chosen(config: Mapping[str, Any]) -> dict[str, Any]:
 def _course(values: list[float]) -> str:
     ends = f"{values[0]:.3g} to {values[-1]:.3g}" if values[0] != values[-1] else f"{values[0]:.3g}"
     beyond = [f"{v:.3g}" for v in (min(values), max(values)) if v not in (values[0], values[-1])]
-    return ends + (f" (by way of {', '.join(beyond)})" if beyond else "")
+    return ends + (f" (via {', '.join(beyond)})" if beyond else "")
 
 
 def _sizes(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Merging runs: the sum of what several runs did to the same base model."""
+"""Merging runs: adds the updates of several runs to the same base model."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from zoopt import trajectory
 from zoopt.optimizer import ZOOptimizer
 
 CAVEAT = (
-    "a merged model has the sum of the runs' updates, each estimated where its own run stood: "
-    "nothing has evaluated it yet"
+    "a merged model is the base plus the sum of the runs' updates, each estimated at its own run's "
+    "weights: evaluate it before use"
 )
 
 
 def merge(model: torch.nn.Module, runs: Sequence[str | Path]) -> int:
     """Turns base weights into base + Σ_runs (tuned − base), in place, without a forward pass.
 
-    In seed space the update of a run with plain SGD is Σ_t −η_t ĝ_t, which adds up whatever the
-    order: the result is the sum of the runs' updates exactly, but for rounding. With momentum, Adam
-    or weight decay an update depends on θ and on the steps before, and there is no such sum.
+    In seed space the update of a run with plain SGD is Σ_t −η_t ĝ_t, which does not depend on the
+    order: the result is exactly the sum of the runs' updates, up to rounding. With momentum, Adam
+    or weight decay an update depends on θ and on earlier steps, so it cannot be added.
 
-    Each run estimated its updates where it stood itself. Runs on parts of the data that agree add
-    up to one with a larger learning rate; runs that went far, or against each other, may add up to
-    something worse than any of them. Evaluate what comes out.
+    Each run estimated its updates at its own weights. Runs on similar parts of the data add up to
+    one with a larger learning rate; runs that moved far, or in opposite directions, may add up to
+    something worse than any of them. Evaluate the result.
 
     Args:
-        model: the base model of all the runs, its weights as they were before tuning. Runs may have
-            tuned different parameters of it.
-        runs: their folders, two or more.
+        model: the base model of all runs, with its weights before tuning. Runs may have tuned
+            different parameters of it.
+        runs: folders of two or more runs.
 
     Returns:
         The number of updates applied.
 
     Raises:
         TrajectoryError: another base model, an update rule with state, or weight decay. The weights
-            are as they were.
+            are unchanged.
 
     Example:
         >>> import tempfile, torch, zoopt
@@ -65,7 +65,7 @@ def merge(model: torch.nn.Module, runs: Sequence[str | Path]) -> int:
         True
     """
     if len(runs) < 2:
-        raise ValueError(f"merge takes two runs or more, and was given {len(runs)}")
+        raise ValueError(f"merge takes two or more runs, got {len(runs)}")
     logs = []
     for run in runs:
         log = trajectory.read(Path(run) / trajectory.FILENAME)
@@ -75,11 +75,11 @@ def merge(model: torch.nn.Module, runs: Sequence[str | Path]) -> int:
             )
         _check(run, log)
         logs.append(log)
-    # All of them compare θ with their own base before the first one moves it.
+    # All optimizers check θ against their base before the first one moves it.
     optimizers = [_optimizer(model, run, log) for run, log in zip(runs, logs, strict=True)]
     masters: dict[int, torch.Tensor] = {}
     for optimizer, log in zip(optimizers, logs, strict=True):
-        # Optimizers of one model have fp32 masters of their own, of which the parameters show less.
+        # Each optimizer has its own fp32 masters, more precise than the parameters.
         held = {id(slot.tensor): slot.master for slot in optimizer.slots if slot.master is not None}
         for tensor in held.keys() & masters.keys():
             held[tensor].copy_(masters[tensor])
@@ -94,14 +94,14 @@ def _check(run: str | Path, log: trajectory.Log) -> None:
     rule = log.header["update"]["name"]
     if rule != "sgd":
         raise trajectory.TrajectoryError(
-            f"{run} was updated by {rule}, whose updates depend on those before, so that they "
-            "cannot be added to another run's: only runs with update='sgd' can be merged"
+            f"{run} was updated by {rule}, whose updates depend on earlier ones and cannot be "
+            "added to another run's: only runs with update='sgd' can be merged"
         )
     decaying = next((r for r in log.records if any(r.weight_decay)), None)
     if decaying is not None:
         raise trajectory.TrajectoryError(
-            f"{run} has weight_decay={max(decaying.weight_decay):g}, which depends on where θ was, "
-            "so that its updates cannot be added to another run's: only runs without can be merged"
+            f"{run} has weight_decay={max(decaying.weight_decay):g}, so its updates depend on θ "
+            "and cannot be added to another run's: only runs without weight decay can be merged"
         )
 
 

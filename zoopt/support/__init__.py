@@ -1,1 +1,1 @@
-"""Small tools that know nothing of tuning."""
+"""General-purpose utilities."""

@@ -1,21 +1,23 @@
-"""Whose code raised an error: the user's own is shown with its traceback."""
+"""Tracebacks of errors raised in the user's own code."""
 
 from __future__ import annotations
 
 import sysconfig
 import traceback
 from collections.abc import Collection
+from pathlib import Path
 
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+_PACKAGES = {"site-packages", "dist-packages"}
 
 
 def own_traceback(error: BaseException, packages: Collection[str]) -> str:
-    """The traceback from the first line of the user's code on; empty where there is none in it.
+    """Formats the traceback from the first frame in the user's code; "" if there is none.
 
     Args:
-        error: as it was caught.
-        packages: names of packages that are not the user's, wherever they lie. What is installed is
-            not either.
+        error: the caught error.
+        packages: names of packages that are not the user's, wherever they are located. Installed
+            packages are not the user's either.
 
     >>> try:
     ...     own_traceback.missing
@@ -28,7 +30,8 @@ def own_traceback(error: BaseException, packages: Collection[str]) -> str:
         frame = step.tb_frame
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         file = frame.f_code.co_filename
-        if package not in packages and not file.startswith((*_INSTALLED, "<")):
+        installed = file.startswith((*_INSTALLED, "<")) or _PACKAGES & {*Path(file).parts}
+        if package not in packages and not installed:
             return "".join(traceback.format_exception(type(error), error, step))
         step = step.tb_next
     return ""

@@ -1,4 +1,4 @@
-"""Freed memory, kept for the next step instead of being returned to the system."""
+"""Keeps freed memory for the next step instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ def keep_freed_memory() -> bool:
 
     A forward pass on a CPU allocates and frees the same megabytes in every operation. glibc returns
     much of it each time, and the system zeroes every page when it is touched again. The command
-    line calls this; a program of your own may call it before it tunes. The process then stays as
-    large as it was at its peak. Blocks above 32 MiB are still returned: glibc's M_MMAP_THRESHOLD
-    goes no higher
+    line calls this function; your own program may call it before tuning. The process then stays at
+    its peak size. Blocks above 32 MiB are still returned, the maximum of glibc's M_MMAP_THRESHOLD
     (https://man7.org/linux/man-pages/man3/mallopt.3.html).
 
     Returns:
-        whether memory is kept. It is not where the C library is not glibc, and where the
-        environment has settings of its own, MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ or
-        GLIBC_TUNABLES: an empty GLIBC_TUNABLES turns this off and changes nothing else.
+        Whether memory is kept: False if the C library is not glibc, or if the environment sets
+        MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ or GLIBC_TUNABLES. An empty GLIBC_TUNABLES
+        disables this function and changes nothing else.
 
     >>> import zoopt
     >>> kept = zoopt.keep_freed_memory()

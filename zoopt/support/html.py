@@ -1,4 +1,4 @@
-"""HTML pages from templates that lie beside the code that fills them."""
+"""HTML pages from templates stored next to the code."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 
 def rendered(package: str, **values: Any) -> str:
-    """A package's ``report.html.jinja``, filled; what is filled in is escaped.
+    """Renders a package's ``report.html.jinja``, escaping the values.
 
     Args:
-        package: where the template lies, as ``"zoopt.bench"``.
-        **values: what it names.
+        package: the package with the template, such as ``"zoopt.bench"``.
+        **values: the template's variables.
     """
     environment = Environment(
         loader=PackageLoader(package, "."),

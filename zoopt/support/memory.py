@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak, and how much there is."""
+"""Peak memory of a call, and available memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.profiler import ProfilerActivity, profile
 
 T = TypeVar("T")
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces itself on stderr
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's messages on stderr
 
 
 def peak_bytes(call: Callable[[], T], device: torch.device) -> tuple[T, int]:
-    """What a call returns, and the peak of what torch allocated on a device during it."""
+    """Calls a function; returns its result and the peak of torch's allocations on a device."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -32,7 +32,7 @@ def peak_bytes(call: Callable[[], T], device: torch.device) -> tuple[T, int]:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; what the system calls available for the CPU."""
+    """Free memory of a device, or the system's available memory for the CPU."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -46,7 +46,7 @@ _SAID = ("out of memory", "can't allocate memory")
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice.
+    """Whether an error is an out-of-memory error.
 
     >>> ran_out(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     True

@@ -1,4 +1,4 @@
-"""PyPI's ``zoopt`` is another project with the same import name. Having both is worth a word."""
+"""Warns of PyPI's ``zoopt``, another project with the same import name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def warn_of_namesake() -> None:
-    """Warns where the other project is installed: both write into one folder, ``zoopt/``."""
+    """Warns if the other project is installed: both write into one folder, ``zoopt/``."""
     try:
         other = version("zoopt")
     except PackageNotFoundError:
         return
     warnings.warn(
-        f"PyPI's other package 'zoopt' ({other}) is installed beside zoopt-torch. Both are "
+        f"PyPI's other package 'zoopt' ({other}) is installed next to zoopt-torch. Both are "
         "imported as zoopt and share a folder, so whichever was installed last has overwritten "
         "the other. To keep this one: pip uninstall zoopt, then "
         "pip install --force-reinstall --no-deps zoopt-torch. To have both, use two environments.",

@@ -1,4 +1,4 @@
-"""A name with arguments in one string, as a config file writes it: ``words(target=40)``."""
+"""Names with arguments in one string, as in a config file: ``words(target=40)``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_HOW = "write arguments by name and as literals, as in words(target=40)"
+_HOW = "write arguments as name=literal, as in words(target=40)"
 
 
 def split(text: str) -> tuple[str, dict[str, Any]]:
-    """The name, and the arguments after it if there are any. Nothing is evaluated but literals.
+    """Splits a string into a name and its arguments, evaluating literals only.
 
     >>> split("keywords(words=['please', 'thank you'])")
     ('keywords', {'words': ['please', 'thank you']})
@@ -19,7 +19,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
     ('accuracy', {})
 
     Raises:
-        ValueError: what follows the name cannot be read.
+        ValueError: the arguments cannot be parsed.
     """
     name, parenthesis, rest = text.partition("(")
     if not parenthesis:
@@ -27,13 +27,13 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
     try:
         call = ast.parse(f"_({rest}", mode="eval").body
     except SyntaxError as error:
-        raise ValueError(f"{text!r} cannot be read ({error.msg}): {_HOW}") from None
+        raise ValueError(f"{text!r} cannot be parsed ({error.msg}): {_HOW}") from None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise ValueError(f"{text!r} has something after its closing parenthesis: {_HOW}")
     unnamed = [*call.args, *(k.value for k in call.keywords if k.arg is None)]
     if unnamed:
         given = ast.unparse(unnamed[0])
-        raise ValueError(f"{text!r} does not say which argument {given} is: {_HOW}")
+        raise ValueError(f"{text!r} has no name for argument {given}: {_HOW}")
     arguments = {}
     for keyword in call.keywords:
         if keyword.arg in arguments:
@@ -42,14 +42,14 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
             arguments[str(keyword.arg)] = ast.literal_eval(keyword.value)
         except ValueError:
             raise ValueError(
-                f"{ast.unparse(keyword.value)} in {text!r} is no number, text in quotes, list, "
+                f"{ast.unparse(keyword.value)} in {text!r} is not a number, quoted string, list, "
                 f"True, False or None: {_HOW}"
             ) from None
     return name.strip(), arguments
 
 
 def joined(name: str, arguments: Mapping[str, Any]) -> str:
-    """What :func:`split` takes apart, ``...`` standing for a value that is not there yet.
+    """The inverse of :func:`split`; ``...`` stands for a value to be filled in.
 
     >>> joined("words", {"target": 40}), joined("f1", {})
     ('words(target=40)', 'f1')
@@ -61,8 +61,8 @@ def joined(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that nothing has, with the nearest one that something has."""
+    """The error message for an unknown name, with the nearest known one."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"no {kind} is called {name!r}.{hint} There are: {', '.join(known)}."
+    return f"no {kind} is called {name!r}.{hint} Available: {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""A parser of command lines and config files that says of an unknown name which one is near."""
+"""A parser of command lines and config files that suggests the nearest name for a typo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ELSEWHERE = {
     "per_device_train_batch_size": "batch_size",
     "zo_eps": "eps",
 }
-"""What settings are called in other trainers."""
+"""Names of settings in other trainers."""
 
 _UNKNOWN = (
     r"unrecognized arguments: (?:--)?([\w.-]+)",
@@ -29,16 +29,16 @@ _UNKNOWN = (
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """An ``ArgumentParser`` whose errors are one sentence. Options cannot be abbreviated."""
+    """An ``ArgumentParser`` with one-sentence errors and without abbreviated options."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints what is wrong, and the nearest name where one is unknown; exits with status 2."""
+        """Prints the error, with the nearest name for an unknown one, and exits with status 2."""
         program = str(self.prog).replace("[options] ", "")
         if "Unexpected config: " in message:
-            message = "the config file is no YAML of settings, such as a line `steps: 200`"
+            message = "the config file is not a YAML mapping of settings, such as `steps: 200`"
         print(f"{program}: {message}{self._hint(message)}", file=sys.stderr)
         raise SystemExit(2)
 
@@ -55,8 +55,8 @@ class Parser(jsonargparse.ArgumentParser):
         if "invalid choice" in message:
             known = re.findall(r"'([\w-]+)'", message.partition("choose from")[2])
         near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-        if not near:  # a nested setting without what it is nested in
+        if not near:  # a nested setting without its prefix
             near = [name for name in known if name.rpartition(".")[2] == given]
         name = _ELSEWHERE.get(given) if _ELSEWHERE.get(given) in known else None
         name = name or (near[0] if near else None)
-        return f". Did you mean {name!r}?" if name else ". See --help for all there are."
+        return f". Did you mean {name!r}?" if name else ". See --help for all options."

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination, put off while something is half done."""
+"""Defers Ctrl-C and termination during critical sections."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 _waiting = False
-"""Whether they are put off already."""
+"""Whether signals are deferred already."""
 
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Lets Ctrl-C and termination wait until θ, or the log and θ, are consistent again.
+    """Defers Ctrl-C and termination to the end of the block, when θ and the log are consistent.
 
-    Signals reach Python's handlers on the main thread only; elsewhere there is nothing to defer.
+    Python handles signals in the main thread only; in other threads there is nothing to defer.
     """
     global _waiting
     if _waiting or threading.current_thread() is not threading.main_thread():

@@ -1,10 +1,10 @@
-"""Sizes and times in words."""
+"""Formats sizes and durations."""
 
 from __future__ import annotations
 
 
 def in_bytes(size: float) -> str:
-    """A number of bytes.
+    """Formats a number of bytes.
 
     >>> in_bytes(940), in_bytes(2_340_000)
     ('940 B', '2.3 MB')
@@ -17,7 +17,7 @@ def in_bytes(size: float) -> str:
 
 
 def in_time(seconds: float) -> str:
-    """A duration.
+    """Formats a duration.
 
     >>> in_time(0.25), in_time(75), in_time(7260)
     ('0.2 s', '1 min 15 s', '2 h 1 min')

@@ -208,14 +208,19 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
     """Examples that can be accessed in any order; iterables without an index become a list.
 
     So do a ``datasets.Dataset``, whose rows are new objects at each access, and the rows of a
-    ``pandas.DataFrame``, whose iterator yields the columns.
+    ``pandas.DataFrame``, whose iterator yields the columns; a row has no key for a missing cell.
     """
     if isinstance(examples, pd.DataFrame):
-        return list(examples.to_dict("records"))
+        rows = examples.to_dict("records")
+        return [{key: cell for key, cell in row.items() if not _is_missing(cell)} for row in rows]
     indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
     if indexed and not hasattr(examples, "column_names"):
         return examples  # type: ignore[return-value]
     return list(examples)
+
+
+def _is_missing(cell: Any) -> bool:
+    return bool(np.ndim(cell) == 0 and pd.isna(cell))
 
 
 class TaskObjective:

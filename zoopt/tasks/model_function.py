@@ -11,6 +11,7 @@ import torch
 from zoopt.objectives.conventions.model_function import required
 from zoopt.objectives.conventions.reading import name_of
 from zoopt.objectives.returned import number
+from zoopt.probes.closure import warn_of_half
 from zoopt.probes.population import Population
 from zoopt.tasks.base import Scores, Task
 
@@ -59,6 +60,7 @@ class Direct(Task):
         """The function's value on one batch, shape (1,)."""
         arguments = (model, examples[0])[: self._arguments]
         said = self.function(*arguments)
+        warn_of_half(said)
         return torch.tensor([number(said, name_of(self.function))], dtype=torch.float64)
 
     def said(self, out: torch.Tensor, population: Population) -> Scores:

@@ -1,8 +1,8 @@
-"""The conformance kit: what every member of an axis must do, whoever wrote it.
+"""Conformance checks for objectives, estimators, directions and update rules.
 
-zoopt's own tests run these checks over the registry, so a new member is tested because it is
-registered. An objective, estimator, direction or update rule of another package is held to the same
-by calling them from its tests; each raises ``AssertionError`` with what was found and expected.
+zoopt's own tests run these checks over the registry, so that every registered member is tested.
+Other packages can call them from their tests for their own members; each raises ``AssertionError``
+with what was found and expected.
 
 >>> import zoopt
 >>> check_direction(zoopt.Rademacher())

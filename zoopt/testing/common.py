@@ -1,4 +1,4 @@
-"""What the checks share: a small θ, z as a tensor, and statements about samples."""
+"""Shared helpers of the checks: a small θ, z as a tensor, and statistical assertions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoopt.interfaces import (
 from zoopt.seeds import direction_seeds
 
 SIGMAS = 5.0
-"""How many standard errors a statistic may be off. All seeds are fixed, so outcomes are as well."""
+"""Tolerance of a statistic in standard errors. All seeds are fixed, so results are reproducible."""
 
 VARIANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gaussian": lambda g: g @ g + g**2,
@@ -25,17 +25,17 @@ VARIANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "lowrank": lambda g: g @ g - g**2,
     "sphere": lambda g: len(g) / (len(g) + 2) * (g @ g + 2 * g**2) - g**2,
 }
-"""Variance of each component of (gᵀz)z by family, from the fourth moments of z.
+"""Variance of each component of (gᵀz)z by distribution, from the fourth moments of z.
 
 E[z_i²z_j²] is 1 for independent components and d/(d+2) on the sphere; E[z_i⁴] is 3, 1 and 3d/(d+2).
-Where every component is ±1, (gᵀz)²z_i² is (gᵀz)², whatever the dependence between components.
+If every component is ±1, (gᵀz)²z_i² is (gᵀz)², even if components depend on each other.
 """
 
 
 def make_slots(
     shapes: Sequence[tuple[int, ...]], dtype: torch.dtype = torch.float32
 ) -> tuple[Slot, ...]:
-    """A θ of ones with tensors of the given shapes, all in one group."""
+    """Makes a θ of ones with tensors of the given shapes, all in one group."""
     return tuple(
         Slot(index, f"param.{index}", torch.ones(shape, dtype=dtype))
         for index, shape in enumerate(shapes)
@@ -49,14 +49,14 @@ def noise(
     index: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """z(seed)[index] as a tensor: what a direction adds to zeros."""
+    """Returns z(seed)[index] as a tensor."""
     z = torch.zeros(tuple(shape), dtype=dtype)
     direction.add_(Change.of(z, index, ((seed, 1.0),)))
     return z
 
 
 def materialize(direction: Direction, slots: Sequence[Slot], terms: Terms) -> Tensor:
-    """Σ_k c_k z(s_k) over all of θ in fp64, as one vector of d components."""
+    """Returns Σ_k c_k z(s_k) over all of θ in fp64, as a vector of shape (d,)."""
     parts = []
     for slot in slots:
         part = torch.zeros(slot.tensor.shape, dtype=torch.float64)
@@ -66,29 +66,29 @@ def materialize(direction: Direction, slots: Sequence[Slot], terms: Terms) -> Te
 
 
 def seeds_of(number: int) -> list[int]:
-    """So many direction seeds, always the same."""
+    """Returns a fixed sequence of direction seeds of this length."""
     return [direction_seeds(3, step, 1)[0] for step in range(number)]
 
 
 def require(holds: bool, message: str) -> None:
-    """Raises ``AssertionError`` with the message where something does not hold."""
+    """Raises ``AssertionError`` with the message if the condition is False."""
     if not holds:
         raise AssertionError(message)
 
 
 def require_mean(samples: Tensor, expected: Tensor, what: str) -> None:
-    """The mean over dimension 0 is as expected, within ``SIGMAS`` standard errors."""
+    """Requires the mean over dimension 0 to be within ``SIGMAS`` standard errors of expected."""
     mean = samples.mean(dim=0)
     error = samples.std(dim=0) / math.sqrt(len(samples)) + 1e-9 * (1 + expected.abs())
     off = ((mean - expected) / error).abs()
     worst = int(off.argmax())
     require(
         bool((off < SIGMAS).all()),
-        f"{what}: component {worst} averages {mean[worst]:.6g} over {len(samples)} samples and "
-        f"should be {expected[worst]:.6g}, which is {off[worst]:.1f} standard errors off",
+        f"{what}: component {worst} averages {mean[worst]:.6g} over {len(samples)} samples, "
+        f"expected {expected[worst]:.6g}; this is {off[worst]:.1f} standard errors off",
     )
 
 
 def worst(found: Tensor, expected: Tensor) -> float:
-    """The largest difference between components; 0 for empty tensors."""
+    """The largest absolute difference between components; 0 for empty tensors."""
     return max((found.double() - expected).abs().flatten().tolist(), default=0.0)

@@ -1,4 +1,4 @@
-"""What a direction family must do."""
+"""Conformance check for directions."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from zoopt.testing.common import (
 
 
 def check_direction(direction: Direction, *, samples: int = 1000) -> None:
-    """Holds a direction family to the contract of :class:`zoopt.interfaces.Direction`.
+    """Checks a direction against the contract of :class:`zoopt.interfaces.Direction`.
 
-    z is a function of (seed, tensor index) alone; adding it is linear, in place, rounded once,
-    indifferent to shape, strides and global random states; rows equal the whole; E[z zᵀ] = I.
+    z must depend on (seed, tensor index) alone; adding it must be linear, in place, rounded once,
+    and independent of shape, strides and global random states; ``rows()`` must equal the rows of
+    the whole matrix; E[z zᵀ] = I.
 
     Args:
-        direction: a family that is not in use. It is bound to small tensors here.
-        samples: seeds that the moments are estimated from.
+        direction: a direction that is not in use; it is bound to small tensors here.
+        samples: number of seeds for estimating the moments.
 
     Raises:
-        AssertionError: with the first property that does not hold.
+        AssertionError: names the first property that does not hold.
     """
     shapes = [(6, 4), (6, 4), (5,), (), (0,)]
     slots = make_slots(shapes)
@@ -50,19 +51,17 @@ def check_direction(direction: Direction, *, samples: int = 1000) -> None:
 def _check_noise_is_a_function_of_its_key(direction: Direction, slots: Sequence[Slot]) -> None:
     state = torch.get_rng_state()
     z = noise(direction, (6, 4), seed=1)
-    require(
-        torch.equal(z, noise(direction, (6, 4), seed=1)), "z(seed) differs when made a second time"
-    )
+    require(torch.equal(z, noise(direction, (6, 4), seed=1)), "z(seed) differs at the second call")
     direction.bind(slots)
     require(torch.equal(z, noise(direction, (6, 4), seed=1)), "z(seed) differs after bind()")
     require(
         not torch.equal(z, noise(direction, (6, 4), seed=1, index=1)),
-        "tensors of equal shape get equal noise: the tensor's index has to enter the key",
+        "tensors of equal shape get equal noise: the key must include the tensor's index",
     )
     for other in (0, 2, 1 << 32 | 1, 1 << 63 | 1):
         require(
             not torch.equal(z, noise(direction, (6, 4), seed=other)),
-            f"seeds 1 and {other} give the same z: all 64 bits of a seed have to enter the key",
+            f"seeds 1 and {other} give the same z: the key must include all 64 bits of a seed",
         )
     require(torch.equal(state, torch.get_rng_state()), "torch's global generator was used")
 
@@ -86,7 +85,7 @@ def _check_addition(direction: Direction, slots: Sequence[Slot]) -> None:
         direction.add_(Change.of(theta, slot.index, ()))
         require(torch.equal(theta, slot.tensor), "adding no terms changed the tensor")
         direction.add_(Change.of(theta, slot.index, (), decay=0.5))
-        require(torch.equal(theta, slot.tensor * 0.5), "decay without terms is not decay alone")
+        require(torch.equal(theta, slot.tensor * 0.5), "decay without terms is not θ · decay")
         _check_apart(direction, slot, (), slot.tensor)
     for dtype in (torch.float16, torch.bfloat16):
         exact = torch.ones(6, 4)
@@ -103,8 +102,8 @@ def _check_apart(direction: Direction, slot: Slot, terms: Terms, expected: torch
     theta, into = slot.tensor.clone(), torch.full_like(slot.tensor, float("nan"))
     decay = 0.75 if terms else 1.0
     direction.add_(Change.of(theta, slot.index, terms, decay, into))
-    require(torch.equal(theta, slot.tensor), "a change with its result elsewhere wrote the tensor")
-    require(torch.equal(into, expected), "a result written elsewhere is not the one in place")
+    require(torch.equal(theta, slot.tensor), "a change written to another tensor modified θ")
+    require(torch.equal(into, expected), "a result written to another tensor differs from in place")
 
 
 def _check_layouts(direction: Direction) -> None:
@@ -113,7 +112,7 @@ def _check_layouts(direction: Direction) -> None:
     transposed = torch.zeros(4, 6).t()
     for name, tensor in (("strided", strided), ("transposed", transposed)):
         direction.add_(Change.of(tensor, 0, ((1, 1.0),)))
-        require(torch.equal(tensor, base), f"a {name} tensor gets other noise than a dense one")
+        require(torch.equal(tensor, base), f"a {name} tensor gets different noise than a dense one")
 
 
 def _check_rows(direction: Direction) -> None:
@@ -124,8 +123,8 @@ def _check_rows(direction: Direction) -> None:
         kept, whole = matrix.clone(), matrix.clone()
         rows = direction.rows(matrix, ids, 0, terms)
         direction.add_(Change.of(whole, 0, terms))
-        require(torch.equal(matrix, kept), "rows() wrote the matrix")
-        require(torch.equal(rows, whole[ids]), f"rows() differ from rows of add_() in {dtype}")
+        require(torch.equal(matrix, kept), "rows() modified the matrix")
+        require(torch.equal(rows, whole[ids]), f"rows() differs from the rows of add_() in {dtype}")
 
 
 def _check_second_moments(direction: Direction, samples: int) -> None:

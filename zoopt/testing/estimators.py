@@ -1,4 +1,4 @@
-"""What an estimator must do."""
+"""Conformance check for estimators."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from zoopt.testing.common import (
 
 
 class Quadratic:
-    """f(x) = ½ xᵀAx + bᵀx over a small θ, whose gradient and estimates have a closed form.
+    """f(x) = ½ xᵀAx + bᵀx over a small θ, with closed-form gradient and estimates.
 
     Args:
-        direction: the family that probes move along. It is bound to this θ.
+        direction: the distribution of probes' directions; it is bound to this θ.
     """
 
     def __init__(self, direction: Direction) -> None:
@@ -64,7 +64,7 @@ class Quadratic:
         return total
 
     def evaluate(self, probes: Sequence[Probe]) -> list[float]:
-        """f at x + Σ a z(s) for each probe; what an estimator is given."""
+        """Returns f(x + Σ a z(s)) for each probe, as an estimator's ``evaluate``."""
         self.probes += probes
         points = [self.x + self.vector(probe.terms) for probe in probes]
         return [float(0.5 * x @ self.a @ x + self.b @ x) for x in points]
@@ -78,18 +78,18 @@ def check_estimator(
     unbiased: bool = True,
     two_sided: bool = True,
 ) -> None:
-    """Holds an estimator to its contract, and to the closed form of its family on a quadratic.
+    """Checks an estimator against its contract, and against closed forms on a quadratic.
 
     Args:
-        make_estimator: makes the estimator, the same one at each call.
-        direction: the family of z. Closed-form variances are known for those in ``VARIANCES``.
-        samples: estimates that mean and variance are taken over.
-        unbiased: whether E[ĝ] = ∇f on a quadratic is claimed.
-        two_sided: whether the coefficients are claimed to be the directional derivatives that
-            symmetric differences give, exact for a quadratic; of them follows the variance.
+        make_estimator: constructs the same estimator at each call.
+        direction: the distribution of z. Variances are checked for those in ``VARIANCES``.
+        samples: number of estimates for mean and variance.
+        unbiased: whether to require E[ĝ] = ∇f on a quadratic.
+        two_sided: whether to require that the coefficients are central differences, which are
+            exact directional derivatives on a quadratic and imply the variance.
 
     Raises:
-        AssertionError: with the first property that does not hold.
+        AssertionError: names the first property that does not hold.
     """
     _check_estimate(make_estimator, Quadratic(direction))
     problem = Quadratic(direction)
@@ -131,21 +131,21 @@ def _check_estimate(make_estimator: Callable[[], ZOEstimator], problem: Quadrati
     )
     require(
         set(estimate.seeds) <= set(seeds),
-        f"the estimate moves along {set(estimate.seeds) - set(seeds)}, which it was not given",
+        f"the estimate uses seeds {set(estimate.seeds) - set(seeds)}, which were not given",
     )
     require(
         estimate.losses == tuple(asked),
-        "losses are not what the probes returned, in order: a log could not repeat the estimate",
+        "losses must be those of the probes in order, so that a log can repeat the estimate",
     )
     again = make_estimator().estimate(problem.evaluate, seeds, estimator.eps)
-    require(estimate == again, "the same seeds and losses give another estimate")
+    require(estimate == again, "the same seeds and losses give a different estimate")
     replayed = iter(estimate.losses)
     repeated = make_estimator().estimate(
         lambda probes: [next(replayed) for _ in probes], seeds, estimator.eps
     )
-    require(estimate == repeated, "the estimate cannot be computed again from its losses")
+    require(estimate == repeated, "the estimate cannot be recomputed from its losses")
     used = {seed for probe in problem.probes for seed, _ in probe.terms}
-    require(used <= set(seeds), "a probe goes along a direction that was not given")
+    require(used <= set(seeds), "a probe uses a direction that was not given")
 
 
 def _check_exact_along_z(
@@ -157,5 +157,5 @@ def _check_exact_along_z(
             rounding = 8 * 2.0**-53 * max(map(abs, estimate.losses)) / estimator.eps
             require(
                 math.isclose(c, expected, rel_tol=1e-9, abs_tol=rounding),
-                f"the coefficient along seed {seed} is {c}, and ∇fᵀz/n is {expected}",
+                f"the coefficient along seed {seed} is {c}, expected ∇fᵀz/n = {expected}",
             )

@@ -1,4 +1,4 @@
-"""What an objective must do."""
+"""Conformance check for objectives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoopt.testing.common import require
 
 EXAMPLES = 24
 SURE = 0.9
-"""Probability of the right class where a prediction is good."""
+"""Probability of the right class in good predictions."""
 
 
 def check_objective(
@@ -28,38 +28,37 @@ def check_objective(
     classes: int = 2,
     any_order: bool = True,
 ) -> None:
-    """Holds an objective to its contract: one finite number, within bounds, that prefers the good.
+    """Checks an objective against its contract: one finite number, in bounds, better when better.
 
-    It is a function of what it is given, which it leaves as it is, and the mean of the values that
-    it has of each example, if it has; it puts good predictions above
-    bad ones, in the direction that it declares; no predictions, and NaN among them, are errors, the
-    latter with the example's index. Predictions of numbers or classes are made here; texts come
-    from the caller, since only they know what a good one is.
+    It must be a pure function that does not modify its arguments; equal the mean of its values per
+    example, if it has these; rank good predictions above bad ones in its declared direction; and
+    raise an error for empty predictions, and for NaN with the example's index. Predictions of
+    numbers or classes are generated here; texts must be given by the caller.
 
     Args:
-        objective: what :func:`zoopt.tune` takes as one: a registered name, a metric, a function.
-        references: what predictions are compared with; for completions, examples with a prompt.
-        good: predictions as good as they can be; made from the references where not given.
-        bad: worse ones; the good ones in another order where not given.
-        classes: how many classes there are, where predictions are of classes.
-        any_order: whether the order of the examples makes no difference.
+        objective: any objective of :func:`zoopt.tune`: a registered name, a metric, a function.
+        references: the references of the predictions; for completions, examples with a prompt.
+        good: best possible predictions; by default made from the references.
+        bad: worse predictions; by default the good ones in another order.
+        classes: number of classes, if predictions are of classes.
+        any_order: whether to require independence of the examples' order.
 
     Raises:
-        AssertionError: with the first property that does not hold.
-        ValueError: its predictions cannot be made here; say what is good, and what is bad.
+        AssertionError: names the first property that does not hold.
+        ValueError: predictions cannot be generated; give good and bad ones.
     """
     metric = resolve(objective)
     needs = metric.needs
     if not isinstance(needs, str) or needs == "model" or metric.from_base:
         raise ValueError(
-            f"{metric.name!r} is made of others or asks a model: check what it is made of"
+            f"{metric.name!r} combines other objectives or needs a model: check its parts instead"
         )
     truth = _array(_references(metric, classes) if references is None else references, needs)
     best = _array(_good(metric, truth, classes) if good is None else good, needs)
     if bad is None and needs == "completions":
         raise ValueError(
             f"{metric.name!r} judges completions, which may be good for any prompt: give bad "
-            "completions beside the good ones"
+            "completions as well as good ones"
         )
     worse = list(_reordered(best)) if bad is None else [_array(bad, needs)]
     _leaves_what_it_is_given(metric, best, truth)
@@ -76,11 +75,9 @@ def check_objective(
 
 def _references(metric: Metric, classes: int) -> NDArray[Any]:
     if metric.needs in ("texts", "completions", "margins"):
-        raise ValueError(
-            f"{metric.name!r} takes {metric.needs}: give references, and what is good and bad"
-        )
+        raise ValueError(f"{metric.name!r} takes {metric.needs}: give references, good= and bad=")
     if metric.needs == "values":
-        # Not negative, and some of them 0: they may be relevances.
+        # Non-negative, and some of them 0, since they may be relevances.
         drawn = np.random.default_rng(0).normal(size=EXAMPLES)
         return np.maximum(drawn, 0.0)
     return np.arange(EXAMPLES) % classes
@@ -99,14 +96,14 @@ def _good(metric: Metric, truth: NDArray[Any], classes: int) -> Sequence[Any] | 
 
 
 def _array(items: Sequence[Any] | NDArray[Any], needs: str) -> NDArray[Any]:
-    """As tasks hand them over: numbers, or one item an example, whatever its own length."""
+    """Converts items to an array as tasks do: numbers, or one object per example."""
     if needs in ("texts", "completions"):
         return np.fromiter(items, dtype=object, count=len(items))
     return np.asarray(items)
 
 
 def _reordered(predictions: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Predictions of other examples."""
+    """Predictions permuted among the examples."""
     for seed in range(4):
         yield predictions[np.random.default_rng(seed).permutation(len(predictions))]
 
@@ -117,10 +114,10 @@ def _is_a_number_in_bounds(
     low, high = metric.bounds
     for each in predictions:
         value = metric(each, truth)
-        require(math.isfinite(value), f"{metric.name!r} is {value}, which is no finite number")
+        require(math.isfinite(value), f"{metric.name!r} is {value}, which is not finite")
         require(
             low <= value <= high,
-            f"{metric.name!r} is {value:.17g}, which lies outside of its bounds [{low}, {high}]",
+            f"{metric.name!r} is {value:.17g}, which is outside its bounds [{low}, {high}]",
         )
 
 
@@ -133,7 +130,7 @@ def _is_a_function(
     require(
         first == again,
         f"{metric.name!r} of the same predictions is {first!r} and then {again!r}: it draws random "
-        "numbers, or keeps something from one call to the next",
+        "numbers, or keeps state between calls",
     )
 
 
@@ -147,8 +144,8 @@ def _is_the_mean_of_each(
         value, mean = metric(each, truth), float(np.nanmean(said))
         require(
             said.shape == (len(truth),) and math.isclose(value, mean, rel_tol=1e-5, abs_tol=1e-5),
-            f"{metric.name!r} is {value:.6g}, and the mean of what each= says of {said.size} "
-            f"examples is {mean:.6g}: each is for means over examples",
+            f"{metric.name!r} is {value:.6g}, but the mean of its each= over {said.size} "
+            f"examples is {mean:.6g}: use each only for means over examples",
         )
 
 
@@ -159,7 +156,7 @@ def _leaves_what_it_is_given(metric: Metric, best: NDArray[Any], truth: NDArray[
     for side, kept in before.items():
         require(
             all(map(_equal, kept, given[side])),
-            f"{metric.name!r} changes the {side} that it is given; let it work on a copy",
+            f"{metric.name!r} modifies the {side} that it is given; let it work on a copy",
         )
 
 
@@ -169,8 +166,8 @@ def _has_no_order(metric: Metric, predictions: Sequence[NDArray[Any]], truth: ND
         forward, backward = metric(each, truth), metric(each[back], truth[back])
         require(
             math.isclose(forward, backward, rel_tol=1e-5, abs_tol=1e-5),
-            f"{metric.name!r} is {forward:.6g}, and {backward:.6g} with the same examples in "
-            "reverse. If their order is meant to make a difference, say any_order=False",
+            f"{metric.name!r} is {forward:.6g}, but {backward:.6g} with the same examples in "
+            "reverse. If it is meant to depend on their order, use any_order=False",
         )
 
 
@@ -183,19 +180,19 @@ def _prefers(
     declared = f"higher_is_better={metric.higher_is_better}"
     require(
         sign * most >= sign * least,
-        f"{metric.name!r} is {most:.6g} of good predictions and {least:.6g} of worse ones, but "
-        f"says {declared}: turn it around, or give predictions that are good for it",
+        f"{metric.name!r} is {most:.6g} for good predictions and {least:.6g} for worse ones, but "
+        f"declares {declared}: reverse this, or give predictions that are good for it",
     )
     require(
         any(value != most for value in values),
-        f"{metric.name!r} is {most:.6g} of good predictions and of worse ones alike, so nothing "
-        f"shows that {declared} holds: give predictions between which it sees a difference",
+        f"{metric.name!r} is {most:.6g} for good and for worse predictions, so {declared} "
+        "cannot be verified: give predictions that it distinguishes",
     )
 
 
 def _refuses_nothing(metric: Metric) -> None:
     value = _unless_refused(lambda: metric([], []))
-    require(value is None, f"{metric.name!r} is {value} of no predictions; that must be an error")
+    require(value is None, f"{metric.name!r} is {value} for no predictions; it must raise an error")
 
 
 def _refuses_nan(metric: Metric, best: NDArray[Any], truth: NDArray[Any]) -> None:
@@ -207,10 +204,10 @@ def _refuses_nan(metric: Metric, best: NDArray[Any], truth: NDArray[Any]) -> Non
     except (ValueError, ArithmeticError) as error:
         require(
             str(index) in str(error),
-            f"{metric.name!r} refuses the NaN of example {index}, but does not say which: {error}",
+            f"{metric.name!r} refuses the NaN of example {index} without its index: {error}",
         )
     else:
-        require(False, f"{metric.name!r} is {value} where example {index} is NaN; it must refuse")
+        require(False, f"{metric.name!r} is {value} though example {index} is NaN; it must raise")
 
 
 def _unless_refused(score: Callable[[], float]) -> float | None:

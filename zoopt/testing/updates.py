@@ -1,4 +1,4 @@
-"""What an update rule must do."""
+"""Conformance check for update rules."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from zoopt.testing.common import (
 
 
 def check_update(make_update: Callable[[], UpdateRule], direction: Direction | None = None) -> None:
-    """Holds an update rule to its contract with the in-place engine.
+    """Checks an update rule against its contract, with the in-place engine.
 
-    It goes downhill, decays what it is told to, is a function of its inputs, keeps θ where it is in
-    memory, and keeps what dense state it has in fp32 also for half-precision tensors.
+    It must descend, apply weight decay as given, depend on its inputs alone, not move θ in memory,
+    and keep dense state in fp32 even for half-precision tensors.
 
     Args:
-        make_update: makes the rule, the same one at each call.
-        direction: the family of z; Gaussian where none is given.
+        make_update: constructs the same rule at each call.
+        direction: the distribution of z; Gaussian by default.
 
     Raises:
-        AssertionError: with the first property that does not hold.
+        AssertionError: names the first property that does not hold.
     """
     if direction is None:
         from zoopt.directions import Gaussian
@@ -46,18 +46,18 @@ def check_update(make_update: Callable[[], UpdateRule], direction: Direction | N
     first.apply(((1, 1.0), (2, -0.5)))
     moved = first.theta() - before
     g = materialize(direction, first.slots, ((1, 1.0), (2, -0.5)))
-    require(float(moved @ g) < 0, "the first update does not go downhill along ĝ")
+    require(float(moved @ g) < 0, "the first update does not descend along −ĝ")
     again.apply(((1, 1.0), (2, -0.5)))
     for run in (first, again):
         run.apply(((3, 0.7),))
-    require(torch.equal(first.theta(), again.theta()), "the same updates end elsewhere")
+    require(torch.equal(first.theta(), again.theta()), "the same updates end at a different θ")
     require(addresses == [slot.tensor.data_ptr() for slot in first.slots], "θ was moved in memory")
     decayed = _Run(make_update(), direction)
     decayed.apply(((1, 0.0),), decay={0: 0.5, 1: 1.0, 2: 1.0})
     values = [slot.tensor.double().mean().item() for slot in decayed.slots]
     require(
         values == [0.5, 1.0, 1.0],
-        f"for ĝ = 0 and decay 0.5, 1 and 1, ones became {values}: decay is θ ← decay · θ, "
+        f"for ĝ = 0 and decay 0.5, 1 and 1, ones became {values}: expected θ ← decay · θ, "
         "decoupled from the gradient",
     )
     half = _Run(make_update(), direction, torch.bfloat16)
@@ -71,7 +71,7 @@ def check_update(make_update: Callable[[], UpdateRule], direction: Direction | N
 
 
 class _Run:
-    """θ of ones under an update rule, moved by estimates that are given."""
+    """A θ of ones with an update rule, moved by given estimates."""
 
     def __init__(
         self, update: UpdateRule, direction: Direction, dtype: torch.dtype = torch.float32

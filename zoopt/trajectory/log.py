@@ -161,11 +161,10 @@ class Trajectory:
             rest = line
             while rest:
                 rest = rest[self._file.write(rest) :]
+            self._size, self._checksum = self._size + len(line), checksum
         except BaseException:
             self._file.truncate(self._size)
             raise
-        self._size += len(line)
-        self._checksum = checksum
 
 
 def _summed(text: bytes, before: int | None) -> tuple[bytes, int | None]:

@@ -1,1 +1,1 @@
-"""The loop that ``zoopt tune`` runs: settings, data, loop, console, folder, report."""
+"""The implementation of ``zoopt tune``: settings, data, loop, console, run folder, report."""

@@ -1,4 +1,4 @@
-"""Callbacks: objects that observe a run, and may end it."""
+"""Callbacks: objects that observe a run and may end it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Entry = Mapping[str, Any]
 
 
 class Callback:
-    """Observes a run and may end it; any object with some of these methods will do.
+    """Observes a run and may end it.
 
-    A function ``on_step(metrics, step)`` works as well. An exception in a callback ends the run;
-    starting it again resumes it.
+    Any object with at least one of these methods, or a function ``on_step(metrics, step)``, can
+    be passed as a callback. An exception in a callback ends the run; repeating the call resumes it.
 
     Example:
         >>> import zoopt
@@ -34,7 +34,7 @@ class Callback:
     """
 
     def on_step(self, metrics: Entry, step: int) -> None:
-        """An update was made.
+        """Called after each update.
 
         Args:
             metrics: the step's line of ``metrics.jsonl``: value, lr, forwards, seconds, …
@@ -42,28 +42,28 @@ class Callback:
         """
 
     def on_evaluation(self, metrics: Entry, step: int) -> None:
-        """The development examples were scored: ``metrics["dev"]``, None if there are none."""
+        """Called after each evaluation; ``metrics["dev"]`` is the score, None without examples."""
 
     def stop(self) -> dict[str, Any]:
-        """Why the run should end, as {reason: value}; empty to go on. Asked before each step."""
+        """Returns {reason: value} to end the run, {} to continue; called before each step."""
         return {}
 
     def close(self) -> None:
-        """The run has ended, however it did."""
+        """Called when the run ends, whatever the reason."""
 
 
 _HOOKS = ("on_step", "on_evaluation", "stop", "close")
 
 
 class Callbacks(Callback):
-    """Several callbacks as one.
+    """Combines several callbacks into one.
 
     Args:
         members: functions ``on_step(metrics, step)``, and objects with methods of
             :class:`Callback`.
 
     Raises:
-        TypeError: one of them is neither.
+        TypeError: a member is neither.
     """
 
     def __init__(self, members: Sequence[Any]) -> None:
@@ -72,7 +72,7 @@ class Callbacks(Callback):
             self.add(member)
 
     def add(self, member: Any) -> None:
-        """One more."""
+        """Adds a callback."""
         found = [name for name in _HOOKS if callable(getattr(member, name, None))]
         if inspect.isclass(member) or not (found or callable(member)):
             raise TypeError(
@@ -85,24 +85,24 @@ class Callbacks(Callback):
             self._hooks["on_step"].append(member)
 
     def on_step(self, metrics: Entry, step: int) -> None:
-        """Tells all."""
+        """Calls all members."""
         for hook in self._hooks["on_step"]:
             hook(metrics, step)
 
     def on_evaluation(self, metrics: Entry, step: int) -> None:
-        """Tells all."""
+        """Calls all members."""
         for hook in self._hooks["on_evaluation"]:
             hook(metrics, step)
 
     def stop(self) -> dict[str, Any]:
-        """The reasons of all."""
+        """Returns the reasons of all members."""
         reasons: dict[str, Any] = {}
         for hook in self._hooks["stop"]:
             reasons |= hook() or {}
         return reasons
 
     def close(self) -> None:
-        """Closes all, the others too where one fails."""
+        """Closes all members, even if one of them raises."""
         failed: Exception | None = None
         for hook in self._hooks["close"]:
             try:

@@ -1,4 +1,4 @@
-"""The splits of a run, and the order in which minibatches are drawn from them."""
+"""The data splits of a run, and the order in which minibatches are drawn."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _BUCKET = 16
 
 
 def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
-    """The train, dev and test examples, with nothing in two of them.
+    """Reads the train, dev and test examples and checks that the splits are disjoint.
 
     Raises:
-        ValueError: an example occurs in two splits, or no training examples are named.
+        ValueError: an example occurs in two splits, or ``data.train`` is empty.
     """
     if not data.train:
         raise ValueError("data.train is empty: name a file or data set with training examples")
@@ -32,7 +32,7 @@ def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
         if size >= len(splits["train"]):
             raise ValueError(
                 f"data.train has {len(splits['train'])} example(s), of which {size} would be taken "
-                "for development: name a file of more, or other examples in data.dev"
+                "for development: provide more training examples, or set data.dev"
             )
         splits["train"], splits["dev"] = splits["train"][:-size], splits["train"][-size:]
     for name, size in (("dev", data.dev_size), ("test", data.test_size)):
@@ -52,13 +52,13 @@ def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
 class Batches:
     """Minibatches as a pure function of the step, so that a resumed run draws the same ones.
 
-    Each epoch is a permutation. Within runs of 16 batches examples are sorted by length and dealt
-    out so that a batch holds examples of like length, which saves padding.
+    Each epoch is a permutation. Within every 16 consecutive batches, examples are sorted by length
+    so that each batch holds examples of similar length, which saves padding.
 
     Args:
-        task: its training examples and their lengths.
-        size: examples a batch; all of them if there are fewer.
-        seed: what the permutations are drawn from.
+        task: provides the training examples and their lengths.
+        size: examples per batch; all of them if there are fewer.
+        seed: seed of the permutations.
     """
 
     def __init__(self, task: Task, size: int, seed: int) -> None:
@@ -69,7 +69,7 @@ class Batches:
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
     def __call__(self, step: int) -> list[Example]:
-        """The examples of a step."""
+        """Returns the examples of a step."""
         epoch, place = divmod(step, len(self._train) // self._size)
         if self._epoch[0] != epoch:
             self._epoch = epoch, self._deal(epoch)

@@ -1,4 +1,4 @@
-"""``zoopt tune --dry-run``: what a run would do, need and take, from one measured step."""
+"""``zoopt tune --dry-run``: estimates a run's memory and time from one measured step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zoopt.tuning.stepping import Stepper, seeded
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters with the same options; lr and eps are NaN where the run will find them."""
+    """Parameters with the same options; lr and eps are NaN if they are "auto"."""
 
     tensors: int
     scalars: int
@@ -35,22 +35,22 @@ class Group:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would need.
+    """The memory and time that a run would need.
 
     Attributes:
-        tuned: scalars that are tuned.
-        parameters: scalars of the model.
+        tuned: number of tuned scalars.
+        parameters: number of scalars in the model.
         groups: the groups of tuned parameters.
         weights: bytes of the model's parameters and buffers.
         state: bytes of the update rule's state.
-        working: bytes that a step allocates beyond these at its peak, engine and activations.
-        forwards: evaluations of a minibatch a step.
+        working: peak bytes that a step allocates on top of these, for engine and activations.
+        forwards: minibatch evaluations per step.
         step_seconds: time of one step, without compiling kernels.
-        compile_seconds: time of compiling them, once.
+        compile_seconds: one-time cost of compiling kernels.
         evaluation_seconds: time of one evaluation on the development examples.
-        evaluations: how many of these there are.
-        test_seconds: time of the evaluations for the report, before and after.
-        steps: updates.
+        evaluations: number of these evaluations.
+        test_seconds: time of the report's evaluations, before and after tuning.
+        steps: number of updates.
     """
 
     tuned: int
@@ -69,28 +69,28 @@ class DryRun:
 
     @property
     def searches(self) -> bool:
-        """Whether the run begins with a search for its rates."""
+        """Whether the run begins with a search for lr or eps."""
         return any(math.isnan(rate) for group in self.groups for rate in (group.lr, group.eps))
 
     @property
     def seconds(self) -> float:
-        """Time of the whole run."""
+        """Time of the whole run, without the search for lr and eps."""
         steps = self.steps * self.step_seconds + self.compile_seconds
         return steps + self.evaluations * self.evaluation_seconds + self.test_seconds
 
     @classmethod
     def of(cls, model: torch.nn.Module, task: Task, metric: Metric, settings: Settings) -> DryRun:
-        """Measures a step. θ is as it was afterwards, bit for bit.
+        """Measures one step, then restores θ bit for bit.
 
-        Evaluations are taken to last as long by example as one of the step's batch, which is
-        measured too: probes share what precedes the tuned parameters, and evaluations do not. A
-        copy of θ is held meanwhile.
+        The time of an evaluation is extrapolated per example from a separately timed evaluation of
+        the step's batch, since only probes share the layers before the tuned parameters. A copy of
+        θ is held during the measurement.
 
         Raises:
-            NonFiniteLossError: the objective is no number.
+            NonFiniteLossError: the objective is not finite.
         """
         automatic = [name for name in ("lr", "eps") if getattr(settings, name) == AUTO]
-        # A step takes as long with any rate.
+        # The time of a step does not depend on its rates.
         settings = replace(settings, **dict.fromkeys(automatic, 1e-6))  # type: ignore[arg-type]
         optimizer = make_optimizer(
             model, settings, metric.higher_is_better, decodes=task.gives == "texts"
@@ -156,7 +156,7 @@ class DryRun:
         )
 
     def account(self) -> dict[str, str]:
-        """The numbers, as {what: in words}."""
+        """Formats the numbers as {name: text}."""
         told = {
             "parameters": f"{self.tuned:,} of {self.parameters:,} tuned "
             f"({self.tuned / self.parameters:.2%})"
@@ -170,7 +170,7 @@ class DryRun:
             "memory": f"{in_bytes(self.weights + self.state + self.working)} at the peak: weights "
             f"{in_bytes(self.weights)}, update rule's state {in_bytes(self.state)}, engine and "
             f"forwards {in_bytes(self.working)}",
-            "step": f"{self.step_seconds:.3g} s, {self.forwards} evaluations of a minibatch",
+            "step": f"{self.step_seconds:.3g} s, {self.forwards} minibatch evaluations",
             "time": f"{in_time(self.seconds)}: {self.steps} steps "
             f"{in_time(self.steps * self.step_seconds)}, {self.evaluations} evaluations "
             f"{in_time(self.evaluations * self.evaluation_seconds)}, before and after "

@@ -1,4 +1,4 @@
-"""Examples from files, frames, data sets and the hub."""
+"""Reads examples from files, data frames, data sets and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pandas as pd
 
 
 def read_examples(source: Any) -> list[dict[str, Any]]:
-    """Examples as dicts, from a CSV, JSONL or Parquet file, a dataset, a frame, or a list.
+    """Reads examples as dicts from a CSV, JSONL or Parquet file, a dataset, a frame, or a list.
 
-    What a JSON file says is taken as it is. A column of a CSV or TSV file is of numbers where each
-    is written as Python writes it (``7``, ``0.5``), and else of texts (``007``, ``true``, ``1e3``).
+    JSON values keep their types. A CSV or TSV column is read as numbers if every value is written
+    as Python would print it (``7``, ``0.5``), and else as strings (``007``, ``true``, ``1e3``).
 
     Args:
         source: a path ending in .csv, .tsv, .jsonl, .json or .parquet; a ``datasets.Dataset``; a
             pandas frame; a list of dicts; or a data set of the hub as ``"owner/name:split"`` or
-            ``"owner/name/configuration:split"``, for which the package ``datasets`` is needed.
+            ``"owner/name/configuration:split"``, which requires the package ``datasets``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         OSError: the hub has no such data set, or cannot be reached.
     """
     if isinstance(source, pd.DataFrame):
@@ -48,13 +48,13 @@ def read_examples(source: Any) -> list[dict[str, Any]]:
 
 
 def _separated(path: Path, **how: Any) -> pd.DataFrame:
-    """A table of texts; a column whose every text is how Python writes its number, of numbers."""
+    """Reads a table; a column is numeric if every value is written as Python prints it."""
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, **how)
     return frame.apply(lambda column: pd.Series(_numbers(column.tolist()), dtype=object))
 
 
 def _numbers(texts: list[str]) -> list[Any]:
-    """Integers or floats, where none would read otherwise; else the texts.
+    """Returns integers or floats if they print as the given texts; else the texts.
 
     >>> _numbers(["7", "-2"]), _numbers(["7", "07"]), _numbers(["0.5", "1.0"])
     ([7, -2], ['7', '07'], [0.5, 1.0])
@@ -68,7 +68,7 @@ def _numbers(texts: list[str]) -> list[Any]:
 
 
 def _tab_separated(path: Path) -> pd.DataFrame:
-    """Quotation marks mean nothing where there is a row on each line."""
+    """Reads a TSV file; quotation marks are literal if all lines have as many tabs."""
     with path.open(encoding="utf-8") as file:
         tabs = {line.count("\t") for line in file if line.strip()}
     quoting = csv.QUOTE_NONE if len(tabs) == 1 else csv.QUOTE_MINIMAL
@@ -84,14 +84,14 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _json(path: Path) -> list[dict[str, Any]]:
-    """A list of objects, or an object of columns: lists, or objects as pandas has them."""
+    """Reads a list of objects, or an object of columns (lists, or dicts as pandas writes them)."""
     read = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
     if isinstance(read, dict) and all(isinstance(column, list | dict) for column in read.values()):
         columns = [c if isinstance(c, list) else list(c.values()) for c in read.values()]
         read = [dict(zip(read, row, strict=True)) for row in zip(*columns, strict=True)]
     if not isinstance(read, list):
         raise ValueError(
-            f"{path} holds {type(read).__name__}; expected a list of objects, one an example, or "
+            f"{path} holds {type(read).__name__}; expected a list of objects, one per example, or "
             "an object of columns"
         )
     return [_object(row, f"element {number}", path) for number, row in enumerate(read)]
@@ -101,14 +101,13 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is no JSON: {error}") from None
+        raise ValueError(f"{where} is not valid JSON: {error}") from None
 
 
 def _object(value: Any, where: str, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(
-            f"{where} of {path} is {type(value).__name__}; an example is an object, "
-            '{"column": value}'
+            f'{where} of {path} is {type(value).__name__}; expected an object, {{"column": value}}'
         )
     return value
 
@@ -118,8 +117,8 @@ def _from_hub(name: str) -> list[dict[str, Any]]:
         import datasets
     except ImportError:
         raise ImportError(
-            f"{name!r} is no .csv, .tsv, .jsonl, .json or .parquet file; as the name of a hub "
-            "dataset it needs: pip install 'zoopt-torch[data]'"
+            f"{name!r} is not a .csv, .tsv, .jsonl, .json or .parquet file; to load it as a data "
+            "set of the hub: pip install 'zoopt-torch[data]'"
         ) from None
     path, _, split = name.partition(":")
     owner, _, rest = path.partition("/")
@@ -129,8 +128,8 @@ def _from_hub(name: str) -> list[dict[str, Any]]:
         rows = datasets.load_dataset(where, configuration or None, split=split or "train")
     except (OSError, ValueError, RuntimeError) as error:
         raise OSError(
-            f"{name!r} is no .csv, .tsv, .jsonl, .json or .parquet file, and as a data set of the "
-            f"hub it could not be loaded: {error}. Without a network, name local files in "
+            f"{name!r} is not a .csv, .tsv, .jsonl, .json or .parquet file, and could not be "
+            f"loaded as a data set of the hub: {error}. Without a network, use local files in "
             "data.train and data.test"
         ) from error
     return [dict(row) for row in rows]

@@ -1,4 +1,4 @@
-"""From a job's settings to a model and a task."""
+"""Builds the model and the task that a job's settings describe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoopt.tuning.data import read_splits
 from zoopt.tuning.settings import DataSettings, Job, TaskSettings
 
 _ANY = ("kind", "max_length", "forward_size")
-"""What all kinds of task take."""
+"""Settings that apply to all kinds of task."""
 
 _TAKEN: dict[str, tuple[str, ...]] = {
     "verbalizer": ("template", "target", "verbalizer"),
@@ -27,11 +27,11 @@ _TAKEN: dict[str, tuple[str, ...]] = {
     "similarity": ("template", "target", "columns"),
     "paper": ("name", "masked"),
 }
-"""What else each kind takes, called as its arguments are."""
+"""Further settings of each kind, named as its arguments."""
 
 
 def job_from(values: Mapping[str, Any]) -> Job:
-    """A job from its settings as YAML or a command line gives them."""
+    """Builds a job from settings as parsed from YAML or a command line."""
     given = _tuples(values)
     given["task"] = TaskSettings(**_tuples(values["task"]))
     given["data"] = DataSettings(**values["data"])
@@ -39,14 +39,14 @@ def job_from(values: Mapping[str, Any]) -> Job:
 
 
 def load_model(job: Job, name: str | None = None) -> tuple[torch.nn.Module, Any]:
-    """The job's model, or another folder's, and its tokenizer."""
+    """Loads the job's model, or the one in another folder, and its tokenizer."""
     _check(job.task)
     asked = TASKS.get(job.task.kind) or paper.prompt(job.task.name, job.task.masked).task
     return pretrained.load(name or job.model, asked.loads, job.dtype, len(job.task.labels) or 1)
 
 
 def make_task(job: Job, tokenizer: Any) -> Task:
-    """The job's task over the job's data."""
+    """Builds the job's task over the job's data."""
     settings = job.task
     _check(settings)
     splits = read_splits(_data(job))
@@ -69,20 +69,20 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(settings: TaskSettings) -> None:
-    """Raises where there is no such kind, or a setting would do nothing."""
+    """Raises if the kind is unknown, or a setting does not apply to it."""
     if settings.kind not in _TAKEN:
         raise KeyError(unknown("task", settings.kind, _TAKEN))
     taken = (*_ANY, *_TAKEN[settings.kind])
     for name in (field.name for field in fields(TaskSettings) if field.name not in taken):
         if getattr(settings, name) != getattr(TaskSettings(), name):
             raise ValueError(
-                f"task.{name} means nothing to a task of kind {settings.kind!r}, which takes "
+                f"task.{name} does not apply to a task of kind {settings.kind!r}, which takes "
                 f"{', '.join(taken[1:])}"
             )
 
 
 def _data(job: Job) -> DataSettings:
-    """Where the examples are: of the paper's tasks the hub knows, where nothing else is said."""
+    """The job's data settings; a task of the paper defaults to its data set on the hub."""
     if job.task.kind != "paper" or job.data.train:
         return job.data
     source = prompts.SOURCES[job.task.name]

@@ -1,4 +1,4 @@
-"""The loop: tune a model on an objective, keep what going on needs, report what came of it."""
+"""The tuning loop: tunes a model on an objective, saves what a resume needs, writes the report."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Result:
     Attributes:
         run_dir: the run's folder: report.html, curve.png, metrics.jsonl, trajectory.jsonl, best/.
         stop: why it ended, as {reason: value}.
-        steps: updates applied.
-        best_step: the checkpoint with the best development score; the model holds its weights.
+        steps: number of updates applied.
+        best_step: step of the best development score, whose weights the model now holds.
         best_score: that score; None without development examples.
-        report: before and after on the test examples, with intervals.
+        report: scores on the test examples before and after tuning, with intervals.
     """
 
     run_dir: Path
@@ -101,7 +101,7 @@ class Tuner:
         )
 
     def run(self) -> Result:
-        """Runs to the end, or to whatever ends it earlier."""
+        """Runs until the last step or an earlier stop, and returns the result."""
         with terminable(), disk_named(self.folder.path):
             try:
                 for sink in sinks.opened(
@@ -142,7 +142,7 @@ class Tuner:
         return self._finish(before, stop)
 
     def _before(self) -> dict[str, Scores]:
-        """What the base model says of the development, test and some training examples."""
+        """Scores the base model on the test and some training examples, or reads its scores."""
         task = self.task
         splits = [task.train] if self.stepper.from_base else []
         splits += [task.dev, task.test] if self.metric.from_base else []
@@ -170,7 +170,7 @@ class Tuner:
             )
 
     def _find_rates(self) -> None:
-        """Finds lr and eps where they are "auto", or takes what an earlier session found."""
+        """Finds lr and eps if they are "auto", or reads what an earlier session found."""
         if not self.settings.automatic:
             return
         path, metrics = self.folder.path / "auto.json", self.folder.metrics
@@ -194,14 +194,14 @@ class Tuner:
         self.console.say(str(choice), "bold")
 
     def _resume(self) -> None:
-        """Brings a run that was here before to where it stopped."""
+        """Restores an earlier session of the run to where it stopped."""
         snapshot, lost_best = usable_snapshot(
             self.folder, self.metric.higher_is_better, self.console.warn
         )
         if snapshot is not None:
             checkpoint.load(snapshot, self.optimizer)
         if self.folder.log is not None:
-            if snapshot is None:  # there is something to go back to, whatever befalls
+            if snapshot is None:  # so that a rollback always has a checkpoint
                 checkpoint.save(self.folder.earlier, self.optimizer, {})
             for record in self.folder.log.records[self.optimizer.steps :]:
                 self._evaluate_if_due()
@@ -234,7 +234,7 @@ class Tuner:
                 reason, trouble = "non-finite objective", str(error)
 
     def _step(self) -> None:
-        """Makes a step, or takes it over, and tells of it."""
+        """Makes a step, or takes it over from the search, and reports it."""
         entry = self.take_over.step(self.stepper, self.log)
         if entry is None:
             entry = self.stepper.step(self.rollbacks.rebuild)
@@ -244,25 +244,25 @@ class Tuner:
         self.guard.see(self.optimizer.estimated)
 
     def _trouble(self) -> str:
-        """What going back can mend. A run resumed at such a step goes back as it would have."""
+        """Why the run must roll back, or ""; a run resumed at such a step rolls back as well."""
         return self.guard.trouble() if self.settings.rollbacks else ""
 
     def _note(self, entry: dict[str, Any]) -> None:
-        """Something befell the run, and it goes on."""
+        """Records an event that does not end the run."""
         self.folder.metrics.append({"step": self.optimizer.steps, **entry})
         self.console.note(entry)
 
     def _calibrating(self) -> Sequence[Example]:
-        """The training examples that choose the calibrated baseline's class offsets."""
+        """The training examples that set the calibrated baseline's class offsets."""
         if not (self.task.labels and self.task.test):
             return []
         train = self.task.train
         return [train[i] for i in range(min(len(train), self.settings.calibrate_on))]
 
     def _evaluate_if_due(self) -> None:
-        """Scores the development examples, keeps the best θ, and takes a snapshot to resume from.
+        """Scores the development examples, saves the best θ, and writes a snapshot for resuming.
 
-        The metrics line comes last: a run killed in between does all of it again.
+        The metrics line is written last: a run killed in between repeats the whole evaluation.
         """
         step = self.optimizer.steps
         due = step % self.settings.eval_every == 0 or step == self.settings.steps
@@ -277,7 +277,7 @@ class Tuner:
             if not math.isfinite(entry["dev"]):
                 self.console.warn(
                     f"step {step}: {self.metric.name} of the development examples is "
-                    f"{entry['dev']}, which counts as the worst"
+                    f"{entry['dev']}, which counts as the worst score"
                 )
         if self._is_best(entry["dev"]):
             self.folder.keep_best(self.optimizer, entry["dev"])
@@ -288,16 +288,16 @@ class Tuner:
         self.callbacks.on_evaluation(entry, step)
 
     def _keep_best(self, lost: int) -> None:
-        """Writes the best checkpoint again, where the run has come by its step once more.
+        """Writes a lost best checkpoint again when the replay reaches its step.
 
-        A step whose score was lost as well may have been scored again on the way, and be better.
+        Not if a step whose score was lost too has been scored again on the way and is better.
         """
         metrics, step = self.folder.metrics, self.optimizer.steps
         if step == lost == metrics.best_step(self.metric.higher_is_better):
             self.folder.keep_best(self.optimizer, metrics.evaluations[step])
 
     def _is_best(self, dev: float | None) -> bool:
-        """Whether a development score beats all before it; without one the last is the best."""
+        """Whether a development score beats all earlier ones; always true without scores."""
         earlier = [score for score in self.folder.metrics.evaluations.values() if score is not None]
         if dev is None or not earlier:
             return True
@@ -305,7 +305,7 @@ class Tuner:
         return worth(dev, up) > max(worth(score, up) for score in earlier)
 
     def _finish(self, before: dict[str, Scores], stop: dict[str, Any]) -> Result:
-        """Loads the best θ, measures it, and writes report and model."""
+        """Loads the best θ, scores it, and writes the report and the model."""
         steps = self.optimizer.steps
         best: dict[str, Any] = {"step": steps, "dev": None}
         if not self.task.dev and steps not in self.folder.metrics.evaluations:
@@ -316,7 +316,7 @@ class Tuner:
         tests = len(self.task.test)
         with self.console.work("evaluating the tuned model", tests) as advance:
             after = self.stepper.predict(self.task.test, advance)
-        checkpoint.export(self.model, self.folder.model)  # whatever befalls the report
+        checkpoint.export(self.model, self.folder.model)  # before the report, which may fail
         with self.console.work("writing the report", 0):
             calibrating = self._calibrating()
             offsets = None
@@ -335,7 +335,7 @@ class Tuner:
         return Result(self.folder.path, stop, steps, best["step"], best["dev"], report)
 
     def _optimizer(self, settings: Settings, estimator: ZOEstimator | None = None) -> ZOOptimizer:
-        """The optimizer that settings describe, or one with another estimator."""
+        """Builds the optimizer that settings describe, optionally with another estimator."""
         decodes = self.task.gives == "texts"
         return make_optimizer(
             self.model, settings, self.metric.higher_is_better, estimator, decodes

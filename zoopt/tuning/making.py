@@ -1,4 +1,4 @@
-"""The optimizer that a run's settings describe."""
+"""Builds the optimizer that a run's settings describe."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def make_optimizer(
     estimator: ZOEstimator | None = None,
     decodes: bool = False,
 ) -> ZOOptimizer:
-    """The optimizer that settings describe; rates that are still to be found are any.
+    """Builds the optimizer that settings describe; rates that are "auto" are set to 1.
 
     Args:
-        model: what is tuned.
-        settings: how.
+        model: the model to tune.
+        settings: the run's settings.
         maximize: whether the objective is higher-is-better.
-        estimator: takes the place of the settings' own.
-        decodes: whether a probe generates texts. In half precision overlay, which is the engine
-            otherwise, would perturb every matrix anew for each token, so it is copy.
+        estimator: replaces the settings' estimator.
+        decodes: whether a probe generates texts. In half precision the default engine is then
+            copy, since overlay would perturb every matrix again for each token.
     """
     lr, eps = (1.0 if rate == AUTO else float(rate) for rate in (settings.lr, settings.eps))
     options = {"eps": eps, "direction": settings.direction, **settings.estimator_options}
@@ -52,14 +52,14 @@ def make_optimizer(
 
 
 def unusual_rate(model: torch.nn.Module, settings: Settings) -> str:
-    """What to say of the default learning rate, where it is none for the model's adapter."""
+    """A warning if the default learning rate does not suit the model's adapter, else ""."""
     published = recipe_for(model)
     adapted = bool(getattr(model, "peft_config", {}))
     if not adapted or settings.lr != Settings.lr or settings.lr in published.lr:
         return ""
     rates = " or ".join(f"{rate:g}" for rate in published.lr)
     return (
-        f"lr {settings.lr:g} is for all parameters of a model, and this one has an adapter: "
-        f"published for one like it are lr {rates} with eps {published.eps:g} (zoopt recipes); "
-        "lr='auto', eps='auto' find others"
+        f"lr {settings.lr:g} is for tuning all parameters, but this model has an adapter: the "
+        f"published rates for such adapters are lr {rates} with eps {published.eps:g} (zoopt "
+        "recipes); lr='auto', eps='auto' search for others"
     )

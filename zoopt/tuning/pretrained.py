@@ -1,4 +1,4 @@
-"""Models and tokenizers of Hugging Face transformers, from a folder or the hub."""
+"""Loads models and tokenizers of Hugging Face transformers from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from zoopt.support.names import unknown
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _NO_LIMIT = 1 << 20
-"""Tokens from which a tokenizer's limit is none (OPT's says 10³⁰)."""
+"""A larger token limit of a tokenizer means no limit (OPT's is 10³⁰)."""
 
 
 def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Module, Any]:
-    """A model and its tokenizer, which gets the model's limit of tokens if it has none.
+    """Loads a model and its tokenizer, which gets the model's token limit if it has none.
 
     Args:
-        name: a folder, in which ``~`` and environment variables are expanded, or a hub name. One of
-            a PEFT adapter, which names its base model, gives that with the adapter to be tuned.
+        name: a folder, in which ``~`` and environment variables are expanded, or a hub name. For a
+            PEFT adapter, its base model is loaded with the adapter's weights trainable.
         auto: the class of transformers that loads it, such as ``"AutoModelForCausalLM"``.
         dtype: dtype of the weights, such as ``"float32"``.
-        labels: outputs of the head of a sequence classifier.
+        labels: number of outputs of a sequence classifier's head.
     """
     import transformers
     from transformers.utils import logging
@@ -32,7 +32,7 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
         raise ValueError(unknown("dtype", dtype, _DTYPES))
     where = os.path.expanduser(os.path.expandvars(name))
     if name.startswith(("~", ".", "/", "$")) and not Path(where).is_dir():
-        raise FileNotFoundError(f"model={name!r}: there is no folder {where}")
+        raise FileNotFoundError(f"model={name!r}: the folder {where} does not exist")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = transformers.AutoTokenizer.from_pretrained(where)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
@@ -47,7 +47,7 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
     if positions and tokenizer.model_max_length > _NO_LIMIT:
         tokenizer.model_max_length = positions
     if getattr(model, "_hf_peft_config_loaded", False):
-        model.set_adapter(model.active_adapters())  # which come frozen, and are to be tuned
+        model.set_adapter(model.active_adapters())  # unfreezes them
     if torch.cuda.is_available():
         model.to("cuda")
     made: torch.nn.Module = model

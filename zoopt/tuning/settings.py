@@ -1,4 +1,4 @@
-"""The settings of a run, each documented once: here, and so in ``zoopt tune --help``."""
+"""The settings of a run; their docstrings are the texts of ``zoopt tune --help``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoopt import registry
 from zoopt.support.names import unknown
 
 AUTO = "auto"
-"""A rate that the run finds itself; see :mod:`zoopt.tuning.search.auto`."""
+"""Value of lr or eps that lets the run find it; see :mod:`zoopt.tuning.search.auto`."""
 
 
 _WHOLE = (
@@ -26,17 +26,17 @@ class Settings:
     """How to tune.
 
     Args:
-        objective: the number that is tuned, by name (``zoopt list objectives``) or dotted path,
-            either with arguments where it takes some: "words(target=40)".
-        estimator: which probes estimate the gradient (``zoopt list estimators``).
+        objective: the number to optimize, by name (``zoopt list objectives``) or dotted path,
+            optionally with arguments: "words(target=40)".
+        estimator: gradient estimator (``zoopt list estimators``).
         estimator_options: further options of the estimator, as {clip: 100} for nspsa.
-        n: directions per step, of which two-sided estimators evaluate two probes each; 0 takes the
-            estimator's own number.
+        n: directions per step; two-sided estimators evaluate two probes per direction. 0 uses the
+            estimator's default.
         n_final: directions in the last step, to which n changes linearly; 0 keeps n.
-        eps: perturbation scale of a probe, in units of the parameters; "auto" measures what suits
-            the model and the objective.
+        eps: perturbation scale of a probe, in units of the parameters; "auto" measures a suitable
+            one for the model and the objective.
         eps_schedule: how eps changes: "constant", "linear" to a tenth, "power" (Spall's k^-0.101).
-        direction: family of the directions (``zoopt list directions``).
+        direction: distribution of the directions (``zoopt list directions``).
         engine: how probes are evaluated; "auto" leaves it to the estimator.
         update: update rule (``zoopt list updates``).
         update_options: options of the update rule, as {beta: 0.5} for momentum.
@@ -44,17 +44,17 @@ class Settings:
             the best trial.
         schedule: how the learning rate changes: "constant", "linear" or "cosine" to zero, or
             "power", Spall's (k + a)^-0.602.
-        clip_ratio: clip the estimate's coefficients at this multiple of their running median; 0
-            disables.
+        clip_ratio: clip the estimate's coefficients at this multiple of the running median of |c|;
+            0 disables.
         rollbacks: how often a diverging run may go back and continue at half the learning rate.
-        weight_decay: decoupled decay of tensors with two dimensions or more.
+        weight_decay: decoupled weight decay of tensors with two or more dimensions.
         params: name patterns of the parameters to tune; all trainable ones if empty.
-        steps: updates.
+        steps: number of updates.
         batch_size: training examples per step.
         eval_every: steps between evaluations on the development set, each a possible checkpoint.
-        calibrate_on: training examples that choose the class offsets of the calibrated baseline.
+        calibrate_on: number of training examples that set the calibrated baseline's class offsets.
         seed: seed of directions, batches and sampling.
-        surrogate: smooth objective to start with; the objective's own one if empty.
+        surrogate: smooth objective to start with; the objective's own variant if empty.
         surrogate_steps: steps over which its weight falls linearly from 1 to 0; 0 disables.
         patience: stop after this many evaluations in a row without a better development score; 0
             disables.
@@ -110,8 +110,8 @@ class Settings:
                 raise ValueError(f"{name}={value!r} must be a positive number, or {AUTO!r}")
         if self.surrogate and self.surrogate_steps < 1:
             raise ValueError(
-                f"surrogate={self.surrogate!r} stands in for the objective for no steps: say for "
-                f"how many, as in surrogate_steps={max(1, self.steps // 2)}"
+                f"surrogate={self.surrogate!r} needs the number of steps to use it for: set, for "
+                f"example, surrogate_steps={max(1, self.steps // 2)}"
             )
         if self.schedule not in SCHEDULES:
             raise ValueError(unknown("schedule", self.schedule, SCHEDULES))
@@ -120,11 +120,11 @@ class Settings:
 
     @property
     def automatic(self) -> bool:
-        """Whether a rate is still to be found."""
+        """Whether lr or eps is "auto"."""
         return AUTO in (self.lr, self.eps)
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of an update, by the number of updates before it."""
+        """The learning rate of an update, given the number of updates before it."""
         return float(self.lr) * SCHEDULES[self.schedule](step, self.steps)
 
     def eps_at(self, step: int) -> float:
@@ -138,7 +138,7 @@ class Settings:
         return round(self.n + (self.n_final - self.n) * step / (self.steps - 1))
 
     def surrogate_share(self, step: int) -> float:
-        """The surrogate's share in what a step tunes."""
+        """The surrogate's weight in the objective of a step."""
         return max(0.0, 1.0 - step / self.surrogate_steps) if self.surrogate_steps else 0.0
 
 
@@ -148,7 +148,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "cosine": lambda step, steps: 0.5 * (1.0 + math.cos(math.pi * step / steps)),
     "power": lambda step, steps: (1.0 + step / (1.0 + steps / 10)) ** -0.602,
 }
-"""Factor of the learning rate by the updates before and in all.
+"""Factor of the learning rate, as a function of (updates so far, total updates).
 
 "power" is a/(A + k + 1)^0.602 with A a tenth of the steps (J. C. Spall 1998, "Implementation of the
 simultaneous perturbation algorithm for stochastic optimization", IEEE TAES 34(3)).
@@ -159,36 +159,36 @@ EPS_SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "linear": lambda step, steps: 1.0 - 0.9 * step / steps,
     "power": lambda step, steps: (step + 1.0) ** -0.101,
 }
-"""Factor of ε by the updates before and in all; "power" is from the same page of Spall's."""
+"""Factor of ε, as a function of (updates so far, total updates); "power" is Spall's, as above."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """What the model is asked.
+    """The task that the model is tuned on.
 
     Args:
-        kind: "verbalizer" (a causal LM says a word), "masked" (a masked LM does), "multiple_choice"
-            (a causal LM finds a choice likeliest), "generation" (a causal LM writes a text), "head"
-            (a classification head), "regression" (one output), "similarity" (cosine of two
-            embeddings), or "paper" (a task of MeZO's paper by name).
-        name: for "paper", which one, as sst2; its data come from the hub if data.train is empty.
+        kind: "verbalizer" (a causal LM predicts a word per label), "masked" (a masked LM does),
+            "multiple_choice" (a causal LM ranks choices by likelihood), "generation" (a causal LM
+            generates text), "head" (a classification head), "regression" (one output), "similarity"
+            (cosine of two embeddings), or "paper" (a task of the MeZO paper, by name).
+        name: for "paper", the task, as sst2; its data come from the hub if data.train is empty.
         masked: for "paper", whether the model is a masked LM.
-        template: text with the data's columns in braces; for "masked" {mask} and for
-            "multiple_choice" {choice} stand where the word or choice comes, and for "similarity"
-            {text} is each of the two columns.
+        template: prompt with the data's columns in braces; for "masked", {mask} marks the position
+            of the word, for "multiple_choice", {choice} that of the choice, and for "similarity",
+            {text} stands for each of the two columns.
         verbalizer: for "verbalizer" and "masked", the word of each label, in the order of the
             classes.
         choices: for "multiple_choice", the column with the list of choices, or a template for each
             label, as {"0": "{choice1}", "1": "{choice2}"}.
         labels: for "head", the labels in the order of the outputs.
-        columns: for "similarity", the two columns that are compared.
-        target: column that holds the label, value or reference text; for "generation" there may
-            be none.
-        max_length: longest input in tokens, 0 for the model's; longer ones lose their start.
-        forward_size: rows in one forward: examples, or their choices or pairs' halves.
-        max_new_tokens: for "generation", the longest completion in tokens.
+        columns: for "similarity", the two columns to compare.
+        target: column with the label, value or reference text; optional for "generation".
+        max_length: maximum input length in tokens, 0 for the model's; longer inputs are truncated
+            at the start.
+        forward_size: rows per forward: examples, their choices, or both texts of their pairs.
+        max_new_tokens: for "generation", the maximum completion length in tokens.
         decoding: for "generation", further arguments of generate(), as {do_sample: true}.
-        stop: for "generation", text before which completions are cut off.
+        stop: for "generation", completions are cut off before this text.
     """
 
     kind: str = "verbalizer"
@@ -209,16 +209,17 @@ class TaskSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Where the examples are: CSV, JSONL or Parquet files, or data sets of the hub.
+    """The data: CSV, JSONL or Parquet files, or data sets of the hub.
 
     A data set of the hub is owner/name:split, or owner/name/configuration:split.
 
     Args:
-        train: training examples; may be empty where the task names its data.
-        dev: development examples; those cut from the end of train if empty.
+        train: training examples; may be empty for a "paper" task.
+        dev: development examples; if empty, they are split off the end of train.
         test: test examples, for the report only.
-        dev_size: use so many of the development examples; all if 0. Cut from train if dev is empty.
-        test_size: use so many of the test examples; all if 0.
+        dev_size: number of development examples to use or split off; 0 uses all of dev, or splits
+            off a tenth of train.
+        test_size: number of test examples to use; 0 uses all.
     """
 
     train: str = ""
@@ -230,14 +231,14 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Settings):
-    """A whole run: what ``zoopt tune`` reads from a file.
+    """The configuration of a whole run, as ``zoopt tune`` reads it from a file.
 
     Args:
         model: a folder or hub name for ``from_pretrained``.
-        task: what the model is asked.
-        data: where the examples are.
+        task: the task that the model is tuned on.
+        data: the examples.
         dtype: dtype of the weights.
-        run_dir: the run's folder; a run that is there already is resumed.
+        run_dir: the run's folder; a run that it already holds is resumed.
     """
 
     model: str
@@ -247,12 +248,12 @@ class Job(Settings):
     run_dir: str = "runs/run"
 
     def settings(self) -> Settings:
-        """The part that says how to tune."""
+        """The job's tuning settings."""
         return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
 
 def plain(settings: Any) -> dict[str, Any]:
-    """A settings tree as JSON would give it back."""
+    """Converts settings to nested dicts of JSON types."""
     plain: dict[str, Any] = {}
     for name, value in asdict(settings).items():
         plain[name] = list(value) if isinstance(value, tuple) else value
@@ -260,7 +261,7 @@ def plain(settings: Any) -> dict[str, Any]:
 
 
 def settings_from(given: Mapping[str, Any]) -> Settings:
-    """Settings from keyword arguments, in which members of the axes may be objects."""
+    """Builds settings from keyword arguments; estimator, update and direction may be objects."""
     known = {f.name for f in fields(Settings)}
     for name in given:
         if name not in known:
@@ -279,8 +280,8 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         made["direction"] = made["direction"].name
     if isinstance(made.get("params"), Mapping) or callable(made.get("params")):
         raise TypeError(
-            "params of a run are name patterns, for one lr and one eps: groups with options of "
-            "their own, and predicates, are for zoopt.ZOOptimizer and zoopt.ZOTrainer"
+            "params of a run must be name patterns, since it has one lr and one eps: for groups "
+            "with their own options, or predicates, use zoopt.ZOOptimizer or zoopt.ZOTrainer"
         )
     for name in ("params", "sinks"):
         if name in made:
@@ -290,12 +291,12 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
 
 
 def _by_name(axis: str, member: Any) -> tuple[str, dict[str, Any]]:
-    """A member's name and options, from which a resumed run makes it again."""
+    """Returns a member's registered name and options, from which a resumed run rebuilds it."""
     options = registry.describe(member)
     name = options.pop("name")
     if name not in registry.ESTIMATORS and name not in registry.UPDATES:
         raise TypeError(
-            f"{axis}={name} is of a class that is not registered, so a run could not be resumed or "
-            "replayed with it; add it to zoopt/registry.py, or step zoopt.ZOOptimizer yourself"
+            f"{axis}={name} is of a class that is not registered, so a run with it could not be "
+            "resumed or replayed; add it to zoopt/registry.py, or use zoopt.ZOOptimizer directly"
         )
     return name, options

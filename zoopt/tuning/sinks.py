@@ -1,8 +1,8 @@
-"""Sinks: where a run's metrics go besides ``metrics.jsonl``. Each tool writes its own files.
+"""Sinks: destinations of a run's metrics besides ``metrics.jsonl``.
 
-A sink is a callback made with the run's folder, its configuration, and the lines of
-``metrics.jsonl`` so far. A resumed run hands it no step twice; a run that goes back does, since it
-makes these steps again.
+A sink is a callback constructed with the run's folder, its configuration, and the lines of
+``metrics.jsonl`` so far. A resumed run reports each step once; after a rollback the repeated steps
+are reported again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class CSVSink(Callback):
 
 
 class TensorBoardSink(Callback):
-    """Event files in ``tensorboard/``; those of a resumed run hide what came after its step."""
+    """Event files in ``tensorboard/``; on a resume, points after the resumed step are hidden."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], entries: Entries) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -70,19 +70,19 @@ class TensorBoardSink(Callback):
             self._writer.add_text("config", "\n".join(f"    {k}: {v}" for k, v in config.items()))
 
     def on_step(self, metrics: Entry, step: int) -> None:
-        """A scalar for each number."""
+        """Adds a scalar for each number."""
         for name, value in numbers(metrics).items():
             self._writer.add_scalar(name, value, step)
 
     on_evaluation = on_step
 
     def close(self) -> None:
-        """Writes what is still in memory."""
+        """Flushes pending events and closes the file."""
         self._writer.close()
 
 
 class WandbSink(Callback):
-    """A run in ``wandb/``: offline (``wandb sync`` uploads it), or as WANDB_MODE says."""
+    """A W&B run in ``wandb/``: offline (upload with ``wandb sync``) unless WANDB_MODE is set."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], entries: Entries) -> None:
         import wandb
@@ -99,7 +99,7 @@ class WandbSink(Callback):
         self._run.define_metric("*", step_metric="step")
 
     def on_step(self, metrics: Entry, step: int) -> None:
-        """A row of the run's history; evaluations are rows of their own."""
+        """Adds a row to the run's history; evaluations are separate rows."""
         self._run.log({"step": step, **numbers(metrics)})
 
     on_evaluation = on_step
@@ -110,12 +110,12 @@ class WandbSink(Callback):
 
 
 class MLflowSink(Callback):
-    """A run of the experiment "zoopt": in ``mlruns/``, or where MLFLOW_TRACKING_URI says."""
+    """A run of the MLflow experiment "zoopt", in ``mlruns/`` or at MLFLOW_TRACKING_URI."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], entries: Entries) -> None:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
-            # MLflow asks for this before it writes plain files, which need no database.
+            # MLflow requires this to write plain files instead of a database.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             uri = (folder / "mlruns").absolute().as_uri()
         from mlflow import MlflowClient
@@ -133,7 +133,7 @@ class MLflowSink(Callback):
         return run
 
     def on_step(self, metrics: Entry, step: int) -> None:
-        """A point of each metric."""
+        """Adds a point to each metric."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -156,11 +156,11 @@ SINKS: dict[str, Callable[..., Callback]] = {
 
 
 def check(names: Sequence[str]) -> None:
-    """Refuses names of sinks that there are not, or whose package is missing.
+    """Checks that sinks exist and their packages are installed.
 
     Raises:
-        ValueError: no sink is called so; the message has the nearest name.
-        ImportError: its package is not installed; the message has what to install.
+        ValueError: unknown sink; the message suggests the nearest name.
+        ImportError: its package is missing; the message says what to install.
     """
     for name in names:
         if name not in SINKS:
@@ -172,18 +172,18 @@ def check(names: Sequence[str]) -> None:
 def opened(
     names: Sequence[str], folder: Path, config: Mapping[str, Any], entries: Entries
 ) -> list[Callback]:
-    """The sinks of a run; see the module."""
+    """Creates the sinks of a run; see the module."""
     return [
         Tolerated(name, functools.partial(SINKS[name], folder, config, entries)) for name in names
     ]
 
 
 class Tolerated(Callback):
-    """A sink that cannot end the run: what it raises is told once, and it is left out from then on.
+    """Wraps a sink so that it cannot end the run: its first error is logged, and it is disabled.
 
     Args:
         name: the sink's name.
-        make: makes it.
+        make: constructs the sink.
     """
 
     def __init__(self, name: str, make: Callable[[], Callback]) -> None:
@@ -191,11 +191,11 @@ class Tolerated(Callback):
         self._attempt(lambda: setattr(self, "_sink", make()))
 
     def on_step(self, metrics: Entry, step: int) -> None:
-        """Tells the sink."""
+        """Calls the sink."""
         self._attempt(lambda: self._sink.on_step(metrics, step))
 
     def on_evaluation(self, metrics: Entry, step: int) -> None:
-        """Tells the sink."""
+        """Calls the sink."""
         self._attempt(lambda: self._sink.on_evaluation(metrics, step))
 
     def close(self) -> None:
@@ -208,8 +208,8 @@ class Tolerated(Callback):
         except Exception as error:
             self._sink = Callback()
             log.warning(
-                "the sink %r failed (%s: %s); the run goes on without it, and metrics.jsonl has "
-                "everything",
+                "sink %r failed (%s: %s); the run continues without it, and metrics.jsonl still "
+                "gets all metrics",
                 self._name,
                 type(error).__name__,
                 error,
@@ -217,7 +217,7 @@ class Tolerated(Callback):
 
 
 def numbers(entry: Entry) -> dict[str, float]:
-    """The finite numbers of a line, but for its step."""
+    """The finite numbers of a line, except its step."""
     return {
         name: float(value)
         for name, value in entry.items()
@@ -226,7 +226,7 @@ def numbers(entry: Entry) -> dict[str, float]:
 
 
 def kept(path: Path, make: Callable[[], str]) -> str:
-    """What a file holds, made and written where there is none."""
+    """Reads a file's text, creating the file first if it is missing."""
     if not path.exists():
         path.write_text(make(), encoding="utf-8")
     return path.read_text(encoding="utf-8")

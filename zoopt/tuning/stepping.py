@@ -1,4 +1,4 @@
-"""A step of a run: which batch, which number, at which rates, and what it says of itself."""
+"""The steps of a run: batch, objective and rates of each, and its line of metrics."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Advance = Callable[[int], None]
 
 
 class Stepper:
-    """Makes a run's steps. Everything about a step follows from its number and the settings.
+    """Makes a run's steps. A step is determined by its number and the settings.
 
     Args:
-        model: what is tuned.
-        task: its training examples.
+        model: the model to tune.
+        task: provides the training examples.
         metric: the objective.
-        settings: how to tune; may be exchanged between steps.
-        optimizer: what steps; may be exchanged between steps.
-        fitting: how forwards are made to fit into memory.
+        settings: the run's settings; may be replaced between steps.
+        optimizer: makes the updates; may be replaced between steps.
+        fitting: retries forwards that run out of memory.
 
     Attributes:
-        forwards: evaluations of a minibatch so far.
-        slower: what the scheduled learning rate is multiplied with.
+        forwards: number of minibatch evaluations so far.
+        slower: factor of the scheduled learning rate.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Stepper:
 
     @property
     def from_base(self) -> bool:
-        """Whether some step measures from what the base model says of its batch.
+        """Whether the objective or its surrogate needs the base model's outputs on a batch.
 
-        Those of a comparison do not: they compare probes.
+        False for a comparison, which compares probes with each other.
         """
         tuned = (self.metric, self.surrogate)
         return not isinstance(self.metric, Comparison) and any(m and m.from_base for m in tuned)
@@ -76,7 +76,7 @@ class Stepper:
         """Makes the optimizer's next step.
 
         Args:
-            restore: makes θ again as the log has it, after a step that memory did not suffice for.
+            restore: rebuilds θ from the log after a step that ran out of memory.
 
         Returns:
             The step's line of ``metrics.jsonl``.
@@ -88,9 +88,9 @@ class Stepper:
 
         def again() -> None:
             restore()
-            if not waiting:  # as after an evaluation: the step must share no pass
+            if not waiting:  # as after an evaluation: the step must not share a pass
                 self.optimizer.settle()
-            self.optimizer.clip = clip  # repeating steps has set it to theirs
+            self.optimizer.clip = clip  # the replayed steps have changed it
             self.halves.forget()
 
         value = self.fitting(functools.partial(self._update, step), again)
@@ -115,16 +115,16 @@ class Stepper:
     def estimate(
         self, step: int, restore: Callable[[], object]
     ) -> tuple[GradientEstimate, dict[str, float]]:
-        """What the optimizer's probes say at θ as it is, of a step's batch, along its directions.
+        """Estimates the gradient at the current θ with a step's batch and directions.
 
-        Nothing is updated; the in-place engine's θ is restored within rounding.
+        Nothing is updated; the in-place engine restores θ up to rounding.
 
         Args:
-            step: whose batch and directions.
-            restore: makes θ again as it is, after an attempt that memory did not suffice for.
+            step: the step whose batch and directions are used.
+            restore: restores the current θ after an attempt that ran out of memory.
 
         Returns:
-            The estimate, and what both halves of the batch say of it; see :class:`Halves`.
+            The estimate, and its agreement between both halves of the batch; see :class:`Halves`.
         """
 
         def probe() -> None:
@@ -139,7 +139,7 @@ class Stepper:
         return self.optimizer.estimated, self.halves.of(self.optimizer)
 
     def noise_floor(self) -> float:
-        """How far the objective differs where nothing does: the same θ, batch and random state."""
+        """The difference of two evaluations with the same θ, batch and random state."""
 
         def once() -> float:
             with evaluation_mode(self.model), seeded(self.settings.seed):
@@ -150,7 +150,7 @@ class Stepper:
         return abs(twice[0] - twice[1])
 
     def predict(self, examples: Sequence[Example], advance: Advance | None = None) -> Scores:
-        """What the model says of examples. Where it samples, every evaluation samples alike."""
+        """The model's scores of examples; sampling uses the same seed at every evaluation."""
 
         def predict() -> Scores:
             with evaluation_mode(self.model), seeded(self.settings.seed):
@@ -159,12 +159,12 @@ class Stepper:
         return self.fitting(predict)
 
     def score(self, examples: Sequence[Example]) -> float:
-        """The objective over examples, at the settled θ."""
+        """The objective over examples, after settling θ."""
         self.optimizer.settle()
         return self.objective.score(self.predict(examples), self.objective.references(examples))
 
     def _at(self, step: int) -> TaskObjective:
-        """What a step tunes: the objective, or with a share of its surrogate."""
+        """The objective of a step, blended with its surrogate in the first steps."""
         share = self.settings.surrogate_share(step)
         if self.surrogate is None or share == 0.0:
             return self.objective
@@ -182,7 +182,7 @@ class Stepper:
             return None
 
     def _asked(self, step: int) -> Callable[[Population], list[float]]:
-        """What the probes of a step are asked: the objective on the step's batch."""
+        """The function that probes evaluate in a step: the objective on the step's batch."""
         return functools.partial(self._values, self._at(step), self.batches(step))
 
     def _compare(self, metric: Comparison, batch: Any) -> None:
@@ -205,17 +205,17 @@ class Stepper:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's random state set for one step, so that sampling is the same after a resume."""
+    """Seeds torch's random state within the block, so that a resumed run samples the same."""
     with torch.random.fork_rng():
         torch.manual_seed(seed % (1 << 63))
         yield
 
 
 def _surrogate_of(objective: Metric, settings: Settings) -> Metric | None:
-    """The smooth objective that a run begins with, None where it begins with what is meant.
+    """The smooth objective that a run begins with; None if it begins with the objective itself.
 
     Raises:
-        ValueError: a surrogate is wanted, and neither named nor known.
+        ValueError: ``surrogate_steps`` is set, but no surrogate is given or known.
     """
     if not settings.surrogate_steps:
         return None
@@ -223,6 +223,6 @@ def _surrogate_of(objective: Metric, settings: Settings) -> Metric | None:
     if not name:
         raise ValueError(
             f"surrogate_steps={settings.surrogate_steps}, but objective {objective.name!r} has no "
-            "smooth variant of its own: name one, as in surrogate='cross_entropy'"
+            "smooth variant: name a surrogate, as in surrogate='cross_entropy'"
         )
     return resolve(name)

@@ -1,4 +1,4 @@
-"""``zoopt.tune``: a model, a task and an objective in; a tuned model and a report out."""
+"""``zoopt.tune``: tunes a model on a task's objective and writes a report."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def tune(
 ) -> Result:
     """Tunes a model on a task's objective, with forward passes alone.
 
-    The model ends with the weights of the best development score, or the last ones if there are no
-    development examples. An interrupted or killed run is resumed by the same call with the same
-    settings, and ends with the weights it would have had. Ctrl-C stops early and still writes the
-    report.
+    Afterwards the model has the weights of the best development score, or the last ones without
+    development examples. An interrupted or killed run is resumed by repeating the call with the
+    same settings, and ends with the same weights as an uninterrupted one. Ctrl-C stops early and
+    still writes the report.
 
     Args:
         model: any torch module that the task can evaluate.
         task: the examples, and how the model is evaluated on them.
         train: without a task, batches for an objective called as ``(model, batch)``.
-        dev: as train, to choose the best checkpoint.
-        test: as train, for the report.
+        dev: like train, to choose the best checkpoint.
+        test: like train, for the report.
         run_dir: folder for everything that the run writes.
         job: extra entries for the recorded configuration; the CLI passes its whole file.
-        quiet: no progress display.
+        quiet: disables the progress display.
         callbacks: called at each step and evaluation; functions ``on_step(metrics, step)``, or
-            objects as :class:`zoopt.Callback` describes them.
+            objects with methods of :class:`zoopt.Callback`.
         **settings: the fields of :class:`zoopt.Settings`: objective, estimator, steps, lr, …
             The objective may be a name, or anything that :func:`zoopt.metric` takes.
 
     Raises:
         TypeError: an unknown setting, or no task for an objective that needs one.
-        ValueError: a setting out of range, or a run with other settings in ``run_dir``.
+        ValueError: a setting is out of range, or ``run_dir`` holds a run with other settings.
 
     Example:
         >>> import tempfile, torch, zoopt
@@ -81,16 +81,16 @@ def tune(
     objective = resolve(settings.pop("objective", Settings.objective))
     if task is not None and (train is not None or dev or test):
         raise TypeError(
-            "the task has its own examples: give train, dev and test to it, or leave the task out "
-            "for an objective called as (model, batch)"
+            "got a task as well as train, dev or test: pass these examples to the task, or omit "
+            "the task for an objective called as (model, batch)"
         )
     if objective.of_model is not None and task is None:
         task = Direct(objective.of_model, train, dev, test)
         settings.setdefault("batch_size", 1)
     if task is None:
         raise TypeError(
-            f"objective {objective.name!r} scores predictions, and there is no task to make them: "
-            "give task=zoopt.HeadClassification(...) or another, or an objective called as "
+            f"objective {objective.name!r} scores predictions, but there is no task to make them: "
+            "pass a task, such as zoopt.HeadClassification(...), or an objective called as "
             "(model, batch)"
         )
     if isinstance(objective, Comparison):

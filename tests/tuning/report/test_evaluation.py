@@ -59,7 +59,7 @@ def test_resamples_that_a_metric_is_undefined_on_are_left_out(monkeypatch, caplo
     alone = compare(zoopt.get_objective("roc_auc"), {"m": scores[2:]}, truth[2:]).values["m"]
     assert all(map(np.isnan, (alone.value, alone.low, alone.high)))
     (said,) = (record.getMessage() for record in caplog.records)
-    assert "roc_auc has no value on these examples: all 58 references are of class 0" in said
+    assert "roc_auc is undefined on these examples: all 58 references are of class 0" in said
 
 
 def words(number):
@@ -100,7 +100,7 @@ def test_a_prediction_that_is_no_number_leaves_a_mean_without_a_value(caplog):
     scores = np.array([[0.0, np.nan], [1.0, 0.0], [1.0, 0.0]])
     found = compare(zoopt.get_objective("cross_entropy"), {"m": scores}, np.zeros(3, int))
     assert np.isnan(found.values["m"].value)
-    assert caplog.text.count("cross_entropy has no value on these examples") == 1
+    assert caplog.text.count("cross_entropy is undefined on these examples") == 1
 
 
 def test_a_judge_who_gives_up_is_not_asked_again(caplog):
@@ -114,7 +114,7 @@ def test_a_judge_who_gives_up_is_not_asked_again(caplog):
     found = compare(zoopt.comparison(judge), {"m": np.array(["?"] * 9)}, references)
     assert len(asked) == 1
     assert np.isnan(found.values["m"].value)
-    assert "judge has no value on these examples: no idea" in caplog.text
+    assert "judge is undefined on these examples: no idea" in caplog.text
 
 
 @pytest.mark.parametrize("needs", ["labels", "values", "texts"])

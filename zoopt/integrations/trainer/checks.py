@@ -1,4 +1,4 @@
-"""What a Trainer's arguments say that ZOTrainer cannot do, or that has no meaning for it."""
+"""Checks for Trainer arguments that ZOTrainer does not support or ignores."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ log = logging.getLogger("zoopt")
 _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda trainer: trainer.args.world_size > 1,
-        "there are several processes, which would draw the same directions for different batches "
-        "and then drift apart: start one process",
+        "several processes would use the same directions with different batches and diverge: "
+        "start one process",
     ),
     (
         lambda trainer: trainer.args.n_gpu > 1,
-        "there are several GPUs, over which the Trainer spreads copies of the model: make one "
-        "visible, for example with CUDA_VISIBLE_DEVICES=0",
+        "the Trainer would copy the model to several GPUs: make only one visible, for example with "
+        "CUDA_VISIBLE_DEVICES=0",
     ),
     (
         lambda trainer: len({p.device for p in trainer.model.parameters()}) > 1,
-        "the model's parameters are on several devices: load it without device_map='auto', on one",
+        "the model's parameters are on several devices: load it on one, without device_map='auto'",
     ),
     (
         lambda trainer: trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled,
@@ -36,48 +36,48 @@ _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
     ),
     (
         lambda trainer: trainer.args.fp16,
-        "fp16=True scales gradients, which ZOTrainer does not have: take bf16=True, or load the "
+        "fp16=True scales gradients, which ZOTrainer does not have: use bf16=True, or load the "
         "model with dtype=torch.float16, which engine='overlay' tunes without drift",
     ),
 )
-"""What would go wrong in silence, and what to do instead."""
+"""Settings that would fail silently, and what to do instead."""
 
 
 _WITHOUT_MEANING = ("max_grad_norm", "neftune_noise_alpha", "optim")
 
 
 def refuse_rates(options: Mapping[str, Any]) -> None:
-    """Raises TypeError for rates given as to ``zoopt.tune``, and says where they go."""
+    """Raises TypeError for ``lr`` and ``eps``, which ZOTrainer takes by other arguments."""
     given = [f"{name}={options[name]!r}" for name in ("lr", "eps") if name in options]
     if given:
         raise TypeError(
-            f"ZOTrainer takes no {' and no '.join(given)}: write "
-            "TrainingArguments(learning_rate=1e-6) and zo=zoopt.MeZO(eps=1e-3), with numbers. The "
-            "search of lr='auto' and eps='auto' is zoopt.tune's: it prints what it finds, and "
-            "auto.json in the run's folder has it"
+            f"ZOTrainer takes no {' and no '.join(given)}: use "
+            "TrainingArguments(learning_rate=1e-6) and zo=zoopt.MeZO(eps=1e-3), with numbers. Only "
+            "zoopt.tune searches for rates (lr='auto', eps='auto'): it prints them, and writes "
+            "them to auto.json in the run's folder"
         )
 
 
 def refuse(trainer: Trainer) -> None:
-    """Raises ValueError where a Trainer's setting cannot be kept."""
+    """Raises ValueError for settings that ZOTrainer does not support."""
     for applies, why in _REFUSED:
         if applies(trainer):
             raise ValueError(f"ZOTrainer: {why}")
 
 
 def warn_of_arguments(args: TrainingArguments) -> None:
-    """Says which arguments have no meaning here, and which default is of another method."""
+    """Warns of arguments that are ignored, and of the default learning rate, meant for AdamW."""
     defaults = {field.name: field.default for field in fields(TrainingArguments)}
     idle = [name for name in _WITHOUT_MEANING if getattr(args, name) != defaults[name]]
     if idle:
         log.warning(
-            "%s: concerns gradients or their optimizers, so ZOTrainer ignores it (update=... "
+            "%s: applies to gradients or their optimizers and is ignored by ZOTrainer (update=... "
             "chooses the update rule)",
             ", ".join(idle),
         )
     if args.learning_rate == defaults["learning_rate"]:
         log.warning(
-            "learning_rate=%g is the default for AdamW. Published zeroth-order runs have 1e-7 to "
+            "learning_rate=%g is the default for AdamW. Published zeroth-order runs use 1e-7 to "
             "1e-6 for all parameters and 5e-5 to 1e-4 for LoRA; `zoopt recipes` lists them",
             args.learning_rate,
         )
@@ -87,25 +87,25 @@ def check_given(optimizer: Any, options: Mapping[str, Any], objective: TrainerOb
     """Refuses an optimizer that needs gradients, or contradicts the trainer's options.
 
     Args:
-        optimizer: what the trainer was given in ``optimizers``; None if nothing.
-        options: the trainer's own, of an optimizer that it would make.
-        objective: the trainer's.
+        optimizer: the optimizer given in ``optimizers``, or None.
+        options: the trainer's options for making its own optimizer.
+        objective: the trainer's objective.
 
     Raises:
-        ValueError: it is none of zoopt's, or options or the objective contradict it.
+        ValueError: it is not a ZOOptimizer, or the options or the objective contradict it.
     """
     if optimizer is None:
         return
     if not isinstance(optimizer, ZOOptimizer):
         raise ValueError(
-            f"ZOTrainer was given {type(optimizer).__name__}, which needs gradients: leave out "
-            "optimizers=..., or make a zoopt.ZOOptimizer(model, ...)"
+            f"ZOTrainer got {type(optimizer).__name__}, which needs gradients: omit "
+            "optimizers=..., or pass a zoopt.ZOOptimizer(model, ...)"
         )
     beside = [name for name, value in options.items() if value is not None]
     if beside:
         raise ValueError(
-            f"{', '.join(beside)} would make another optimizer than the one in optimizers=...: "
-            "give it to zoopt.ZOOptimizer instead"
+            f"{', '.join(beside)} cannot be combined with optimizers=...: pass it to "
+            "zoopt.ZOOptimizer instead"
         )
     if optimizer.maximize != objective.higher_is_better:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a ZOTrainer's step may run into: a number that is not finite, and too little memory."""
+"""Handling of non-finite objectives and out-of-memory errors in ZOTrainer's steps."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ log = logging.getLogger("zoopt")
 T = TypeVar("T")
 
 PATIENCE = 10
-"""Steps in a row without a finite number that end training."""
+"""Consecutive steps with a non-finite objective after which training ends."""
 
 
 class Skips:
-    """Counts the steps that are left out because the objective was not finite.
+    """Counts the steps that are skipped because the objective was not finite.
 
     Attributes:
-        total: how many, since training began.
-        lately: how many, since the last log.
+        total: number of skipped steps since training began.
+        lately: number of skipped steps since the last log.
     """
 
     def __init__(self) -> None:
         self.begin(0)
 
     def begin(self, total: int) -> None:
-        """Training begins, or goes on after so many."""
+        """Called when training begins, or resumes after this many skips."""
         self.total, self.lately, self._in_a_row, self._told = total, 0, 0, False
 
     @property
     def skipping(self) -> bool:
-        """Whether the present step is left out."""
+        """Whether the current step is skipped."""
         return self._in_a_row > 0
 
     def made(self) -> None:
-        """A step was made."""
+        """Called after a step that was not skipped."""
         self._in_a_row = 0
 
     def skip(self, error: NonFiniteLossError, step: int) -> None:
-        """A step is left out; raises the error where there have been too many in a row."""
+        """Skips a step; raises the error after too many consecutive skips."""
         self._in_a_row += 1
         if self._in_a_row >= PATIENCE:
             raise error
@@ -55,7 +55,7 @@ class Skips:
         if not self._told:
             self._told = True
             log.warning(
-                "step %d of training is skipped: %s Further ones are counted in the logs as "
+                "step %d of training is skipped: %s Further skips are counted in the logs as "
                 "skipped_steps; %d in a row end training",
                 step,
                 error,
@@ -64,28 +64,28 @@ class Skips:
 
 
 class Forwards:
-    """Halves micro-batches once memory does not suffice for them, and does the step again.
+    """Halves micro-batches when memory runs out, and repeats the step.
 
     Attributes:
-        rows: the most that a forward may have; None while memory has sufficed.
+        rows: maximum rows per forward; None until memory first ran out.
     """
 
     def __init__(self) -> None:
         self.rows: int | None = None
 
     def __call__(self, batches: MicroBatches, call: Callable[[MicroBatches], T]) -> T:
-        """What the call returns, of micro-batches that fit.
+        """Calls the function with micro-batches that fit into memory, and returns its result.
 
         Raises:
-            RuntimeError: memory does not suffice for one row, or the inputs cannot be halved.
+            RuntimeError: a single row does not fit, or the inputs cannot be halved.
         """
 
         def note(entry: Mapping[str, int]) -> None:
             self.rows = entry["forward_size"]
             log.warning(
-                "out of memory: from here on a forward has %d rows, and a step as many forwards as "
-                "its batch needs; per_device_train_batch_size=%d with gradient accumulation does "
-                "without the attempt",
+                "out of memory: from now on a forward has at most %d rows, and a step as many "
+                "forwards as its batch needs; per_device_train_batch_size=%d with gradient "
+                "accumulation avoids the failed attempt",
                 self.rows,
                 self.rows,
             )
@@ -95,39 +95,39 @@ class Forwards:
                 return call(batches)
             return call([part for batch in batches for part in parts(batch, self.rows)])
 
-        fitting = Fitting(_Size(batches, self.rows), note)  # type: ignore[arg-type]  # all it asks
+        fitting = Fitting(_Size(batches, self.rows), note)  # type: ignore[arg-type]  # all it uses
         return fitting(fitted)
 
 
 class _Size:
-    """The rows of the largest forward, as a task has them; counted when a forward failed."""
+    """Stands in for a task with the rows of the largest forward, counted on first access."""
 
     def __init__(self, batches: MicroBatches, limit: int | None) -> None:
         self._batches, self._limit = batches, limit
 
     @functools.cached_property
     def batch_size(self) -> int:
-        """May be set."""
+        """Rows of the largest forward; may be set."""
         largest = max(map(rows_of, self._batches))
         return largest if self._limit is None else min(largest, self._limit)
 
 
 def parts(inputs: Any, rows: int) -> list[Any]:
-    """A micro-batch in parts of at most so many rows.
+    """Splits a micro-batch into parts with at most ``rows`` rows.
 
     Raises:
-        RuntimeError: something in it is no tensor with one row for each example.
+        RuntimeError: a value is not a tensor with one row for each example.
     """
     total = rows_of(inputs)
     if total <= rows:
         return [inputs]
-    held = dict(inputs) if isinstance(inputs, Mapping) else {"a batch that is no dict": inputs}
+    held = dict(inputs) if isinstance(inputs, Mapping) else {"a batch that is not a dict": inputs}
     for name, value in held.items():
         if not _divisible(value, total):
             what = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)
             raise RuntimeError(
-                f"memory does not suffice, and the batch cannot be halved: {name!r} ({what}) is no "
-                f"tensor with a row for each of {total} examples. Take a smaller "
+                f"out of memory, and the batch cannot be halved: {name!r} ({what}) is not a "
+                f"tensor with a row for each of {total} examples. Use a smaller "
                 "per_device_train_batch_size, with gradient_accumulation_steps"
             )
 

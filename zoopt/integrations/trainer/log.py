@@ -1,7 +1,7 @@
-"""The log of a Trainer's run beside its checkpoints, and the guard that reads it.
+"""The log of a Trainer's run next to its checkpoints, and the divergence guard that reads it.
 
-Each checkpoint has a mark: how much of the log there was, and its SHA-256. What goes on from the
-checkpoint goes on from that much of the log.
+Each checkpoint stores the log's size at that time and its SHA-256. A run resumed from the
+checkpoint truncates the log to that size.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ log = logging.getLogger("zoopt")
 
 MARK = "trajectory.mark.json"
 _IN_RECORDS = ("eps", "n")
-"""Options of an estimator that each record has."""
+"""Estimator options that are stored in each record."""
 
 
 class RunLog:
-    """Writes ``trajectory.jsonl`` while a Trainer trains, and watches what it says.
+    """Writes ``trajectory.jsonl`` while a Trainer trains, and monitors it for divergence.
 
-    Without a log (the steps before are in none, the optimizer has a recorder of its own, or
-    hyperparameters are searched for) the guard does not cut, since a resumed run could not repeat
-    that; it only warns.
+    Without a log (earlier steps were not logged, the optimizer has its own recorder, or during a
+    hyperparameter search) the guard only warns and does not clip, since a resumed run could not
+    reproduce the clipping.
 
     Args:
-        cuts: whether the optimizer's coefficients are bounded as :func:`zoopt.tune` does.
+        cuts: whether the optimizer's coefficients are clipped as in :func:`zoopt.tune`.
     """
 
     def __init__(self, cuts: bool) -> None:
@@ -55,7 +55,7 @@ class RunLog:
         state: TrainerState,
         resumed: str | None,
     ) -> None:
-        """Opens the log: a new one, or what a checkpoint's mark says of the one beside it."""
+        """Opens the log: a new one, or that of the resumed checkpoint."""
         self._told = False
         self._path = Path(str(args.output_dir)) / trajectory.FILENAME
         self._guard = Guard(Settings.clip_ratio, maximize=optimizer.maximize)
@@ -69,7 +69,7 @@ class RunLog:
             if not new:
                 self._take_up(optimizer, header, resumed)
             elif (self._path.parent / "config.yaml").exists():
-                raise trajectory.TrajectoryError("the folder is of a run of zoopt.tune")
+                raise trajectory.TrajectoryError("the folder holds a run of zoopt.tune")
         except trajectory.TrajectoryError as error:
             log.warning("%s is not written: %s", self._path, error)
             return
@@ -77,10 +77,10 @@ class RunLog:
         optimizer.recorder = self._log.append
 
     def _take_up(self, optimizer: ZOOptimizer, header: dict[str, Any], resumed: str | None) -> None:
-        """Cuts the log to what a checkpoint had of it, and shows it to the guard."""
+        """Truncates the log to the checkpoint's size, and replays it to the guard."""
         if resumed is None:
             raise trajectory.TrajectoryError(
-                f"training goes on at step {optimizer.steps}, from weights that are no checkpoint's"
+                f"training continues at step {optimizer.steps}, but not from a checkpoint"
             )
         beside = Path(resumed).parent / trajectory.FILENAME
         try:
@@ -88,16 +88,16 @@ class RunLog:
             text = beside.read_bytes()[: mark["size"]]
         except (OSError, ValueError):
             raise trajectory.TrajectoryError(
-                f"{resumed} has no {MARK}, or no {beside.name} beside it"
+                f"{resumed} has no {MARK}, or no {beside.name} next to it"
             ) from None
         if hashlib.sha256(text).hexdigest() != mark["sha256"]:
             raise trajectory.TrajectoryError(
-                f"{beside} is of another run than {resumed}, or its beginning has changed"
+                f"{beside} belongs to another run than {resumed}, or its beginning has changed"
             )
         cut = self._path.with_name(self._path.name + ".partial")
         cut.write_bytes(text)
-        held = trajectory.read(cut)
         try:
+            held = trajectory.read(cut)
             _check(held, optimizer, header)
         except trajectory.TrajectoryError:
             cut.unlink()
@@ -107,18 +107,18 @@ class RunLog:
         self._guard.follow(held.records, 0, optimizer.estimator)
 
     def before(self, optimizer: ZOOptimizer) -> None:
-        """A step is about to be estimated."""
+        """Called before a step is estimated."""
         if self._cuts and self._log is not None:
             optimizer.clip = self._guard.bound
 
     def after(self, optimizer: ZOOptimizer) -> None:
-        """A step was estimated."""
+        """Called after a step was estimated."""
         self._guard.see(optimizer.estimated)
         trouble = "" if self._told else self._guard.trouble()
         if trouble:
             self._told = True
             log.warning(
-                "step %d: %s, which is worse than the first steps by far. The learning rate is %g: "
+                "step %d: %s, far worse than in the first steps. The learning rate is %g: "
                 "go back to a checkpoint, and train with a tenth of learning_rate",
                 optimizer.steps,
                 trouble,
@@ -126,7 +126,7 @@ class RunLog:
             )
 
     def mark(self, folder: Path) -> None:
-        """Writes into a checkpoint how much of the log there is."""
+        """Writes the log's size and hash to a checkpoint."""
         if self._log is None:
             return
         self._log.sync()
@@ -142,7 +142,7 @@ class RunLog:
 
 
 def _check(held: trajectory.Log | None, optimizer: ZOOptimizer, header: dict[str, Any]) -> None:
-    """Raises TrajectoryError for a log that an optimizer's next step cannot follow."""
+    """Raises TrajectoryError if an optimizer's next step cannot be appended to a log."""
     if held is None or len(held.records) != optimizer.steps:
         count = 0 if held is None else len(held.records)
         raise trajectory.TrajectoryError(
@@ -153,7 +153,8 @@ def _check(held: trajectory.Log | None, optimizer: ZOOptimizer, header: dict[str
     for name in IDENTITY:
         if there[name] != here[name]:
             raise trajectory.TrajectoryError(
-                f"it was made with {name}={there[name]!r}, and training goes on with {here[name]!r}"
+                f"it was made with {name}={there[name]!r}, but training continues with "
+                f"{here[name]!r}"
             )
 
 

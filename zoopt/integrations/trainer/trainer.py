@@ -1,7 +1,7 @@
 """The Hugging Face Trainer with forward passes alone: ``zoopt.ZOTrainer``.
 
-It overrides where the Trainer computes gradients (``training_step`` estimates instead) and where it
-makes its optimizer. The rest is the Trainer's own, down to the bare ``optimizer.step()`` that
+It overrides ``training_step``, which estimates a gradient instead of computing it, and
+``create_optimizer``. The rest is the Trainer's own, including the call of ``optimizer.step()`` that
 applies the estimate.
 """
 
@@ -42,37 +42,37 @@ class ZOTrainer(Trainer):
     probes; with gradient accumulation each probe sees all micro-batches. Models run in eval mode,
     without dropout.
 
-    The logs have, beside the objective, ``projected_gradient`` (the mean of |c|), ``silent`` (the
-    share of directions whose probes gave the same value) and ``forwards`` (probes so far).
+    Besides the objective, the logs contain ``projected_gradient`` (the mean of |c|), ``silent``
+    (the share of directions whose probes had the same value) and ``forwards`` (probes so far).
 
     A step whose objective is NaN or infinite is skipped, and counted as ``skipped_steps``; ten in a
     row raise :class:`zoopt.NonFiniteLossError`. If a micro-batch does not fit into memory, it is
     halved and the step repeated. See docs/faults.md.
 
-    Each step is in ``output_dir/trajectory.jsonl`` before it is applied, so that
-    ``zoopt.replay(base_model, output_dir)`` makes the tuned weights again, and ``zoopt inspect``
-    and ``zoopt diff`` read the run. Estimates far larger than usual are cut, as by
-    :func:`zoopt.tune` (not with an optimizer of yours), and a warning says when the objective gets
-    much worse.
+    Each step is written to ``output_dir/trajectory.jsonl`` before it is applied, so that
+    ``zoopt.replay(base_model, output_dir)`` can rebuild the tuned weights, and ``zoopt inspect``
+    and ``zoopt diff`` can read the run. Unusually large estimates are clipped, as in
+    :func:`zoopt.tune` (unless ``optimizers`` is given), and a warning is logged if the objective
+    gets much worse.
 
     Args:
         *trainer_args: as for ``transformers.Trainer``.
-        zo: the estimator, by name or as an object, such as ``zoopt.MeZO(eps=1e-3)``; that of the
-            model's recipe if not given, see :func:`zoopt.recipes.recipe_for`; ``modules_to_save``
-            beside an adapter then have the ε for a model's own parameters.
+        zo: the estimator, by name or as an object, such as ``zoopt.MeZO(eps=1e-3)``; by default
+            that of the model's recipe, see :func:`zoopt.recipes.recipe_for`, where
+            ``modules_to_save`` of an adapter get the ε for a model's own parameters.
         objective: ``"loss"``, the model's; ``"compute_metrics"``, the entry of its dict that
-            ``metric_for_best_model`` names; or whatever :func:`zoopt.tune` takes.
-        direction: what z looks like; overrides the estimator's.
+            ``metric_for_best_model`` names; or any objective of :func:`zoopt.tune`.
+        direction: distribution of z; overrides the estimator's.
         engine: how probes are evaluated; overrides the estimator's.
-        update: the update rule, by name or as an object; SGD if not given.
-        params: which parameters are tuned, as for :class:`zoopt.ZOOptimizer`.
-        **trainer_options: as for ``transformers.Trainer``. ``optimizers`` may have a
-            :class:`zoopt.ZOOptimizer`, in place of the options above. (For the scales of a
-            quantized model write a loop: transformers trains it with adapters alone. See
+        update: the update rule, by name or as an object; SGD by default.
+        params: the parameters to tune, as for :class:`zoopt.ZOOptimizer`.
+        **trainer_options: as for ``transformers.Trainer``. ``optimizers`` may hold a
+            :class:`zoopt.ZOOptimizer` instead of the options above. (To tune the scales of a
+            quantized model, write a loop: transformers trains it only with adapters. See
             docs/precision.md.)
 
     Raises:
-        TypeError: ``lr`` or ``eps``, which have their places elsewhere.
+        TypeError: ``lr`` or ``eps`` is given, which are set elsewhere.
         ValueError: several processes or devices, fp16, or options that exclude each other.
     """
 
@@ -109,13 +109,13 @@ class ZOTrainer(Trainer):
 
     @property
     def zo_optimizer(self) -> ZOOptimizer:
-        """The optimizer, out of what accelerate wraps it in."""
+        """The optimizer without accelerate's wrapper."""
         made: Any = self.optimizer
         optimizer: ZOOptimizer = getattr(made, "optimizer", made)
         return optimizer
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """A :class:`zoopt.ZOOptimizer` over the model, unless one was given."""
+        """Creates a :class:`zoopt.ZOOptimizer` over the model, unless one was given."""
         if self.optimizer is None:
             tuned: Any = self.model if model is None else model
             chosen = {name: value for name, value in self._options.items() if value is not None}
@@ -138,14 +138,14 @@ class ZOTrainer(Trainer):
             raise ValueError(
                 f"engine={engine.name!r} evaluates several probes in one forward, whose loss is "
                 "one number for all of them: tune a metric of the predictions, such as "
-                "objective='cross_entropy' for a classifier, or take engine='overlay'"
+                "objective='cross_entropy' for a classifier, or use engine='overlay'"
             )
         return self.optimizer
 
     def training_step(
         self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Estimates, once all micro-batches of the step are there; the Trainer then updates."""
+        """Estimates the gradient at the step's last micro-batch; the Trainer then updates."""
         self._micro_batches.append(self._prepare_inputs(inputs))
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
@@ -174,10 +174,10 @@ class ZOTrainer(Trainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """The Trainer's; however it ends, no probe is left in the weights."""
+        """As ``Trainer.train``; however it ends, no perturbation is left in the weights."""
         if resume_from_checkpoint is True:
             last = get_last_checkpoint(str(self.args.output_dir))  # type: ignore[no-untyped-call]
-            resume_from_checkpoint = last or True  # which raises
+            resume_from_checkpoint = last or True  # True raises
         self._resumed = str(resume_from_checkpoint) if resume_from_checkpoint else None
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -189,11 +189,11 @@ class ZOTrainer(Trainer):
                 self._run_log.close(self.zo_optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The Trainer's, with what the estimates since the last time say."""
+        """As ``Trainer.log``, with statistics of the estimates since the last call."""
         if "loss" in logs and (self._said or self._skips.lately):
-            logs.pop("grad_norm", None)  # of gradients that there are not
+            logs.pop("grad_norm", None)  # there are no gradients
             values, magnitudes, silent = zip(*self._said, strict=True) if self._said else ((),) * 3
-            if self._skips.lately:  # the Trainer's mean is over steps that were not made, too
+            if self._skips.lately:  # the Trainer's mean includes skipped steps
                 logs["loss"] = _mean(values)
             if self.zo_objective.name != "loss":
                 logs[self.zo_objective.name] = logs.pop("loss")
@@ -207,7 +207,7 @@ class ZOTrainer(Trainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """A forward for each probe, where the Trainer counts one forward and its backward."""
+        """Counts one forward per probe; the Trainer counts one forward and its backward pass."""
         return int(super().floating_point_ops(inputs)) // 3 * len(self._estimated().losses)
 
     def _estimated(self) -> GradientEstimate:
@@ -215,7 +215,7 @@ class ZOTrainer(Trainer):
         return self.zo_optimizer.estimated or GradientEstimate((), (), ())
 
     def _is_watched(self) -> bool:
-        """Whether a callback looks at the model before the update, when a probe is still in θ."""
+        """Whether a callback may see the model before the update, while θ is perturbed."""
         own = TrainerCallback.on_pre_optimizer_step
         return any(
             getattr(callback.on_pre_optimizer_step, "__func__", None) is not own
@@ -225,7 +225,7 @@ class ZOTrainer(Trainer):
 
 
 class _Course(TrainerCallback):
-    """Tells a trainer when training begins and a checkpoint is there; holds back a step."""
+    """Notifies a trainer of the beginning of training and of checkpoints; skips steps."""
 
     def __init__(self, trainer: ZOTrainer) -> None:
         self._trainer = trainer
@@ -235,7 +235,7 @@ class _Course(TrainerCallback):
     ) -> None:
         trainer, optimizer = self._trainer, self._trainer.zo_optimizer
         trainer._run_log.begin(optimizer, trainer.model, args, state, trainer._resumed)
-        if not optimizer.steps:  # save_only_model: directions of steps that were made are not new
+        if not optimizer.steps:  # save_only_model: do not draw directions of earlier steps again
             optimizer.steps = state.global_step
         trainer._skips.begin(max(0, state.global_step - optimizer.steps))
 
@@ -243,7 +243,7 @@ class _Course(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if self._trainer._skips.skipping:
-            # accelerate's optimizer makes no step then, and the Trainer goes on as after one.
+            # accelerate's optimizer then makes no step, and the Trainer continues as after one.
             self._trainer.accelerator.gradient_state._set_sync_gradients(False)
 
     def on_save(

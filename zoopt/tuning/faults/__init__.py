@@ -1,1 +1,1 @@
-"""What a run may run into: divergence, too little memory, standstill, an end from outside."""
+"""Handling of divergence, lack of memory, stalled progress, and termination from outside."""

@@ -1,4 +1,4 @@
-"""How a run may be ended from outside, so that the same call goes on: SIGTERM, and a full disk."""
+"""Clean endings, so that the same call resumes the run: on SIGTERM, and when the disk is full."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Lets SIGTERM unwind the stack as Ctrl-C does, instead of ending the process on the spot.
+    """Makes SIGTERM unwind the stack as Ctrl-C does, instead of ending the process at once.
 
-    The run's log is synchronized and its callbacks are closed, and the process exits with status
-    143. No report is written: who terminates a job waits for seconds only. A handler that the
-    program has set is left alone, and so are threads other than the main one.
+    The run's log is synchronized, its callbacks are closed, and the process exits with status 143.
+    No report is written, since job schedulers wait only seconds before killing. Does nothing if the
+    program has set its own handler, or outside the main thread.
     """
     on_main = threading.current_thread() is threading.main_thread()
     if not on_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -38,10 +38,10 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def disk_named(folder: Path) -> Iterator[None]:
-    """Says of a full disk what is safe and what to do.
+    """Adds to a disk-full error what has been saved and how to resume.
 
     Raises:
-        OSError: as it was raised within, with that said where it is about a full disk.
+        OSError: re-raised from the body; with this explanation if the disk is full.
     """
     try:
         yield
@@ -50,8 +50,8 @@ def disk_named(folder: Path) -> Iterator[None]:
             raise
         raise OSError(
             error.errno,
-            f"the disk is full ({error.strerror}). What the log in {folder} has is applied, and "
-            "nothing else; earlier checkpoints are whole. Free some space and start the same run "
-            "again: it goes on from there",
+            f"the disk is full ({error.strerror}). Every step in the log in {folder} is safe, and "
+            "earlier checkpoints are whole. Free some space and start the same run again to "
+            "resume it",
             error.filename,
         ) from error

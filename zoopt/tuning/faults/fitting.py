@@ -1,4 +1,4 @@
-"""Out of memory: the rows of a forward are halved, and what failed is done again."""
+"""Handling of out-of-memory errors: halve the rows per forward and retry."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ T = TypeVar("T")
 
 
 class TooLittleMemoryError(RuntimeError):
-    """Memory does not suffice for a forward of one row."""
+    """A forward of a single row does not fit into memory."""
 
 
 class Fitting:
-    """Calls what forwards examples, with fewer rows in a forward once memory did not suffice.
+    """Runs a function, halving the rows per forward and retrying when memory runs out.
 
     Args:
-        task: whose ``batch_size`` is the rows of a forward.
-        note: told of each halving, as an entry for ``metrics.jsonl``.
+        task: its ``batch_size``, the rows per forward, is reduced.
+        note: called at each halving with an entry for ``metrics.jsonl``.
     """
 
     def __init__(self, task: Task, note: Callable[[dict[str, Any]], None]) -> None:
         self._task, self._note = task, note
 
     def __call__(self, call: Callable[[], T], restore: Callable[[], object] | None = None) -> T:
-        """What the call returns.
+        """Calls the function until it fits into memory, and returns its result.
 
         Args:
-            call: forwards examples.
-            restore: puts back what a failed call may have left behind.
+            call: the function that runs forwards.
+            restore: called after a failed attempt, to undo its side effects.
 
         Raises:
-            TooLittleMemoryError: memory does not suffice for a single row.
+            TooLittleMemoryError: even a single row does not fit.
         """
         while True:
             try:
@@ -47,8 +47,8 @@ class Fitting:
                     raise
                 if self._task.batch_size < 2:
                     raise TooLittleMemoryError(
-                        f"memory does not suffice for a forward of one row ({error}): shorten the "
-                        "inputs (max_length), or take a smaller dtype or model"
+                        f"a forward of one row does not fit into memory ({error}): shorten the "
+                        "inputs (max_length), or use a smaller dtype or model"
                     ) from error
             # Only here, after the except block, are the failed forward's tensors unreferenced.
             gc.collect()

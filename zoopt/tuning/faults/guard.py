@@ -1,4 +1,4 @@
-"""The guard against divergence: cuts spikes of the estimate, and says when a run is lost.
+"""Divergence guard: clips spikes of the gradient estimate and detects a diverged run.
 
 >>> guard = Guard(clip=10.0)
 >>> for loss in [1.0, 1.1, 0.9] * 4 + [3.0] * 20:
@@ -17,24 +17,22 @@ from zoopt.estimators import ZOEstimator
 from zoopt.interfaces import GradientEstimate, StepRecord
 
 WINDOW = 10
-"""Steps whose median is looked at."""
+"""Steps over which the median loss is taken."""
 _MEMORY = 50
-"""Coefficients over which the running scale is taken."""
+"""Coefficients over which the running median is taken."""
 _FAR, _NEAR = 5.0, 1.0
-"""Standard deviations above the start that are no accident, and that say nothing yet."""
+"""Standard deviations above the start that count as diverged, and that are within noise."""
 _TO_DEVIATION = 1.4826
 """A normal distribution's standard deviation in units of its median absolute deviation."""
 
 
 class Guard:
-    """Watches a run's losses and coefficients. All it knows follows from the run's log.
+    """Monitors a run's losses and coefficients; its state can be rebuilt from the run's log.
 
     Args:
-        clip: how many times the median of the last coefficients' sizes a coefficient may have; 0
-            leaves all as they are.
-        surrogate_steps: steps at the beginning whose losses are partly of another objective, and
-            are not compared.
-        maximize: whether the objective is higher-is-better, of which losses are the negative.
+        clip: clip coefficients at this multiple of the running median of |c|; 0 disables clipping.
+        surrogate_steps: initial steps to ignore, whose losses include a surrogate objective.
+        maximize: whether the objective is higher-is-better; losses are then its negative.
     """
 
     def __init__(self, clip: float, surrogate_steps: int = 0, maximize: bool = False) -> None:
@@ -46,7 +44,7 @@ class Guard:
         self._lowest = math.inf
 
     def see(self, estimate: GradientEstimate | None) -> None:
-        """A step was made along this estimate; none was, if it is None."""
+        """Records the estimate of a step; ignores None."""
         if estimate is None:
             return
         self._sizes = [*self._sizes, *(abs(c) for c in estimate.coefficients if c)][-_MEMORY:]
@@ -61,26 +59,26 @@ class Guard:
 
     @property
     def bound(self) -> float | None:
-        """What the next step's coefficients are cut to; None while too little is known."""
+        """The clipping bound of the next step; None during the first steps."""
         if not self._clip or len(self._sizes) < WINDOW:
             return None
         return self._clip * median(self._sizes)
 
     @property
     def sound(self) -> int:
-        """The step from before which the run was certainly not getting worse.
+        """The latest step at which the run was certainly not yet diverging.
 
-        Two windows back, or before the last steps that were about as good as the best so far: what
-        grows slowly is noticed late.
+        This is two windows back, or one window before the last step about as good as the best so
+        far if that is earlier, since slow divergence is detected late.
         """
         return max(0, min(self._steps - 2 * WINDOW, self._well - WINDOW))
 
     def trouble(self) -> str:
-        """Says that the objective is far worse than in the first steps; empty where it is not.
+        """Describes by how much the objective got worse than at the start; "" if the run is sound.
 
-        The median of the last steps is compared with that of the first, whose spread (and a
-        twentieth of their size, where batches are all alike) says what is far. After going back a
-        run has as many steps again before it is judged.
+        The median of the last steps is compared with that of the first, relative to the spread of
+        the first (at least 5 % of their median, in case all batches are alike). After a rollback
+        the run is checked again once a full window of steps was made.
         """
         if len(self._losses) < 2 * WINDOW or self._fresh < WINDOW:
             return ""
@@ -91,23 +89,23 @@ class Guard:
         return f"the objective went from {then:.3g} to {now:.3g}"
 
     def _within(self, deviations: float, level: float) -> bool:
-        """Whether the last steps are at most so many deviations of the first above a level."""
+        """Whether the median of the last steps is within this many deviations above a level."""
         if len(self._losses) < WINDOW:
             return True
         first, last = self._losses[:WINDOW], median(self._losses[-WINDOW:])
         start = median(first)
         spread = _TO_DEVIATION * median([abs(loss - start) for loss in first])
         if start == spread == 0:
-            return True  # a reward that nothing has earned yet says nothing of what is far
+            return True  # a reward that is still 0 everywhere has no scale to compare with
         return last <= level + deviations * max(spread, 0.05 * abs(start))
 
     def follow(self, records: Sequence[StepRecord], since: int, estimator: ZOEstimator) -> None:
-        """Begins anew, and sees all that a log records.
+        """Resets the guard and replays the steps of a log.
 
         Args:
-            records: the steps that count.
-            since: the step that the run last went back to; 0 if it never did.
-            estimator: the run's.
+            records: the steps that were not rolled back.
+            since: the step to which the run was last rolled back; 0 without rollbacks.
+            estimator: the run's estimator.
         """
         self._sizes, self._losses, self._steps, self._well = [], [], 0, 0
         self._lowest = math.inf

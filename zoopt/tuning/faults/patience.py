@@ -1,4 +1,4 @@
-"""Early stopping: a run ends when its development score has not got better for a while."""
+"""Early stopping when the development score no longer improves."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from zoopt.tuning.folder.scores import worth
 
 
 class Patience(Callback):
-    """Ends a run after so many evaluations in a row without a better one.
+    """Ends a run after a number of consecutive evaluations without improvement.
 
-    It looks at all evaluations that the run has kept, so that a resumed run stops where the
-    uninterrupted one would have.
+    All recorded evaluations are considered, so that a resumed run stops where the uninterrupted
+    one would have.
 
     Args:
-        evaluations: gives the development scores so far, by step.
-        patience: how many without a better one; 0 never ends a run.
-        higher_is_better: which way is better.
+        evaluations: returns the development scores so far, by step.
+        patience: number of evaluations without improvement; 0 never ends a run.
+        higher_is_better: whether higher scores are better.
 
     Example:
         >>> scores = {0: 0.5, 10: 0.7, 20: 0.6, 30: 0.7}
@@ -38,7 +38,7 @@ class Patience(Callback):
         self._higher_is_better = higher_is_better
 
     def stop(self) -> dict[str, Any]:
-        """Since when nothing was better, once that is too long."""
+        """Returns the step of the last improvement if it is too long ago, else {}."""
         scores = [
             (step, worth(score, self._higher_is_better))
             for step, score in self._evaluations().items()

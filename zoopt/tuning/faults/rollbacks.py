@@ -1,4 +1,4 @@
-"""Going back: a run that diverges loses some steps, and goes on with half the learning rate."""
+"""Rollbacks: a diverging run drops its last steps and continues at half the learning rate."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from zoopt.tuning.folder.run_folder import RunFolder
 from zoopt.tuning.stepping import Stepper
 
 _SLOWER = 0.5
-"""What each time multiplies the learning rate with."""
+"""Factor of the learning rate at each rollback."""
 
 
 class Rollbacks:
-    """The times that a run went back. All about them is in the run's log.
+    """Rolls a run back when it diverges; rollbacks are recorded in its log.
 
     Args:
         folder: the run's files.
-        stepper: makes its steps, at the learning rate that is said here.
-        guard: judges them.
+        stepper: makes the steps; its learning rate is reduced here.
+        guard: detects divergence.
     """
 
     def __init__(self, folder: RunFolder, stepper: Stepper, guard: Guard) -> None:
@@ -30,11 +30,11 @@ class Rollbacks:
         self._made: tuple[trajectory.Rollback, ...] = ()
 
     def back(self, why: str, log: trajectory.Trajectory) -> bool:
-        """Goes back to where the run was sound; False where that is no help any more.
+        """Rolls back to the last sound step; returns False if that is impossible or used up.
 
-        That is where the guard says, but not before the best score, nor before the checkpoints.
-        Checkpoints of steps that do not count any more go first, then the lines of metrics, then
-        the log: a run that is killed in between repeats what the log says.
+        The target is :attr:`Guard.sound`, but not before the best score or the earliest checkpoint.
+        Dropped steps are removed from the checkpoints first, then from the metrics, then from the
+        log: a run killed in between repeats the steps that the log still has.
         """
         metrics, at = self._folder.metrics, self._stepper.optimizer.steps
         reached = {path: checkpoint.step_of(path, at + 1) for path in self._checkpoints}
@@ -46,7 +46,7 @@ class Rollbacks:
             if step > to:
                 path.unlink(missing_ok=True)
         rollback = trajectory.Rollback(to, at, why)
-        spent = self._stepper.forwards  # lines of steps that do not count may be lost in a resume
+        spent = self._stepper.forwards  # a resume may lose the lines of dropped steps
         metrics.append({"step": to, "rollback": asdict(rollback), "forwards": spent})
         log.roll_back(rollback)
         self._rebuild_with_best()
@@ -55,13 +55,13 @@ class Rollbacks:
         return True
 
     def _best_scored(self) -> int:
-        """The step with the best score; 0 without scores, when later is not better."""
+        """The step with the best development score; 0 without scores."""
         metrics = self._folder.metrics
         best = metrics.best_step(self._stepper.metric.higher_is_better)
         return best if best is not None and metrics.evaluations[best] is not None else 0
 
     def _rebuild_with_best(self) -> None:
-        """Makes θ again; and the best checkpoint, where it was of a step that does not count."""
+        """Rebuilds θ, and the best checkpoint if it was of a dropped step."""
         best = self._folder.metrics.best_step(self._stepper.metric.higher_is_better)
         lost = checkpoint.step_of(self._folder.best, -1) != best
 
@@ -73,7 +73,7 @@ class Rollbacks:
         rebuild(self._folder.trajectory, self._checkpoints, self._stepper.optimizer, passing)
 
     def look_back(self) -> None:
-        """Takes from the log what the guard should have seen, and how much slower the run is."""
+        """Restores the guard's state and the learning rate factor from the log."""
         if self._folder.log is None:
             return
         self._made = self._folder.log.rollbacks
@@ -82,7 +82,7 @@ class Rollbacks:
         self._stepper.slower = _SLOWER ** len(self._made)
 
     def rebuild(self) -> None:
-        """Makes θ again as the log has it."""
+        """Rebuilds θ from the log."""
         rebuild(self._folder.trajectory, self._checkpoints, self._stepper.optimizer)
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-"""A run's folder: what is in it, whose it is, and how a run is made again from it."""
+"""A run's folder: its files, the identity of the run, and how it is resumed."""

@@ -1,8 +1,7 @@
-"""What a run's numbers are of: its examples, and how a model is asked about them.
+"""The identity of a run: its examples and its task.
 
-Settings alone do not tell one run from another: a file of the same name may hold other rows, and a
-task made in Python is in no file. A run that goes on, and a score that was kept, must be of the
-same.
+Settings alone do not identify a run: a file of the same name may hold other rows, and a task made
+in Python is in no file. A resumed run and a stored score must have the same identity.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ _OPTIONS = (
     "target", "template", "max_length", "labels", "word_ids", "prompt", "columns",
     "max_new_tokens", "stop", "decoding", "inputs", "scorer",
 )  # fmt: skip
-"""Attributes of tasks, and of their inputs, that numbers depend on."""
+"""Attributes of tasks and of their inputs that affect results."""
 
 
 def identity_of(task: Task) -> dict[str, Any]:
-    """The task's options by name, and for each split how many examples and which.
+    """Returns the task's options, and for each split the number of examples and their hash.
 
-    Examples in a list are told by a SHA-256 of all of them. Of others, which may be made when they
-    are asked for, only the number is known.
+    A list of examples is identified by its SHA-256. Other sequences, which may be generated on
+    access, are identified by their length only.
     """
     splits = {name: _split(getattr(task, name)) for name in ("train", "dev", "test")}
     return {"task": _told(task), **splits}
@@ -40,7 +39,7 @@ def _options(owner: Any) -> dict[str, Any]:
 
 
 def _told(value: Any) -> Any:
-    """What can be compared of an option: plain values, the options of inputs, or what it is."""
+    """A comparable form of an option: plain values, the options of inputs, or the type's name."""
     if isinstance(value, TextInputs | Task):
         return _options(value)
     if isinstance(value, Mapping):
@@ -64,7 +63,7 @@ def _split(examples: Sequence[Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: arrays by their bytes, numpy's numbers, and else what it is."""
+    """JSON form of other types: the hash of an array, a numpy number, or the type's name."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()

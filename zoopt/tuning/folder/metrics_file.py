@@ -17,15 +17,15 @@ class Metrics:
     """``metrics.jsonl``: a line for each step, and one for each evaluation (with ``"dev"``).
 
     Args:
-        path: the file. A torn last line is cut off.
-        logged: steps that the log has. Lines of later ones, which a power cut may leave behind,
-            are left out, since those steps will be made again.
+        path: the file. An incomplete last line is removed.
+        logged: number of steps in the log. Lines of later steps, which a power cut may leave
+            behind, are dropped, since those steps will be repeated.
 
     Attributes:
         entries: all lines.
-        steps: the lines of steps that count, by number of updates after the step.
-        evaluations: development scores that count (None without development examples), by number
-            of updates, in that order.
+        steps: the lines of steps not rolled back, by number of updates after the step.
+        evaluations: development scores not rolled back (None without development examples), sorted
+            by number of updates.
     """
 
     def __init__(self, path: Path, logged: int) -> None:
@@ -54,17 +54,17 @@ class Metrics:
             self.steps[step] = entry
         if "dev" in entry:
             scored = self.evaluations | {step: entry["dev"]}
-            self.evaluations = dict(sorted(scored.items()))  # one may be made again, later
+            self.evaluations = dict(sorted(scored.items()))  # one may be repeated later
         if "rollback" in entry:
             self.steps = {k: v for k, v in self.steps.items() if k <= step}
             self.evaluations = {k: v for k, v in self.evaluations.items() if k <= step}
 
     def last(self, name: str) -> Any:
-        """What the last line that has this entry says; None where none has."""
+        """Returns the entry's value in the last line that has it; None if no line does."""
         return next((entry[name] for entry in self.entries[::-1] if name in entry), None)
 
     def best_step(self, higher_is_better: bool) -> int | None:
-        """The step of the first evaluation that no other beats; without scores the last."""
+        """Returns the step of the best evaluation, the first if tied; the last without scores."""
         best, most = None, -math.inf
         for step, score in self.evaluations.items():
             value = -math.inf if score is None else worth(score, higher_is_better)
@@ -74,10 +74,10 @@ class Metrics:
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of ``metrics.jsonl``, without a torn last one. Writes nothing.
+    """Reads the lines of ``metrics.jsonl``, ignoring an incomplete last one. Writes nothing.
 
     Raises:
-        TrajectoryError: a line before that is damaged.
+        TrajectoryError: a complete line is damaged.
     """
     text = path.read_bytes()
     whole = text[: text.rfind(b"\n") + 1].split(b"\n")[:-1]
@@ -88,13 +88,13 @@ def _entry(line: bytes, number: int, path: Path) -> dict[str, Any]:
     try:
         entry: Any = json.loads(line)
         if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-            raise ValueError("it is no object with a step")
+            raise ValueError("expected an object with an integer step")
     except ValueError as error:
         raise trajectory.TrajectoryError(
             f"line {number} of {path} is damaged ({error}). No step is lost, since the log has "
-            "them all: take this line out, and snapshot*.safetensors out of the same folder. "
-            "Started again with the base model, the run repeats its log and makes the evaluation "
-            "again that the line may have been of."
+            "them all: delete this line, and snapshot*.safetensors from the same folder. Started "
+            "again with the base model, the run replays its log and repeats the evaluation that "
+            "the line may have held."
         ) from None
     return entry
 

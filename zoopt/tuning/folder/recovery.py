@@ -1,4 +1,4 @@
-"""θ from a run's checkpoints and log: which of them can be used, and what is lost without."""
+"""Rebuilds θ from a run's checkpoints and log."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ _NONE = -1
 def usable_snapshot(
     folder: RunFolder, higher_is_better: bool, warn: Callable[[str], None]
 ) -> tuple[Path | None, int]:
-    """Where a run that is started again goes on from.
+    """Returns the snapshot from which a run is resumed.
 
-    A checkpoint that is cut off, or of steps that the log does not have (a power cut may lose the
-    end of one file and not of another), costs a replay of the log from the one before it, or from
-    the base model.
+    If a checkpoint is truncated, or of a step that the log does not have (a power cut may lose the
+    end of either file), the log is replayed from the checkpoint before it, or from the base model.
 
     Args:
-        folder: the run's.
-        higher_is_better: which development scores are better.
-        warn: is told what is damaged.
+        folder: the run's folder.
+        higher_is_better: whether higher development scores are better.
+        warn: called with a message about each damaged file.
 
     Returns:
-        The snapshot, None to begin with the base model; and the step at which the best checkpoint
-        has to be written again, or -1.
+        The snapshot, or None to start from the base model; and the step at which the best
+        checkpoint must be written again, or -1.
     """
     if folder.log is None:
         return None, _NONE
@@ -41,15 +40,15 @@ def usable_snapshot(
         unscored = best < held <= available and held not in folder.metrics.evaluations
         if held != best and not unscored:
             warn(
-                f"{folder.best} is damaged: the log is repeated from the base model, and the best "
-                f"checkpoint (step {best}) written again"
+                f"{folder.best} is damaged: replaying the log from the base model to write the "
+                f"best checkpoint (step {best}) again"
             )
             return None, best
     for path in (folder.snapshot, folder.earlier):
         if 0 <= checkpoint.step_of(path, _NONE) <= available:
             return path, _NONE
         if path.exists():
-            warn(f"{path} is damaged: the log is repeated from an earlier place")
+            warn(f"{path} is damaged: replaying the log from an earlier step")
     return None, _NONE
 
 
@@ -59,19 +58,19 @@ def rebuild(
     optimizer: ZOOptimizer,
     passing: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Brings θ to where the log says it is, bit for bit, from the latest checkpoint before that.
+    """Restores θ bit for bit to the end of the log, from the latest usable checkpoint.
 
-    A step that failed leaves the in-place engine's θ within rounding of what it was, which no log
-    records. Called within :meth:`ZOOptimizer.chain`, the next step shares a pass as it would have.
+    This is needed after a failed step: with the in-place engine it leaves rounding errors in θ,
+    which no log records. Within :meth:`ZOOptimizer.chain`, the next step shares a pass as usual.
 
     Args:
         log: the run's trajectory.
-        checkpoints: files that may be there, with the update rule's state.
-        optimizer: the run's.
-        passing: told of each number of updates that θ has on the way.
+        checkpoints: files that may exist, with the update rule's state.
+        optimizer: the run's optimizer.
+        passing: called with the number of updates of θ at each step on the way.
 
     Raises:
-        TrajectoryError: no checkpoint is there to begin from.
+        TrajectoryError: there is no usable checkpoint.
     """
     held = trajectory.read(log)
     records = held.records if held is not None else ()
@@ -79,8 +78,8 @@ def rebuild(
     usable = [path for path, step in steps.items() if step <= len(records)]
     if not usable:
         raise trajectory.TrajectoryError(
-            f"{log.parent} has no checkpoint that θ could be made from again: start the run once "
-            "more with the base model, and it goes on from its log"
+            f"{log.parent} has no checkpoint from which θ could be rebuilt: start the run again "
+            "with the base model to resume it from its log"
         )
     checkpoint.load(max(usable, key=steps.__getitem__), optimizer)
     passing(optimizer.steps)

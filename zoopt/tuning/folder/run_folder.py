@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and whether a run may go on in it."""
+"""A run's folder: its files, and whether a run can be resumed in it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _MAY_CHANGE = ("patience", "run_dir", "sinks", "model", "data.train", "data.dev", "data.test")
-"""Settings that a run which goes on need not keep.
+"""Settings that may change when a run is resumed.
 
-No step depends on the first; of the others, which may have moved, it is checked what they hold.
+No step depends on patience, run_dir or sinks. The model and data may have moved; their contents
+are checked instead.
 """
 
 
@@ -37,12 +38,12 @@ class RunFolder:
     """The files of one run.
 
     Args:
-        path: the folder; made if it is not there.
-        job: the run's configuration. A folder that holds a run must hold one with the same.
-        identity: its examples and task, of which the same is true; see :func:`identity_of`.
+        path: the folder; created if missing.
+        job: the run's configuration; must equal that of a run already in the folder.
+        identity: its examples and task, which must be equal too; see :func:`identity_of`.
 
     Raises:
-        ValueError: the folder has a run of something else; the message has the difference.
+        ValueError: the folder holds a different run; the message lists the differences.
         TrajectoryError: its log or its metrics are damaged.
     """
 
@@ -69,10 +70,10 @@ class RunFolder:
             raise
 
     def _same_run(self, job: dict[str, Any], identity: dict[str, Any]) -> None:
-        """Writes what the run is, or refuses another than there is.
+        """Writes the run's configuration and identity, or refuses a folder with a different run.
 
-        One that came to no step, and to no trial of a search for rates, gives way: its settings may
-        have been what ended it.
+        A previous run without any step or trial of a search for rates is overwritten: its settings
+        may have been what ended it.
         """
         settings = _differences(self.config, yaml.safe_load, job, _MAY_CHANGE)
         data = _differences(self.identity, json.loads, identity)
@@ -92,14 +93,14 @@ class RunFolder:
             checkpoint.write_whole(self.identity, (json.dumps(identity, indent=1) + "\n").encode())
 
     def _clear(self) -> None:
-        """Takes away what a run left that came to nothing."""
+        """Deletes the files of a previous run that made no step."""
         self.log = None
         left = (self.trajectory, self.snapshot, self.earlier, self.best)
         for path in (*left, *(self.path / name for name in ("before.npz", "metrics.jsonl"))):
             path.unlink(missing_ok=True)
 
     def reread(self) -> None:
-        """Takes up a log that was written meanwhile."""
+        """Reads the log again after it was changed."""
         self.log = trajectory.read(self.trajectory)
 
     def keep_best(self, optimizer: ZOOptimizer, dev: float | None) -> None:
@@ -108,15 +109,15 @@ class RunFolder:
         checkpoint.save(self.best, optimizer, entry, state=False)
 
     def keep_snapshot(self, optimizer: ZOOptimizer, sound: int, last: bool) -> None:
-        """Writes what the run goes on from, unless the log leads there from one a few steps ago.
+        """Writes the snapshot for resuming, unless the last one is only a few steps old.
 
-        One that is sound is kept beside it, and not replaced by one that is not: a run that has to
-        go back finds weights from before it got worse, however often it is evaluated.
+        The last sound snapshot is kept as ``earlier`` until a newer sound one replaces it, so that
+        a rollback finds weights from before the divergence, however often the run is evaluated.
 
         Args:
-            optimizer: the run's.
+            optimizer: the run's optimizer.
             sound: the last step that was certainly sound; see :attr:`Guard.sound`.
-            last: whether this is the end.
+            last: whether this is the end of the run.
         """
         held = checkpoint.step_of(self.snapshot, -1)
         keeps = 0 <= held <= sound
@@ -129,7 +130,7 @@ class RunFolder:
         new.replace(self.snapshot)
 
     def before(self) -> dict[str, Scores] | None:
-        """What the base model's evaluation gave, if it was kept whole."""
+        """Reads the base model's stored scores; None if missing or damaged."""
         path = self.path / "before.npz"
         if not path.exists():
             return None
@@ -140,7 +141,7 @@ class RunFolder:
             return None
 
     def keep_before(self, scores: Mapping[str, Scores]) -> None:
-        """Keeps the base model's evaluation, which need not be made again then."""
+        """Stores the base model's scores, so that a resumed run need not compute them again."""
         beside = self.path / "before.partial.npz"
         np.savez(beside, allow_pickle=False, **dict(scores))
         checkpoint.into_place(beside, self.path / "before.npz")
@@ -152,7 +153,7 @@ def _differences(
     wanted: Mapping[str, Any],
     but: Collection[str] = (),
 ) -> list[str]:
-    """A line for each setting that is another than what a file holds; none where there is none."""
+    """One line for each setting that differs from the file's; none if there is no file."""
     if not path.exists():
         return []
     there, now = flat(read(path.read_text(encoding="utf-8"))), flat(wanted)
@@ -164,7 +165,7 @@ def _differences(
 
 
 def _locked(folder: RunFolder, path: Path) -> Callable[[], Any]:
-    """Keeps other processes from writing the run; what it returns, or a process's end, lets go."""
+    """Locks the run against other processes; returns the function that unlocks it."""
     if fcntl is None:
         return lambda: None
     held = os.open(path, os.O_RDONLY)
@@ -175,13 +176,13 @@ def _locked(folder: RunFolder, path: Path) -> Callable[[], Any]:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             return lambda: None  # a file system without locks
         raise ValueError(
-            f"{path} is being written by another run: wait for its end, or choose another run_dir"
+            f"{path} is being written by another run: wait for it to end, or choose another run_dir"
         ) from None
     return weakref.finalize(folder, os.close, held)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with their names joined by dots.
+    """Flattens nested settings, joining their names with dots.
 
     >>> flat({"steps": 3, "task": {"kind": "head"}})
     {'steps': 3, 'task.kind': 'head'}

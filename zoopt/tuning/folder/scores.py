@@ -1,4 +1,4 @@
-"""Development scores: which of two is better."""
+"""Comparison of development scores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def worth(score: float, higher_is_better: bool) -> float:
-    """A score as a number to be maximized. One that is not finite is worth least.
+    """Converts a score to a number to be maximized; -inf if it is not finite.
 
     >>> worth(0.5, True), worth(0.5, False), worth(math.nan, True)
     (0.5, -0.5, -inf)

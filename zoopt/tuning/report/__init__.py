@@ -1,1 +1,1 @@
-"""What a run says, while it runs and at its end."""
+"""A run's console output and its report."""

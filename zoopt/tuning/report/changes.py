@@ -1,4 +1,4 @@
-"""Test examples on which the model now says something else."""
+"""Test examples whose prediction changed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from zoopt.tuning.report.evaluation import Comparison
 def changed(
     task: Task, objective: Metric, found: Comparison, before: Scores, after: Scores, limit: int = 10
 ) -> list[dict[str, Any]]:
-    """Test examples whose prediction changed, those that changed most first.
+    """Returns the test examples whose prediction changed, largest change first.
 
     Args:
-        task: its test examples.
-        objective: what was tuned.
-        found: what it said of texts under "before" and "tuned".
-        before: what the model said of them, shape (N, …).
-        after: what the tuned model says.
-        limit: how many to give.
+        task: provides the test examples.
+        objective: the tuned objective.
+        found: its values of each text under "before" and "tuned".
+        before: the base model's predictions, shape (N, …).
+        after: the tuned model's predictions.
+        limit: maximum number of examples.
     """
     if task.gives == "numbers":
         return []
@@ -35,7 +35,7 @@ def changed(
         old, new = before.argmax(axis=1), after.argmax(axis=1)
         rows = np.arange(len(new))
         gain = (new == references) * 1.0 - (old == references)
-        # Scores of choices that an example has not are -inf, and no class to compare.
+        # Choices that an example does not have score -inf and are not compared.
         size = after[rows, new] - before[rows, new] - (after[rows, old] - before[rows, old])
         show = lambda i, value: task.label(examples[i], int(value))  # noqa: E731
     elif task.gives == "values":
@@ -63,7 +63,7 @@ def changed(
 
 
 def _turned(task: Task, before: Scores, after: Scores, limit: int) -> list[dict[str, Any]]:
-    """Pairs of which the model now prefers the other."""
+    """Pairs whose preferred member changed."""
     share = task.references(task.test)["share"]
     moved = np.where(np.sign(before) != np.sign(after), np.abs(after - before), 0.0)
     order = [i for i in np.argsort(-moved, kind="stable") if moved[i] > 0]

@@ -1,4 +1,4 @@
-"""What a run says while it runs."""
+"""A run's console output."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _NOTES = {"forward_size": "out of memory, continuing with smaller forwards"}
 
 
 class Console:
-    """Progress on a terminal; in a log, one line for each evaluation.
+    """Shows progress on a terminal; otherwise prints one line for each evaluation.
 
     Args:
-        quiet: say nothing.
-        live: draw bars on a terminal. They would be drawn over what somebody is typing there.
+        quiet: print nothing.
+        live: draw bars on a terminal; disable it if the user types there.
     """
 
     def __init__(self, quiet: bool = False, live: bool = True) -> None:
@@ -49,7 +49,7 @@ class Console:
         self._dev = ""
 
     def start(self, optimizer: ZOOptimizer, settings: Settings, task: Task, resumed: bool) -> None:
-        """What is about to happen."""
+        """Prints what is tuned, and how."""
         self._out.print(
             Text.assemble(
                 ("resuming" if resumed else "tuning", "bold"),
@@ -66,7 +66,7 @@ class Console:
 
     @contextmanager
     def work(self, doing: str, examples: int) -> Iterator[Callable[[int], None]]:
-        """A bar for forwards over examples; what it gives is told how many were done."""
+        """A bar for forwards over examples; yields a function to advance it by a number."""
         if not self._live:
             self._out.print(f"{doing} …")
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
@@ -76,7 +76,7 @@ class Console:
 
     @contextmanager
     def progress(self, steps: int) -> Iterator[None]:
-        """A progress bar for the steps within."""
+        """A progress bar for the steps made within the block."""
         columns = (
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -91,11 +91,11 @@ class Console:
             yield
 
     def replayed(self, step: int) -> None:
-        """A step of an earlier session was repeated."""
-        self._advance(step, "repeating the log")
+        """Shows that a step of an earlier session was replayed."""
+        self._advance(step, "replaying the log")
 
     def step(self, entry: dict[str, Any]) -> None:
-        """A step was made."""
+        """Shows a step."""
         if "compile_seconds" in entry:
             self._out.print(f"compiled kernels in {entry['compile_seconds']:.1f} s")
         if entry["value"] is not None:
@@ -109,20 +109,20 @@ class Console:
         )
 
     def say(self, message: str, style: str = "") -> None:
-        """Something was found."""
+        """Prints a finding."""
         self._out.print(message, style=style)
 
     def note(self, entry: dict[str, Any]) -> None:
-        """Something befell the run, and it goes on."""
+        """Prints an event that does not end the run."""
         said = ", ".join(f"{name} {value}" for name, value in entry.items())
         self._out.print(f"{_NOTES.get(next(iter(entry)), 'note')}: {said}", style="yellow")
 
     def warn(self, message: str) -> None:
-        """Something is not as it should be, and the run goes on."""
+        """Prints a warning."""
         self._out.print(message, style="bold yellow")
 
     def evaluated(self, entry: dict[str, Any], metric: Metric) -> None:
-        """The development examples were scored."""
+        """Prints an evaluation on the development examples."""
         if entry["dev"] is None:
             return
         self._dev = f"  dev {entry['dev']:.4f}"
@@ -144,11 +144,11 @@ class Console:
         learning: Learning,
         hints: Sequence[str],
     ) -> None:
-        """What came of it."""
+        """Prints the outcome of the run."""
         reason, value = next(iter(stop.items()))
         self._out.print(f"stopped: {reason} ({value}); best checkpoint: step {report.best_step}")
         if "interrupted" in stop:
-            self._out.print("the same call goes on from there; best/ has the best checkpoint")
+            self._out.print("repeat the same call to resume; best/ has the best checkpoint")
         if report.rows:
             self._out.print(report.table())
         self._out.print(f"learning: {learning}")

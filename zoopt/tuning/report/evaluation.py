@@ -22,8 +22,7 @@ log = logging.getLogger("zoopt")
 
 _RESAMPLES = 1000
 _DEAR = ("texts", "completions")
-"""Needs of metrics that are asked about each example once, also where they do not say that they are
-a mean over examples."""
+"""Needs of expensive metrics, which are evaluated once per example even if not declared a mean."""
 _PREFERRED: Mapping[str, tuple[str, ...]] = {
     "class scores": ("accuracy", "f1_macro", "cross_entropy"),
     "values": ("mse", "pearson", "spearman"),
@@ -50,10 +49,10 @@ class Comparison:
     """A metric under several conditions.
 
     Attributes:
-        values: by condition.
+        values: estimates by condition.
         gains: by (earlier condition, later condition); positive is better for any metric.
-        each: the value of each example by condition, shape (N,), where the metric was asked about
-            them one by one; NaN where it has none.
+        each: by condition, the value of each example, shape (N,), if the metric was evaluated per
+            example; NaN for undefined values.
     """
 
     values: dict[str, Estimate]
@@ -62,7 +61,7 @@ class Comparison:
 
 
 def reported_metrics(task: Task, objective: Metric) -> list[Metric]:
-    """The objective first, its parts, then what people usually want to see beside them."""
+    """The objective, its parts, and the usual metrics for the kind of task."""
     metrics = [objective, *(objective.metrics if isinstance(objective, Combination) else ())]
     available = {*list_objectives()} - {metric.name for metric in metrics}
     names = dict.fromkeys((task.metric, *_PREFERRED[task.gives]))
@@ -75,18 +74,18 @@ def compare(
     references: Any,
     clusters: NDArray[Any] | None = None,
 ) -> Comparison:
-    """A metric under several conditions on the same examples, and what is gained between them.
+    """Computes a metric under several conditions on the same examples, and the gains between them.
 
     Intervals are percentile bootstraps over the examples (Efron 1979), all from the same
-    resamples, so that gains are paired by example. Resamples that the metric is undefined on (one
-    class, for ROC-AUC) are left out; there is no interval where they are more than half.
+    resamples, so that gains are paired by example. Resamples on which the metric is undefined (one
+    class, for ROC-AUC) are left out; if they are half or more, the interval is NaN.
 
     Args:
-        metric: what is measured.
+        metric: the metric.
         conditions: the scores of N examples under each condition.
-        references: what the metric compares them with, as :func:`zoopt.tasks.references_for` gives.
-        clusters: which examples depend on one another, as numbers from 0, shape (N,): these are
-            drawn together (Davison and Hinkley 1997, *Bootstrap Methods*, section 3.8).
+        references: the metric's references, as from :func:`zoopt.tasks.references_for`.
+        clusters: cluster numbers of dependent examples, from 0, shape (N,); a cluster is resampled
+            as a whole (Davison and Hinkley 1997, *Bootstrap Methods*, section 3.8).
     """
     names = list(conditions)
     asked = [
@@ -110,18 +109,18 @@ def compare(
 
 
 class _Asked:
-    """A metric of any of N examples, NaN where it is undefined.
+    """Evaluates a metric on any subset of N examples; NaN where it is undefined.
 
-    It is asked about each example once where it tells them one by one, and where it may be dear (a
-    reward model, a judge of texts), which is mostly a mean over examples.
+    Metrics that have a value per example, or may be expensive (a reward model, a judge of texts),
+    are evaluated once per example; the latter usually are means over examples.
 
     Args:
-        metric: what is measured.
-        predictions: what it is given.
-        references: what it compares them with.
+        metric: the metric.
+        predictions: its predictions.
+        references: its references.
 
     Attributes:
-        each: its value of each example alone, shape (N,); None where it was not asked.
+        each: its value of each example, shape (N,); None if not evaluated per example.
     """
 
     def __init__(self, metric: Metric, predictions: Any, references: Any) -> None:
@@ -142,7 +141,7 @@ class _Asked:
             self._is_mean = math.isclose(mean, value, rel_tol=1e-9, abs_tol=1e-12)
 
     def __call__(self, index: NDArray[Any]) -> float:
-        """Its value of these examples."""
+        """Returns the metric on the examples of this index."""
         if self._is_mean and self.each is not None:
             return _mean(self.each[index])
         return self._value(index)
@@ -156,11 +155,11 @@ class _Asked:
             return math.nan
 
     def _tell(self, error: Exception) -> None:
-        log.warning("%s has no value on these examples: %s", self._metric.name, error)
+        log.warning("%s is undefined on these examples: %s", self._metric.name, error)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """That of the examples that have a value."""
+    """The mean without NaN values."""
     there = values[~np.isnan(values)]
     return float(there.mean()) if len(there) else math.nan
 
@@ -183,7 +182,7 @@ def _intervals(
         return np.apply_along_axis(of_drawn, axis, index).swapaxes(0, -1)
 
     with warnings.catch_warnings():
-        # Where all resamples agree the interval is a point, which scipy calls degenerate.
+        # If all resamples agree, the interval is a point, which scipy calls degenerate.
         warnings.simplefilter("ignore", DegenerateDataWarning)
         resampled: Any = bootstrap(
             (np.arange(len(members)),),
@@ -200,7 +199,7 @@ def _intervals(
 
 
 def _percentiles(resampled: NDArray[np.float64]) -> tuple[float, float]:
-    """A 95 % interval from what resamples gave, NaN where they were undefined."""
+    """A 95 % interval from resampled values; NaN if half or more of them are NaN."""
     there = resampled[~np.isnan(resampled)]
     if 2 * len(there) <= len(resampled):
         return math.nan, math.nan
@@ -209,17 +208,17 @@ def _percentiles(resampled: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def class_offsets(scores: Scores, references: NDArray[Any]) -> NDArray[np.float64]:
-    """Offsets to add to the class logits so that accuracy on this sample is highest.
+    """Offsets to add to the class logits that maximize the accuracy on this sample.
 
-    For two classes this is the best threshold. For more, each class's offset in turn is set to the
-    best among the margins that the sample has, until none improves.
+    For two classes this is the best threshold. For more, coordinate ascent: the offset of one class
+    at a time is set to the best cut between the sample's margins, until none improves.
 
     Args:
         scores: class logits, shape (N, classes).
         references: true class indices, shape (N,).
 
     Returns:
-        shape (classes,), the first one 0.
+        The offsets, shape (classes,); the first is 0.
 
     Example:
         >>> logits = np.array([[1.0, 0.0], [1.0, 0.2], [1.0, 0.6], [1.0, 0.8]])
@@ -243,11 +242,11 @@ def class_offsets(scores: Scores, references: NDArray[Any]) -> NDArray[np.float6
 
 
 def _best_cut(shifted: Scores, plain: Scores, k: int, references: NDArray[Any]) -> float:
-    """The offset of class k between two margins of the sample that is right most often.
+    """The most accurate offset of class k, halfway between two margins of the sample.
 
-    The higher it is, the more examples go to class k: those whose margin of the best other class
-    over it lies below. 0 where all margins are the same. Examples that have no such choice, whose
-    score is -inf, never go there.
+    An example is assigned to class k if its margin, of the best other class over k, is below the
+    offset. Returns 0 if all margins are equal. Examples without this choice, whose score is -inf,
+    are never assigned to it.
     """
     others = np.delete(shifted, k, axis=1)
     rival = others.argmax(axis=1)

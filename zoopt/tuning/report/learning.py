@@ -1,4 +1,4 @@
-"""Does the run learn? What its own probes show, and what to change if they show little."""
+"""Diagnostics of a run from its own probes, and advice if they carry little signal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Scores, TaskObjective
 
 MANY = 0.5
-"""From this share of silent directions on, a run says what to change."""
+"""Share of silent directions from which advice is given."""
 FAINT = 0.25
-"""Below this ratio of signal to noise, a run says what to change."""
+"""Signal-to-noise ratio below which advice is given."""
 _UNSPLIT = ("completions", "model")
-"""Needs of metrics that are not asked once more about half a batch: each asking may be dear."""
+"""Needs of metrics that may be too expensive to evaluate again on half batches."""
 
 
 def silent_share(coefficients: Sequence[float]) -> float:
-    """The share of a step's directions whose probes gave the same value.
+    """The share of a step's directions whose probes had the same value, so that c = 0.
 
-    They move nothing: a metric that counts, such as accuracy, gives f(θ + εz) = f(θ − εz) wherever
-    no prediction changed sides.
+    For a piecewise constant metric such as accuracy, f(θ + εz) = f(θ − εz) if no prediction
+    changes between the two probes.
 
     >>> silent_share([0.0, 0.3, 0.0, -1.0])
     0.5
@@ -32,19 +32,19 @@ def silent_share(coefficients: Sequence[float]) -> float:
 
 
 class Halves:
-    """How much of a projected gradient is the batch's own accident, from the two halves of batches.
+    """Measures the minibatch noise of a projected gradient by splitting batches into halves.
 
-    Both halves' predictions are there, so that this costs no forward. A coefficient c of the step
-    is estimated once from each half, as c₁ and c₂. What they share is signal, and what they do not
-    is noise: Σ c₁c₂ against Σ (c₁² + c₂²)/2 is the split-half correlation r, and 2r/(1 + r) that of
-    whole batches (Spearman 1910, Brown 1910).
+    This needs no further forwards, since both halves' predictions are known. Each coefficient c of
+    a step is estimated from either half, as c₁ and c₂. Their agreement is signal, the rest noise:
+    Σ c₁c₂ ÷ Σ (c₁² + c₂²)/2 is the split-half correlation r, and 2r/(1 + r) that of whole batches
+    (Spearman 1910, Brown 1910).
     """
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, float]] | None = []
 
     def see(self, objective: TaskObjective, said: Scores, references: Any) -> None:
-        """Scores both halves of what each probe said of a batch."""
+        """Scores both halves of each probe's predictions of a batch."""
         needs = objective.metric.needs
         splits = len(references) > 1 and not any(each in needs for each in _UNSPLIT)
         if self._seen is None or not splits:
@@ -55,16 +55,16 @@ class Halves:
                     objective.score(scores[start::2], references[start::2]) for start in (0, 1)
                 ]
                 self._seen.append((halves[0], halves[1]))
-        except Exception:  # a metric that half a batch is too little for, such as ROC-AUC
+        except Exception:  # a metric that is undefined on half a batch, such as ROC-AUC
             self._seen = None
 
     def forget(self) -> None:
-        """Lets go of what it saw of a step."""
+        """Discards the scores of the current step."""
         if self._seen is not None:
             self._seen = []
 
     def of(self, optimizer: ZOOptimizer) -> dict[str, float]:
-        """Σ c₁c₂ and Σ (c₁² + c₂²)/2 of the step just made, as entries of its line."""
+        """Σ c₁c₂ and Σ (c₁² + c₂²)/2 of the last step, as entries of its metrics line."""
         estimate, seen = optimizer.estimated, self._seen
         self.forget()
         if not seen or estimate is None or len(seen) != len(estimate.losses):
@@ -88,12 +88,12 @@ def reliability(steps: Iterable[Mapping[str, Any]], less: float = 0.0) -> float 
     """The share of a batch's squared coefficients that other batches have in common: 2r/(1 + r).
 
     Args:
-        steps: what :meth:`Halves.of` said of each.
-        less: take so many standard errors of r off, (1 − r²)/√N for N steps of equal size. Sizes
-            differ widely, so N is (Σ t)²/Σ t² with the sizes t.
+        steps: the entries from :meth:`Halves.of` of each step.
+        less: number of standard errors to subtract from r. The error is (1 − r²)/√N, with the
+            effective number of steps N = (Σ t)²/Σ t² for totals t, which differ widely.
 
     Returns:
-        0 to 1; None where batches were not split, or no coefficient was other than 0.
+        0 to 1; None if batches were not split, or all coefficients were 0.
 
     Example:
         >>> reliability([{"shared": 1.0, "total": 2.0}, {}])
@@ -111,14 +111,14 @@ def reliability(steps: Iterable[Mapping[str, Any]], less: float = 0.0) -> float 
 
 @dataclass(frozen=True)
 class Learning:
-    """How much a run's probes say about the objective.
+    """Statistics of how much signal a run's probes carry.
 
     Attributes:
-        silent: share of directions whose probes gave the same value.
-        snr: ratio of signal to noise of a projected gradient, √(R/(1 − R)) for a reliability R of
-            whole batches; None where batches were not split.
+        silent: share of directions whose probes had the same value.
+        snr: signal-to-noise ratio of a projected gradient, √(R/(1 − R)) for a reliability R of
+            whole batches; None if batches were not split.
         noise_floor: difference of two evaluations of the same θ on the same batch.
-        spread: difference between the probes of a step, on average.
+        spread: mean over steps of the range of the probes' values.
     """
 
     silent: float
@@ -128,7 +128,7 @@ class Learning:
 
     @classmethod
     def of(cls, steps: Iterable[Mapping[str, Any]], noise_floor: float) -> Learning:
-        """From the lines of ``metrics.jsonl``."""
+        """Computes the statistics from the lines of ``metrics.jsonl``."""
         steps = [step for step in steps if "silent" in step]
         whole, snr = reliability(steps), None
         if whole is not None:
@@ -149,17 +149,17 @@ class Learning:
         return ", ".join(parts)
 
     def advice(self, metric: Metric, batch_size: int, eps: float) -> list[str]:
-        """What to change, in plain words; nothing where enough is learned.
+        """Returns advice on what to change; empty if the signal suffices.
 
         Args:
             metric: the run's objective.
-            batch_size: the run's.
-            eps: the run's.
+            batch_size: the run's batch size.
+            eps: the run's eps.
         """
         hints = []
         if self.silent >= MANY:
             change = (
-                f"Take larger batches (batch_size={4 * batch_size}), a larger eps "
+                f"Use larger batches (batch_size={4 * batch_size}), a larger eps "
                 f"(eps={10 * eps:g}) or more directions per step (n)"
             )
             if metric.smooth:
@@ -173,13 +173,13 @@ class Learning:
         elif self.snr is not None and self.snr < FAINT:
             hints.append(
                 f"The gradient estimate is dominated by minibatch noise (signal to noise "
-                f"{self.snr:.2g}). Take larger batches (batch_size={4 * batch_size}) or a lower lr "
+                f"{self.snr:.2g}). Use larger batches (batch_size={4 * batch_size}) or a lower lr "
                 "with more steps."
             )
         if 0 < self.spread < 2 * self.noise_floor:
             hints.append(
                 f"Probes differ by {self.spread:.2g}, and repeated evaluations of the same weights "
-                f"by {self.noise_floor:.2g}: the objective is too noisy for this eps. Take a "
+                f"by {self.noise_floor:.2g}: the objective is too noisy for this eps. Use a "
                 f"larger one (eps={10 * eps:g}), or make the objective deterministic."
             )
         return hints

@@ -1,4 +1,4 @@
-"""The report: before and after on the test examples, the learning curve, what changed."""
+"""The report: test scores before and after, the learning curve, and changed predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from zoopt.tuning.report.learning import Learning
 
 @dataclass(frozen=True)
 class Row:
-    """One metric on the test examples; gains are positive where tuning made it better."""
+    """One metric on the test examples; gains are positive if tuning improved it."""
 
     metric: str
     higher_is_better: bool
@@ -39,7 +39,7 @@ class Row:
 
     @classmethod
     def make(cls, metric: Metric, found: Comparison) -> Row:
-        """A row from a comparison of "before", perhaps "calibrated", and "tuned"."""
+        """Makes a row from a comparison of "before", optionally "calibrated", and "tuned"."""
         return cls(
             metric=metric.name,
             higher_is_better=metric.higher_is_better,
@@ -53,13 +53,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Before and after.
+    """Scores on the test examples before and after tuning.
 
     Attributes:
         rows: a row for each metric, the objective's first; empty without test examples.
         changes: examples whose prediction changed.
         tests: number of test examples.
-        best_step: the checkpoint that was measured.
+        best_step: step of the evaluated checkpoint.
     """
 
     rows: tuple[Row, ...]
@@ -77,15 +77,15 @@ class Report:
         offsets: NDArray[np.float64] | None,
         best_step: int,
     ) -> Report:
-        """Scores everything, with bootstrap intervals.
+        """Computes all metrics with bootstrap intervals.
 
         Args:
-            task: its test examples.
-            objective: what was tuned.
+            task: provides the test examples.
+            objective: the tuned objective.
             before: the base model's scores of the test examples.
-            after: the tuned model's.
-            offsets: class offsets of the calibrated baseline, None where there is none.
-            best_step: the checkpoint measured.
+            after: the tuned model's scores.
+            offsets: class offsets of the calibrated baseline; None without one.
+            best_step: step of the evaluated checkpoint.
         """
         if not task.test:
             return cls((), (), 0, best_step)
@@ -103,11 +103,11 @@ class Report:
         return cls(tuple(rows), tuple(changes), len(task.test), best_step)
 
     def row(self, metric: str) -> Row:
-        """The row of a metric."""
+        """Returns the row of a metric."""
         return next(row for row in self.rows if row.metric == metric)
 
     def cells(self) -> list[list[str]]:
-        """The rows as text, the heads first."""
+        """The table as text, header row first."""
         columns = {"before": "before", "calibrated": "calibrated", "after": "tuned", "gain": "gain"}
         columns["gain_over_calibrated"] = "gain over calibrated"
         if self.rows[0].calibrated is None:
@@ -118,7 +118,7 @@ class Report:
         ]
 
     def table(self) -> Table:
-        """The rows for a terminal."""
+        """The table for a terminal."""
         heads, *rows = self.cells()
         title = f"{self.tests} test examples, 95 % bootstrap intervals"
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
@@ -130,7 +130,7 @@ class Report:
         return table
 
     def markdown(self) -> str:
-        """The rows as a Markdown table."""
+        """The table in Markdown."""
         heads, *rows = self.cells()
         rule = ["---", *["---:"] * (len(heads) - 1)]
         return "".join("| " + " | ".join(row) + " |\n" for row in (heads, rule, *rows))
@@ -144,7 +144,7 @@ def write_report(
     learning: Learning,
     hints: Sequence[str],
 ) -> None:
-    """Writes ``report.html``, which needs no other file, ``report.md`` and ``curve.png``."""
+    """Writes ``report.html`` (self-contained), ``report.md`` and ``curve.png``."""
     picture = curve(folder, report)
     (folder.path / "curve.png").write_bytes(picture)
     metrics, steps = folder.metrics, folder.metrics.steps
@@ -171,7 +171,7 @@ def write_report(
 
 
 def curve(folder: RunFolder, report: Report) -> bytes:
-    """The learning curve as a PNG: minibatch values, their average, and development scores."""
+    """Plots the learning curve as a PNG: minibatch values, their mean, and development scores."""
     figure = Figure(figsize=(7.2, 4.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -199,7 +199,7 @@ def curve(folder: RunFolder, report: Report) -> bytes:
     axes.set_ylabel(objective + better)
     axes.grid(alpha=0.25)
     if valued or dev:
-        # Not where it covers least, which takes seconds to find in a long run.
+        # Not loc="best", which takes seconds to find in a long run.
         figure.legend(loc="outside upper left", ncols=3, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -1,1 +1,1 @@
-"""``lr="auto", eps="auto"``: which perturbation scale, and which learning rate."""
+"""``lr="auto", eps="auto"``: the search for the perturbation scale and the learning rate."""

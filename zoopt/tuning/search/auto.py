@@ -1,9 +1,9 @@
 """``lr="auto"`` and ``eps="auto"``: rates from a few probes and a race of short trials.
 
-ε is the scale at which central differences have the least error. Slope, curvature and what batches
-have in common there say which learning rate to expect (``slopes.py``), and a race (``race.py``)
-tries those around it. The winner's trial is the beginning of the run, so its steps are not made
-again.
+ε is the scale at which central differences have the least error. The slope, the curvature and the
+signal common to batches at this scale give an expected learning rate (``slopes.py``), and a race
+(``race.py``) tries rates around it. The winner's trial becomes the beginning of the run, so its
+steps are not repeated.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ _LADDERS = 5
 _BATCHES = 10
 """Batches whose slope, curvature and signal are measured."""
 _JUDGES = 7
-"""Batches that trials are scored on."""
+"""Batches on which trials are scored."""
 _UNKNOWN = 0.3
-"""The share of signal that is supposed where batches cannot be split."""
+"""Assumed share of signal if batches cannot be split."""
 _LEAST = 0.1
-"""The least share that so few batches can tell from none."""
+"""The smallest share of signal that so few batches can detect."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The rates that were chosen, what for, and at what cost.
+    """The chosen rates, with the evidence and the cost.
 
     Attributes:
         eps: the perturbation scale.
         lr: the learning rate.
-        errors: of slopes at each scale; empty where eps was given, and without scales that say
-            nothing.
-        measured: slope, curvature and signal, and the learning rate to expect from them; empty
-            where lr was given.
-        base: what trials had to be better than; lower is better.
-        laps: the trials; empty where lr was given.
-        forwards: evaluations of a minibatch that all this took, those of the winner's trial, with
-            which the run begins, left out.
+        errors: error of the slopes at each scale, without scales of infinite error; empty if eps
+            was given.
+        measured: slope, curvature, signal, and the learning rate expected from them; empty if lr
+            was given.
+        base: the base model's score, which trials had to beat; lower is better.
+        laps: the trials; empty if lr was given.
+        forwards: minibatch evaluations of the search, without those of the winner's trial, with
+            which the run begins.
     """
 
     eps: float
@@ -68,19 +68,19 @@ class Choice:
     forwards: int
 
     def applied(self, settings: Settings) -> Settings:
-        """The settings with these rates."""
+        """Returns the settings with these rates."""
         return replace(settings, lr=self.lr, eps=self.eps)
 
     @classmethod
     def read(cls, path: Path) -> Choice | None:
-        """What was chosen in an earlier session of a run; None where nothing was yet."""
+        """Reads the choice of an earlier session of a run; None if there is none."""
         if not path.exists():
             return None
         held = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**held, "laps": tuple(Lap(**lap) for lap in held["laps"])})
 
     def write(self, path: Path) -> None:
-        """Keeps the choice, whole or not at all."""
+        """Writes the choice atomically."""
         checkpoint.write_whole(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     def __str__(self) -> str:
@@ -88,15 +88,15 @@ class Choice:
 
 
 class Search:
-    """The search for the rates that are not given.
+    """The search for the rates that are "auto".
 
-    An interrupted search goes on where it was: its trials have logs of their own.
+    An interrupted search is resumed, since each trial has its own log.
 
     Args:
-        stepper: makes steps; its optimizer and settings are exchanged meanwhile.
+        stepper: makes steps; its optimizer and settings are replaced during the search.
         folder: the search's own folder within the run's.
-        optimizer_of: makes the run's optimizer from settings, or one with another estimator.
-        said: told of every finding, in words.
+        optimizer_of: builds the run's optimizer from settings, optionally with another estimator.
+        said: called with a message for every finding.
     """
 
     def __init__(
@@ -113,12 +113,12 @@ class Search:
         self._judged = 0
         if isinstance(stepper.metric, Comparison):
             raise ValueError(
-                f"objective {stepper.metric.name!r} only compares, and lr='auto' and eps='auto' "
+                f"objective {stepper.metric.name!r} only compares, but lr='auto' and eps='auto' "
                 "need numbers: give both, as in eps=0.01, lr=1e-4"
             )
 
     def run(self) -> Choice:
-        """Finds the rates; θ is as it was afterwards.
+        """Finds the rates and restores θ.
 
         Raises:
             ValueError: the objective does not change, or is not finite.
@@ -131,10 +131,10 @@ class Search:
             return self._run()
         finally:
             checkpoint.load(self._base, optimizer)
-            self._base.unlink()  # a search that goes on begins with the base model as well
+            self._base.unlink()  # a resumed search begins with the base model as well
 
     def winner(self, choice: Choice) -> Path | None:
-        """The folder of the trial with which the run begins; None where there was no race."""
+        """The folder of the trial with which the run begins; None if there was no race."""
         return self._trial(choice.lr) if choice.laps else None
 
     def _run(self) -> Choice:
@@ -168,7 +168,7 @@ class Search:
         return Choice(eps, winner.lr, errors, measured, base, tuple(laps), forwards)
 
     def _eps(self) -> tuple[float, dict[str, float]]:
-        """ε, and the error of slopes at each scale."""
+        """Returns ε, and the error of the slopes at each scale."""
         if self._settings.eps != AUTO:
             return float(self._settings.eps), {}
         scales, losses = self._finite_ladders()
@@ -178,7 +178,7 @@ class Search:
         return eps, {f"{e:g}": error for e, error in found.items() if error < math.inf}
 
     def _finite_ladders(self) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
-        """Losses along each direction, at those of the scales at which all are finite."""
+        """Losses along each direction, dropping the largest scales until all are finite."""
         scales: tuple[float, ...] = LADDER
         while True:
             optimizer = self._probing(scales)
@@ -190,11 +190,11 @@ class Search:
                 scales = scales[:-1]
 
     def _measured(self, settings: Settings) -> dict[str, float]:
-        """Slope, curvature and signal at the chosen ε, and the learning rate to expect."""
+        """Slope, curvature and signal at the chosen ε, and the expected learning rate."""
         optimizer = self._probing((float(settings.eps),))
         said = [self._estimate(optimizer, k) for k in range(_BATCHES)]
         slopes = Slopes.of((float(settings.eps),), [estimate.losses for estimate, _ in said])
-        # Too high a rate loses more than too low a one, and few batches say little.
+        # Too high a rate costs more than too low a one, and few batches are weak evidence.
         share = reliability([halves for _, halves in said], less=1.0)
         signal = _UNKNOWN if share is None else max(share, _LEAST)
         optimizer = self._optimizer_of(settings, None)
@@ -207,7 +207,7 @@ class Search:
         }
 
     def _probing(self, scales: Sequence[float]) -> ZOOptimizer:
-        """An optimizer that measures at scales, and probes as the run's own will."""
+        """An optimizer that measures at the given scales, with the run's direction and engine."""
         engine = self._optimizer_of(self._settings, None).engine.name
         return self._optimizer_of(self._settings, Ladder(scales, self._settings.direction, engine))
 
@@ -220,7 +220,7 @@ class Search:
         return self._stepper.estimate(step, lambda: checkpoint.load(self._base, optimizer))
 
     def _score(self) -> float:
-        """The objective on the batches that judge; lower is better."""
+        """The objective on the batches for scoring; lower is better."""
         end = self._settings.steps
         steps = range(max(0, end - _JUDGES), end)
         self._judged += len(steps)
@@ -229,7 +229,7 @@ class Search:
         return sign * score if math.isfinite(score) else math.inf
 
     def _go(self, settings: Settings, lr: float) -> float:
-        """Makes a trial, or goes on with it; gives the objective at its end, lower is better."""
+        """Runs or resumes a trial; returns the objective at its end, lower is better."""
         folder = self._trial(lr)
         folder.mkdir(exist_ok=True)
         chosen, length = replace(settings, lr=lr), length_of(settings.steps)
@@ -250,7 +250,7 @@ class Search:
                 while optimizer.steps < length and not guard.trouble():
                     optimizer.clip = guard.bound
                     if optimizer.steps % settings.eval_every == 0:
-                        optimizer.settle()  # as the run will, where it evaluates
+                        optimizer.settle()  # as the run will when it evaluates
                     metrics.append(
                         self._stepper.step(lambda: rebuild(path, [self._base], optimizer))
                     )
@@ -266,6 +266,6 @@ class Search:
 
 
 def _metrics(trial: Path) -> Metrics:
-    """A trial's lines of steps, those that its log does not have left out."""
+    """A trial's metrics, without steps that its log does not have."""
     log = trajectory.read(trial / trajectory.FILENAME)
     return Metrics(trial / "metrics.jsonl", len(log.records) if log is not None else 0)

@@ -1,4 +1,4 @@
-"""A race between learning rates: trials of a third of the run at some around the expected one."""
+"""A race between learning rates: trials of a third of the run at rates around the expected one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ APART = 2.0
 _MOST = 4
 """Trials in a race."""
 _SHARE = 3
-"""A trial is one such part of the run."""
+"""A trial has 1/_SHARE of the run's steps."""
 _FAR = 0.1
-"""By which share of its size the objective may get worse by the accident of a few steps."""
+"""Relative loss of the objective that still counts as noise of a few steps."""
 
 
 @dataclass(frozen=True)
 class Lap:
-    """What a rate had reached.
+    """The outcome of a trial.
 
     Attributes:
         lr: the learning rate.
-        score: the objective then; lower is better, infinite where it was not finite.
+        score: the objective at the end; lower is better, infinite if it was not finite.
     """
 
     lr: float
@@ -30,7 +30,7 @@ class Lap:
 
 
 def length_of(steps: int) -> int:
-    """The steps of a trial for a run of so many.
+    """The number of steps of a trial, given those of the run.
 
     >>> length_of(80), length_of(1)
     (27, 1)
@@ -39,24 +39,24 @@ def length_of(steps: int) -> int:
 
 
 def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple[Lap, list[Lap]]:
-    """Climbs from the expected rate to the best one, after falling to where a rate is any good.
+    """Searches for the best learning rate, starting from the expected one.
 
-    As long as none did better than no step at all, a quarter of the lowest is tried; then the
-    double of the best and its half; and when both have been, what is halfway to the double, since a
-    short run gains the more the higher the rate is, up to where it diverges.
+    While no rate has improved on the base score, a quarter of the lowest is tried next; then twice
+    the best, half the best, and finally √2 times the best, since a short run gains more at a higher
+    rate, up to where it diverges.
 
-    Trials share batches and directions, so what differs is the rate, but luck is shared as well:
-    where the first directions happen to point the wrong way on the examples that judge, every rate
-    does worse than none, and the lowest looks best. Such a race is void.
+    Trials share batches and directions, so that they differ in the rate only. If the first
+    directions happen to be bad on the scoring batches, every rate does worse than the base, and the
+    lowest looks best. Such a race is void.
 
     Args:
-        expected: what measurements recommend.
+        expected: the rate that the measurements recommend.
         base: the objective before any step; lower is better.
-        trial: gives the objective after a trial at a rate.
+        trial: returns the objective after a trial at a rate.
 
     Returns:
-        The winner, and all laps. In a void race the winner is the highest of the rates that made
-        the objective little worse.
+        The winner, and all laps. In a void race the winner is the highest rate that made the
+        objective at most 10 % worse, or else the lowest.
 
     Example:
         >>> best, laps = race(1.0, 0.0, lambda lr: (lr - 0.2) ** 2 - 0.04)
@@ -77,7 +77,7 @@ def race(expected: float, base: float, trial: Callable[[float], float]) -> tuple
 
 
 def _next(base: float, laps: Sequence[Lap]) -> float:
-    """The rate to try after these laps."""
+    """The rate to try next."""
     best = min(laps, key=_score)
     if best.score >= base:
         return min(lap.lr for lap in laps) / APART**2

@@ -1,8 +1,8 @@
-"""How far an update rule goes along estimates, compared with SGD: learning rates mean that.
+"""The distance that an update rule moves, relative to SGD at the same learning rate.
 
-What is measured of an objective says which rate suits SGD. Adam divides by the estimates' size, and
-momentum spreads each over many steps, so the rule is given such estimates on a small tensor of its
-own, and how far it gets is compared.
+The measurements give a learning rate for SGD. Other rules rescale it: Adam divides by the
+estimates' size, and momentum spreads each over many steps. The rule is therefore run on a small
+tensor with such estimates, and its distance compared with SGD's.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from zoopt.updates import SGD
 _STEPS = 100
 _SIDE = 16
 _MOVE = 1e-6
-"""By which SGD moves in a step: too little to meet a bound, enough for fp64."""
+"""Distance of an SGD step: too small to reach a bound, large enough for fp64."""
 
 
 class _Given(ZOEstimator):
-    """Returns coefficients that are known, one list a step, over and over."""
+    """Returns given coefficients, one list per step, cyclically."""
 
     def __init__(self, coefficients: Sequence[Sequence[float]]) -> None:
         super().__init__(1.0, "rademacher", "inplace")
@@ -32,7 +32,7 @@ class _Given(ZOEstimator):
         self.n = len(coefficients[0])
 
     def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
-        """The next of them, along fresh directions."""
+        """Returns the next coefficients, along fresh directions."""
         given = self._coefficients[self._taken % len(self._coefficients)]
         self._taken += 1
         return GradientEstimate(tuple(seeds), tuple(given), (0.0,))
@@ -42,8 +42,8 @@ def reach(rule: UpdateRule, coefficients: Sequence[Sequence[float]]) -> float:
     """‖Σ Δθ‖ of the rule ÷ that of SGD, at the same learning rate and along the same estimates.
 
     Args:
-        rule: a fresh one.
-        coefficients: of some estimates, as long as each other.
+        rule: the update rule, without state.
+        coefficients: those of some estimates, n each.
 
     Example:
         >>> from zoopt.updates import Adam

@@ -1,9 +1,8 @@
-"""What a few probes at growing distances say of an objective: its slope, curvature and noise.
+"""Slope, curvature and noise of an objective, from a few probes at growing distances.
 
-Along a direction z, c(ε) = (L(θ + εz) − L(θ − εz)) / 2ε tends to the slope zᵀ∇L. At small ε it
-drowns in the noise of L, at large ε in the terms that a difference leaves out. The ε where both
-together are least is what is looked for (Moré and Wild 2012, "Estimating derivatives of noisy
-simulations", ACM TOMS 38(3)).
+Along a direction z, c(ε) = (L(θ + εz) − L(θ − εz)) / 2ε tends to the slope zᵀ∇L. At small ε the
+noise of L dominates its error, at large ε the truncation error. The ε with the least total error is
+sought (Moré and Wild 2012, "Estimating derivatives of noisy simulations", ACM TOMS 38(3)).
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from zoopt.estimators import ZOEstimator
 from zoopt.interfaces import Evaluate, GradientEstimate, Probe
 
 LADDER = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1e0)
-"""The scales ε at which slopes are compared."""
+"""The scales ε at which slopes are measured."""
 _BENT = 3.0
-"""How many times what is odd in ε what is even in it may be, where probes still tell of θ."""
+"""Largest usable ratio of a probe's even (curvature) part in ε to its odd (slope) part."""
 
 
 class Ladder(ZOEstimator):
-    """Asks for the loss at θ and on both sides of it at every scale.
+    """An estimator that evaluates the loss at θ, and on both sides of it at every scale.
 
     Args:
-        scales: the ε's.
-        direction: the family of z.
+        scales: the scales ε.
+        direction: the distribution of z.
         engine: how probes are evaluated.
     """
 
@@ -39,7 +38,7 @@ class Ladder(ZOEstimator):
         self.scales = tuple(scales)
 
     def estimate(self, evaluate: Evaluate, seeds: Sequence[int], eps: float) -> GradientEstimate:
-        """The slope at the first scale; losses at θ, then at θ + εz and θ − εz for each scale."""
+        """Returns the slope at the first scale; losses at θ, then θ + εz and θ − εz per scale."""
         (seed,) = seeds
         sides = [Probe(((seed, side * e),)) for e in self.scales for side in (+1, -1)]
         losses = evaluate([Probe(()), *sides])
@@ -63,7 +62,7 @@ class Slopes:
 
     @classmethod
     def of(cls, scales: Sequence[float], losses: Sequence[Sequence[float]]) -> Slopes:
-        """From the losses of a :class:`Ladder` along each direction.
+        """Computes slopes and curvatures from a :class:`Ladder`'s losses along each direction.
 
         >>> Slopes.of([0.1], [[1.0, 1.3, 0.9]]).first.round(6).tolist()
         [[2.0]]
@@ -75,13 +74,13 @@ class Slopes:
         return cls(tuple(scales), (plus - minus) / (2 * eps), second)
 
     def errors(self) -> list[float]:
-        """How far the slopes at each scale are from those at θ, as a root mean square.
+        """The root mean square error of the slopes at each scale.
 
-        The noise of L is taken from the losses at the smallest scale, all of whose differences
-        count as noise; it is δ/√2ε in a slope. What a scale leaves out is by how much its slopes
-        differ from those at the scale below, beyond the noise of both. Infinite where most slopes
-        are 0, as those of an objective in jumps, and where L is bent so far that both sides are
-        mostly worse (or better) than θ.
+        The noise δ of L is estimated from the losses at the smallest scale, all of whose
+        differences count as noise; a slope's noise is δ/√2ε. The truncation error of a scale is the
+        difference of its slopes from those at the scale below, beyond the noise of both. The error
+        is infinite if most slopes are 0, as for a piecewise constant objective, or if curvature
+        dominates, so that both sides are mostly worse (or better) than θ.
         """
         eps = np.asarray(self.scales)
         moved = self.first[:, 0] ** 2 + (self.second[:, 0] * eps[0] / 2) ** 2
@@ -99,26 +98,26 @@ class Slopes:
         """The ε at which slopes have the least error.
 
         Raises:
-            ValueError: at no scale can they be told from the rest.
+            ValueError: no scale has a finite error.
         """
         errors = self.errors()
         if min(errors) == math.inf:
             raise ValueError(
                 f"probes with eps {self.scales[0]:g} to {self.scales[-1]:g} do not measure a "
                 "slope: the objective does not depend on the tuned parameters, or changes in jumps "
-                "too rare for one batch. Take larger batches, start with a smooth surrogate, or "
+                "too rare for one batch. Use larger batches, start with a smooth surrogate, or "
                 "give eps"
             )
         return self.scales[int(np.argmin(errors))]
 
     def slope(self) -> float:
-        """Root mean square of zᵀ∇L at the first scale: about ‖∇L‖ of a batch."""
+        """Root mean square of zᵀ∇L at the first scale, which approximates ‖∇L‖ of a batch."""
         return float(_rms(self.first)[0])
 
     def curvature(self) -> float:
-        """Mean of zᵀHz at the first scale: about the trace of the Hessian H.
+        """Mean of zᵀHz at the first scale, which approximates the trace of the Hessian H.
 
-        Where it is within its own error of 0, the root mean square, which is never less.
+        If it is within its standard error of 0, the root mean square, which is never smaller.
         """
         found = self.second[:, 0]
         mean, error = float(found.mean()), float(found.std()) / math.sqrt(len(found))
@@ -126,14 +125,14 @@ class Slopes:
 
 
 def best_rate(slopes: Slopes, coefficients: Sequence[Sequence[float]], signal: float) -> float:
-    """The learning rate at which a step gains most.
+    """The learning rate with the largest expected gain per step.
 
     For ĝ = Σ_k c_k z_k a step changes L by −η ĝᵀ∇L + η² ĝᵀHĝ/2, with ĝᵀ∇L ≈ √n R ‖∇B‖ √(Σ c_k²) and
     ĝᵀHĝ ≈ tr H · Σ c_k², where ∇B is the gradient of a batch and R the share of its square that
     other batches have in common. The best η is √n R ‖∇B‖ / (tr H √(Σ c_k²)); for SPSA n R / tr H.
 
     Args:
-        slopes: of the objective, at the scale that probes have.
+        slopes: the objective's slopes at the scale of the probes.
         coefficients: those of the run's own estimates on some batches, n each.
         signal: R.
 
@@ -145,15 +144,15 @@ def best_rate(slopes: Slopes, coefficients: Sequence[Sequence[float]], signal: f
     slope, curvature = slopes.slope(), slopes.curvature()
     if not (slope > 0 and size > 0):
         raise ValueError(
-            f"the objective did not change for probes of eps {slopes.scales[0]:g}: take "
-            "eps='auto', larger batches, or begin with a smooth surrogate"
+            f"the objective did not change for probes of eps {slopes.scales[0]:g}: use "
+            "eps='auto' or larger batches, or start with a smooth surrogate"
         )
-    # Of an objective without curvature a probe's own length is all that is known of its scale.
+    # Without curvature, the probe's length is the only known scale of the objective.
     curvature = curvature or slope / slopes.scales[0]
     return math.sqrt(len(coefficients[0])) * signal * slope / (curvature * size)
 
 
 def _rms(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Over directions, for each scale."""
+    """Root mean square over directions, for each scale."""
     mean: NDArray[np.float64] = np.sqrt(np.mean(values**2, axis=0))
     return mean

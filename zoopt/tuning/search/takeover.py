@@ -1,4 +1,4 @@
-"""Taking over steps: what the trial that won the race has made, the run need not make again."""
+"""Takes over the steps of the trial that won the race, so that the run need not repeat them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from zoopt.tuning.stepping import Stepper
 
 
 class TakeOver:
-    """The steps of a trial that are the beginning of a run.
+    """The steps of a trial that form the beginning of a run.
 
-    They are repeated one by one where the run would make them, so that evaluations, callbacks and
-    whatever ends a run come between them as ever.
+    They are replayed one by one in place of the run's own steps, so that evaluations, callbacks and
+    stopping rules act between them as usual.
 
     Args:
-        trial: the trial's folder; None where there was no race.
-        known: the run's own steps so far. Where they are others than the trial's, as those of a run
-            that went on on another machine may be, nothing is taken over.
+        trial: the trial's folder; None if there was no race.
+        known: the run's own steps so far. If they differ from the trial's, as after a resume on
+            another machine, nothing is taken over.
     """
 
     def __init__(self, trial: Path | None, known: Sequence[StepRecord]) -> None:
@@ -36,7 +36,7 @@ class TakeOver:
                 return
             lines = Metrics(trial / "metrics.jsonl", len(log.records)).steps
         except trajectory.TrajectoryError:
-            return  # damaged: the run makes its steps itself, which are the same
+            return  # damaged: the run makes the same steps itself
         for step, record in enumerate(log.records, start=1):
             if step not in lines:  # lost in a power cut
                 return
@@ -44,17 +44,17 @@ class TakeOver:
             self._entries.append(lines[step])
 
     def step(self, stepper: Stepper, log: trajectory.Trajectory) -> dict[str, Any] | None:
-        """Repeats the run's next step from the trial.
+        """Replays the run's next step from the trial.
 
         Args:
-            stepper: the run's.
-            log: the run's.
+            stepper: the run's stepper.
+            log: the run's log.
 
         Returns:
-            The step's line of ``metrics.jsonl``; None where the run has to make it.
+            The step's line of ``metrics.jsonl``; None if the run must make the step itself.
         """
         number = stepper.optimizer.steps
-        if number >= len(self._records) or stepper.slower != 1.0:  # it went back, and on at others
+        if number >= len(self._records) or stepper.slower != 1.0:  # a rollback changed the rates
             return None
         with deferred_signals():
             log.append(self._records[number])
