@@ -12,7 +12,7 @@ import zoopt
 from benchmarks.finetune.prepended import Demonstrated
 from benchmarks.finetune.scoring import BATCH
 from zoopt.tasks.text import device_of
-from zoopt.tuning.report.evaluation import class_offsets
+from zoopt.tuning.report.calibration import class_offsets
 
 CALIBRATING = 400
 STRENGTHS = (1e-4, 1e-2, 1.0)

@@ -15,7 +15,7 @@ from benchmarks import models, pages
 from benchmarks.models import examples
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.tasks import TaskObjective
-from zoopt.tuning.report.evaluation import class_offsets
+from zoopt.tuning.report.calibration import class_offsets
 
 HERE = Path(__file__).parent
 BEST = ("Review: {text}\nSentiment:", " negative", " positive")

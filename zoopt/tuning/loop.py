@@ -31,8 +31,8 @@ from zoopt.tuning.folder.recovery import usable_snapshot
 from zoopt.tuning.folder.run_folder import RunFolder
 from zoopt.tuning.folder.scores import worth
 from zoopt.tuning.making import make_optimizer, unusual_rate
+from zoopt.tuning.report.calibration import class_offsets
 from zoopt.tuning.report.console import Console
-from zoopt.tuning.report.evaluation import class_offsets
 from zoopt.tuning.report.learning import Learning
 from zoopt.tuning.report.page import Report, write_report
 from zoopt.tuning.search.auto import Choice, Search
