@@ -12,7 +12,6 @@ True
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zoopt.bench import benchmark
 from zoopt.directions import Gaussian, LowRank, Rademacher, Sphere, kernel_mode
 from zoopt.engines import UnseenParameterError
 from zoopt.estimators import NSPSA, SPSA, Dueling, OneSided, Ranking, ZOEstimator
@@ -30,7 +29,6 @@ from zoopt.presets import MeZO, qzo
 from zoopt.probes.cuda_graph import CudaGraph
 from zoopt.probes.population import Population
 from zoopt.recipes import RECIPES, Recipe
-from zoopt.runs.merging import merge
 from zoopt.support.heap import keep_freed_memory
 from zoopt.support.name_clash import warn_of_namesake
 from zoopt.tasks import (
@@ -46,17 +44,21 @@ from zoopt.tasks import (
     Verbalizer,
     paper_task,
 )
-from zoopt.tasks.ratings import agreement, preferences
 from zoopt.trajectory import TrajectoryError, replay
-from zoopt.tuning.callbacks import Callback
-from zoopt.tuning.loop import Result
 from zoopt.tuning.settings import Settings
-from zoopt.tuning.tune import tune
 from zoopt.updates import SGD, Adam, Momentum, Projected
 
 if TYPE_CHECKING:
+    from zoopt import baselines as baselines
+    from zoopt import bench as bench
+    from zoopt.bench import benchmark
     from zoopt.integrations.peft import prefix_from_tokens
-    from zoopt.integrations.trainer.trainer import ZOTrainer
+    from zoopt.integrations.trainer import ZOTrainer
+    from zoopt.runs.merging import merge
+    from zoopt.tasks.ratings import agreement, preferences
+    from zoopt.tuning.callbacks import Callback
+    from zoopt.tuning.loop import Result
+    from zoopt.tuning.tune import tune
 
 __version__ = "0.1.0"
 
@@ -127,16 +129,30 @@ __all__ = [
 ]
 
 _LAZY = {
-    "ZOTrainer": "zoopt.integrations.trainer.trainer",
+    "Callback": "zoopt.tuning.callbacks",
+    "Result": "zoopt.tuning.loop",
+    "ZOTrainer": "zoopt.integrations.trainer",
+    "agreement": "zoopt.tasks.ratings",
+    "baselines": "zoopt.baselines",
+    "bench": "zoopt.bench",
+    "benchmark": "zoopt.bench",
+    "merge": "zoopt.runs.merging",
     "prefix_from_tokens": "zoopt.integrations.peft",
+    "preferences": "zoopt.tasks.ratings",
+    "tune": "zoopt.tuning.tune",
 }
-"""Names whose modules import heavy optional libraries, loaded on first access."""
+"""Names whose modules take heavy libraries (pandas, matplotlib, transformers), at first use."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'zoopt' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    module = import_module(_LAZY[name])
+    return module if _LAZY[name] == f"zoopt.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
 
 
 warn_of_namesake()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -210,8 +209,9 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
     So do a ``datasets.Dataset``, whose rows are new objects at each access, and the rows of a
     ``pandas.DataFrame``, whose iterator yields the columns; a row has no key for a missing cell.
     """
-    if isinstance(examples, pd.DataFrame):
-        rows = examples.to_dict("records")
+    table: Any = examples
+    if hasattr(table, "iterrows"):
+        rows = table.to_dict("records")
         return [{key: cell for key, cell in row.items() if not _is_missing(cell)} for row in rows]
     indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
     if indexed and not hasattr(examples, "column_names"):
@@ -220,7 +220,8 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
 
 
 def _is_missing(cell: Any) -> bool:
-    return bool(np.ndim(cell) == 0 and pd.isna(cell))
+    """Whether a cell is None, NaN, NaT or NA."""
+    return cell is None or type(cell).__name__ == "NAType" or (np.ndim(cell) == 0 and cell != cell)
 
 
 class TaskObjective:
