@@ -211,17 +211,15 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
     """
     table: Any = examples
     if hasattr(table, "iterrows"):
-        rows = table.to_dict("records")
-        return [{key: cell for key, cell in row.items() if not _is_missing(cell)} for row in rows]
+        rows, there = table.to_dict("records"), table.notna().to_dict("records")
+        return [
+            {column: cell for column, cell in row.items() if has[column]}
+            for row, has in zip(rows, there, strict=True)
+        ]
     indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
     if indexed and not hasattr(examples, "column_names"):
         return examples  # type: ignore[return-value]
     return list(examples)
-
-
-def _is_missing(cell: Any) -> bool:
-    """Whether a cell is None, NaN, NaT or NA."""
-    return cell is None or type(cell).__name__ == "NAType" or (np.ndim(cell) == 0 and cell != cell)
 
 
 class TaskObjective:
