@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from zoopt import registry
+from zoopt.directions.kernel import compilation
 from zoopt.engines.base import OneByOne
 
 ENGINES_FOR_ANY_DIRECTION = [n for n, e in registry.ENGINES.items() if issubclass(e, OneByOne)]
@@ -31,6 +32,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_kernel_is_compiled_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests count eager time from zero, or some test would compile what others ran."""
+    monkeypatch.setattr(compilation._state, "eager", {})
 
 
 @pytest.fixture(autouse=True)

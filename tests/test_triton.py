@@ -15,8 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
+import zoopt
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel import fused, generator, rounding, triton_check, triton_launch
+from zoopt.directions.kernel import (
+    compilation,
+    fused,
+    generator,
+    rounding,
+    triton_check,
+    triton_launch,
+)
 from zoopt.directions.kernel.generator import Unit
 from zoopt.directions.rademacher import RADEMACHER
 from zoopt.engines.interception import bias_and_norm as rows
@@ -186,7 +194,7 @@ def test_decay_alone(terms: Terms, stochastic: bool, monkeypatch: pytest.MonkeyP
 @inside
 def test_layouts_empty_tensors_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = launched(monkeypatch)
-    monkeypatch.setattr(fused.compilation, "kernel", lambda *_: None)
+    monkeypatch.setattr(compilation, "kernel", lambda *_: None)
     made = []
     for compiled in (True, False):
         base = torch.linspace(-1, 1, 60 * 40).view(60, 40).contiguous()
@@ -206,9 +214,26 @@ def test_layouts_empty_tensors_and_groups(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @inside
+def test_a_small_theta_takes_one_launch_unless_kernels_are_eager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = launched(monkeypatch)
+    monkeypatch.setattr(compilation, "kernel", lambda *_: pytest.fail("it was compiled"))
+    ends = []
+    for mode in ("auto", "eager"):
+        theta = [torch.linspace(-1, 1, size, requires_grad=True) for size in (7, 600)]
+        with zoopt.kernel_mode(mode):
+            optimizer = zoopt.ZOOptimizer(theta, 0.1, direction="rademacher")
+        optimizer.step(lambda theta=theta: float(sum(t.sum() for t in theta)))
+        ends.append(theta)
+    assert counts == [2, 2, 2]
+    assert all(map(torch.equal, *ends))
+
+
+@inside
 def test_more_than_eight_terms_take_the_first_source(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = launched(monkeypatch)
-    monkeypatch.setattr(fused.compilation, "kernel", lambda *_: None)
+    monkeypatch.setattr(compilation, "kernel", lambda *_: None)
     assert_bits_agree(both(RADEMACHER, torch.float32, terms_of(9)))
     assert counts == []
 
@@ -256,7 +281,7 @@ def test_a_broken_kernel_gives_way_with_one_warning(
             raise ValueError("no such instruction")
 
     monkeypatch.setattr(triton_launch, "launch", launch)
-    monkeypatch.setattr(fused.compilation, "kernel", lambda *_: None)
+    monkeypatch.setattr(compilation, "kernel", lambda *_: None)
     with caplog.at_level(logging.WARNING, "zoopt"):
         for number in (1, 2):
             assert_bits_agree(both(RADEMACHER, torch.float32, terms_of(number)))
@@ -281,7 +306,7 @@ def test_uncompiled_and_other_families_take_the_first_source(
 ) -> None:
     counts = launched(monkeypatch)
     ones = replace(RADEMACHER, name="ones")
-    monkeypatch.setattr(fused.compilation, "kernel", lambda *_: None)
+    monkeypatch.setattr(compilation, "kernel", lambda *_: None)
     fused.add_([Change.of(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
     fused.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)
     assert counts == []

@@ -36,7 +36,7 @@ from zoopt.probes.closure import Closure, ProbedClosure
 from zoopt.probes.ranks import Compare
 from zoopt.probes.surroundings import same_surroundings
 from zoopt.seeds import direction_seeds, fold
-from zoopt.support.signals import deferred_signals
+from zoopt.support.signals import deferred_signals, watched_signals
 
 log = logging.getLogger("zoopt")
 
@@ -173,6 +173,7 @@ class ZOOptimizer(torch.optim.Optimizer):
     @overload
     def estimate(self, closure: Closure, compare: Compare | None) -> float | None: ...
 
+    @watched_signals()
     def estimate(self, closure: Closure, compare: Compare | None = None) -> float | None:
         """Evaluates the probes and keeps the estimate, which :meth:`step` without closure applies.
 
@@ -240,6 +241,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         mean = sum(estimate.losses) / len(estimate.losses)
         return -mean if self.maximize else mean
 
+    @watched_signals()
     def step(  # type: ignore[override]
         self, closure: Closure | None = None, compare: Compare | None = None
     ) -> float | None:

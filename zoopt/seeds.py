@@ -20,6 +20,8 @@ Words = TypeVar("Words", int, NDArray[Any])
 
 MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_FEW = 16
+"""Number of keys up to which Python computes them faster than numpy."""
 
 
 def mix64(x: Words) -> Words:
@@ -79,7 +81,7 @@ def key_words(seed: int, *path: int) -> tuple[int, int]:
 def key_table(
     seeds: Sequence[int], paths: Sequence[tuple[int, ...]] | NDArray[np.uint64]
 ) -> NDArray[np.int32]:
-    """:func:`key_words` of many seeds and paths, in vectorized arithmetic.
+    """:func:`key_words` of some seeds and paths; many of them in vectorized arithmetic.
 
     Args:
         seeds: S of them.
@@ -92,6 +94,9 @@ def key_table(
         >>> key_table([7, 8], [(0, 1), (2, 3)])[1, 0].tolist() == list(key_words(7, 2, 3))
         True
     """
+    if len(seeds) * len(paths) <= _FEW:
+        each = [[key_words(seed, *map(int, path)) for seed in seeds] for path in paths]
+        return np.array(each, np.int32).reshape(len(paths), len(seeds), 2)
     first = np.asarray([[seed & MASK64 for seed in seeds]], np.uint64)
     h = _entered(np.full_like(first, _GOLDEN), mix64(first + _GOLDEN))
     for word in np.asarray(paths, np.uint64).T:

@@ -6,6 +6,7 @@ work, stays the same.
 
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
 import torch
 
@@ -14,6 +15,8 @@ from benchmarks.step_cost.reference import FourPasses
 from benchmarks.step_cost.rounds import visit_of
 
 LR, EPS = 1e-9, 1e-3
+SEEDS = count()
+"""Each configuration has a seed of its own: directions of small models are kept for a while."""
 FLOOR = "two forwards"
 MOVED = "two forwards, θ read and written twice"
 CHAINED, CHAINED_GAUSSIAN = "in-place, chained, Rademacher", "in-place, chained, Gaussian"
@@ -43,14 +46,14 @@ def moved_twice(model, value):
 def mezo(model, value, direction, engine="inplace"):
     """zoopt's MeZO, each step complete: three passes over θ in place, one with the overlay."""
     estimator = zoopt.MeZO(eps=EPS, direction=direction)
-    optimizer = zoopt.ZOOptimizer(model, LR, estimator, engine=engine)
+    optimizer = zoopt.ZOOptimizer(model, LR, estimator, engine=engine, seed=next(SEEDS))
     return visit_of(lambda: optimizer.step(value))
 
 
 def chained_mezo(model, value, direction):
     """zoopt's MeZO as its own loops run it: an update shares a pass with the next step's probe."""
     estimator = zoopt.MeZO(eps=EPS, direction=direction)
-    optimizer = zoopt.ZOOptimizer(model, LR, estimator, engine="inplace")
+    optimizer = zoopt.ZOOptimizer(model, LR, estimator, engine="inplace", seed=next(SEEDS))
 
     @contextmanager
     def visit():
@@ -165,8 +168,8 @@ LIMIT = {MOVED: moved_twice}
 FROM_REPOSITORY = {REPOSITORY: repository_mezo}
 THREE_PASS_GAUSSIAN = {"in-place, Gaussian": partial(mezo, direction="gaussian")}
 TORCHZERO = {"torchzero MeZO, Gaussian": torchzero_mezo}
-NEVERGRAD = {
-    "nevergrad SPSA": nevergrad_spsa,
+NEVERGRAD_SPSA = {"nevergrad SPSA": nevergrad_spsa}
+NEVERGRAD = NEVERGRAD_SPSA | {
     "nevergrad CMA": too_large(
         lambda d: f"a covariance of d² fp64 numbers is {8 * d**2 / 1e12:,.0f} TB"
     ),

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks import pages
-from benchmarks.step_cost import batched, forwards, kernel, steps, targets
+from benchmarks.step_cost import batched, forwards, kernel, small, steps, targets
 from benchmarks.step_cost.methods import (
     CHAINED,
     CHAINED_GAUSSIAN,
@@ -28,6 +28,7 @@ def tables(found: Results) -> dict[str, str]:
     return {
         "targets": pages.markdown(targets.table(found), {"found": ".2f"}),
         "step-cost": steps_of(found, steps.HEADLINE) + "\n" + _overview(found),
+        "small": _small(found),
         "kernel": _kernel(found),
         "forwards": _forwards(found),
         "batched": probes_of(found, batched.PROBES_OF),
@@ -79,6 +80,15 @@ def _overview(found):
     ratios = rows.pivot(index="method", columns="case", values="ratio").astype(float)
     order = [method for method in dict.fromkeys(rows["method"]) if ratios.loc[method].notna().any()]
     table = ratios.loc[order, names].reset_index(names=TO_FLOOR)
+    return pages.markdown(table, dict.fromkeys(names, ".2f"))
+
+
+def _small(found):
+    """Milliseconds of each configuration's step, in every case of a small model."""
+    rows = found.of(small.SMALL).rows
+    names = [name for name in small.SMALL if name in set(rows["case"])]
+    times = rows.pivot(index="method", columns="case", values="seconds").astype(float) * 1e3
+    table = times.loc[list(dict.fromkeys(rows["method"])), names].reset_index(names="step, ms")
     return pages.markdown(table, dict.fromkeys(names, ".2f"))
 
 

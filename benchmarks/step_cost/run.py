@@ -16,13 +16,14 @@ from benchmarks.step_cost.forwards import FORWARDS
 from benchmarks.step_cost.kernel import KERNEL, ONE_TENSOR
 from benchmarks.step_cost.methods import COMPARED
 from benchmarks.step_cost.results import Results, kept
+from benchmarks.step_cost.small import SMALL
 from benchmarks.step_cost.steps import HEADLINE, STEPS
 
 HERE = Path(__file__).parent
 FILE = HERE / "results" / "step_cost.json"
 PAGE = HERE.parents[1] / "docs" / "performance.md"
 README = HERE.parents[1] / "README.md"
-CASES = STEPS | KERNEL | FORWARDS | BATCHED
+CASES = STEPS | SMALL | KERNEL | FORWARDS | BATCHED
 QUICK = {
     HEADLINE: STEPS[HEADLINE]._replace(methods=COMPARED),
     ONE_TENSOR: KERNEL[ONE_TENSOR],

@@ -13,7 +13,7 @@ from torch import Tensor
 import zoopt
 from zoopt import registry, testing
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel import compilation, fused, generator
+from zoopt.directions.kernel import compilation, fused, generator, pool, sources
 from zoopt.directions.kernel.fused import add_to_rows
 from zoopt.directions.kernel.generator import Unit
 from zoopt.directions.kernel.rounding import round_into
@@ -121,7 +121,7 @@ def test_blocked_and_flat_rademacher_agree() -> None:
 @each_unit
 def test_eager_chunks_do_not_show(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = z(unit, 10_000)
-    monkeypatch.setattr(fused, "_EAGER_CHUNK", 1536)
+    monkeypatch.setattr(sources, "_CHUNK", 1536)
     assert torch.equal(z(unit, 10_000), whole)
 
 
@@ -413,6 +413,29 @@ def test_auto_compiles_a_large_theta_only() -> None:
     with zoopt.kernel_mode("compiled"):
         assert compilation.wanted(1)
     assert not compilation.wanted(1)
+
+
+def test_a_kernel_is_compiled_once_it_has_run_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_idle", {})
+    eager = [z(RADEMACHER, 600, seed) for seed in range(3)]
+    assert compilation._state.eager.keys() == {"rademacher_words_cpu", "rademacher_z_float32_cpu"}
+    asked: list[str] = []
+    kernel = compilation.kernel
+
+    def noting(name: str, *args: Any) -> Any:
+        asked.append(name)
+        return kernel(name, *args)
+
+    monkeypatch.setattr(compilation, "kernel", noting)
+    monkeypatch.setattr(compilation, "COMPILE_AFTER", 0.0)
+    with zoopt.kernel_mode("eager"):
+        z(RADEMACHER, 600, seed=3)
+    assert asked == []
+    pool._idle.clear()
+    compiled = [z(RADEMACHER, 600, seed) for seed in range(3)]
+    assert asked == 3 * ["rademacher_words_cpu", "rademacher_z_float32_cpu"]
+    assert all(map(torch.equal, compiled, eager))
+    assert not compilation._state.broken
 
 
 def test_an_unknown_kernel_mode_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Tensors together in few launches: what each gets is what it would get alone."""
 
 from collections.abc import Sequence
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -8,9 +9,8 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel import compilation, fused, generator, layout
+from zoopt.directions.kernel import compilation, fused, generator, layout, pool, sources, sums
 from zoopt.directions.kernel.generator import BLOCK, Unit
-from zoopt.directions.kernel.layout import Piece
 from zoopt.directions.rademacher import RADEMACHER
 from zoopt.interfaces import Change, Place, Terms
 
@@ -22,9 +22,9 @@ SIZES = (1, 700, 5 * BLOCK, 40 * BLOCK + 3, 3, 8 * BLOCK, 64 * BLOCK)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind of piece, in several batches, at sizes that a test can afford."""
     monkeypatch.setattr(layout, "DIRECT", 4)
-    monkeypatch.setattr(layout, "POOL", 6)
-    monkeypatch.setattr(fused, "_WORDS", 16 * 16)
-    monkeypatch.setattr(fused, "_WIDE_BATCH", 5)
+    monkeypatch.setattr(pool, "POOL", 4)
+    monkeypatch.setattr(sums, "_WORDS", 16 * 16)
+    monkeypatch.setattr(sums, "_WIDE_BATCH", 5)
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -97,32 +97,88 @@ def test_nothing_is_changed_where_one_of_them_cannot_be() -> None:
     assert fine.tolist() == [1.0] * 5
 
 
-def test_batches_cover_every_element_once_and_keep_their_limits() -> None:
+def test_runs_and_pools_cover_every_element_once_and_keep_their_limits() -> None:
     flats = tensors()
-    pieces = [Piece(flat, index, 0, 0, flat) for index, flat in enumerate(flats)]
-    made = list(layout.batches(pieces, most=16))
-    assert len(made) > 2
-    for batch in made:
-        assert sum(piece.blocks for piece in batch.pieces) <= 16
-        assert sum(piece.blocks for piece in batch.pooled) <= 6
+    runs, others = layout.laid_out([Place(flat, index) for index, flat in enumerate(flats)], 0)
+    batches, groups = list(layout.batches(runs, most=16)), list(pool.in_pools(others))
+    assert len(batches) > 2
+    assert len(groups) == 2
+    for batch in batches:
+        assert sum(piece.blocks for piece in batch.pieces) == batch.rows.count <= 16
         for _, blocks, _ in batch.runs():
             blocks.add_(100.0)
+    for pieces in groups:
+        assert sum(piece.blocks for piece in pieces) <= 4
+        with pool.pooled(pieces, torch.float32, keep=True) as gathered:
+            gathered.blocks.add_(100.0)
     for flat, plain in zip(flats, tensors(), strict=True):
         assert torch.equal(flat, plain + 100.0)
 
 
-def test_few_launches_for_many_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.undo()
-    launches = []
-    run = fused._run
+    monkeypatch.setattr(pool, "_idle", {})
+    noted: list[str] = []
+    run = sources.run
 
-    def noted(name: str, *args: Any, **kwargs: Any) -> None:
-        launches.append(name)
+    def noting(name: str, *args: Any, **kwargs: Any) -> None:
+        noted.append(name)
         run(name, *args, **kwargs)
 
-    monkeypatch.setattr(fused, "_run", noted)
-    fused.add_([together([torch.ones(576) for _ in range(272)])], RADEMACHER)
+    monkeypatch.setattr(sums, "run", noting)
+    return noted
+
+
+def test_few_launches_for_many_small_tensors(launches: list[str]) -> None:
+    many = [torch.ones(576) for _ in range(272)]
+    fused.add_([together(many)], RADEMACHER, compiled=True)
     assert launches == ["rademacher_words_cpu", "rademacher_2_float32_cpu"]
+
+
+def test_without_compiled_kernels_z_is_generated_once_for_the_passes_of_a_step(
+    launches: list[str],
+) -> None:
+    theta = tensors()
+    plain = [tensor.clone() for tensor in theta]
+    for coefficient in (1.0, -2.0, 1.0):
+        fused.add_([together(theta, ((1, coefficient),))], GAUSSIAN)
+    assert launches == ["gaussian_words_cpu", "gaussian_z_float32_cpu"]
+    for index, (tensor, alone) in enumerate(zip(theta, plain, strict=True)):
+        for coefficient in (1.0, -2.0, 1.0):
+            pool._idle.clear()
+            fused.add_([Change.of(alone, index, ((1, coefficient),), 0.9)], GAUSSIAN)
+        assert torch.equal(tensor, alone)
+
+
+def test_what_pools_keep_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(pool, "_idle", {})
+    monkeypatch.setattr(pool, "_KEPT", 20 * BLOCK)
+    terms = tuple((seed, 0.1) for seed in range(40))
+    for size in (8 * BLOCK, 9 * BLOCK, 3 * BLOCK + 1, 30 * BLOCK):
+        fused.add_([Change.of(torch.ones(size), 0, terms)], RADEMACHER)
+        kept = sum(each.blocks.numel() for each in pool._idle.values())
+        assert kept <= 20 * BLOCK or len(pool._idle) == 1
+        for each in pool._idle.values():
+            assert 1 <= len(each._recent) <= max(1, 20 * BLOCK // each.blocks.numel())
+
+
+def test_threads_with_models_alike_do_not_share_a_pool() -> None:
+    def passes(theta: Tensor, seed: int) -> None:
+        for _ in range(50):
+            fused.add_([Change.of(theta, 0, ((seed, 0.5),))], RADEMACHER)
+
+    theta = [torch.zeros(5000) for _ in range(4)]
+    threads = [Thread(target=passes, args=(each, seed)) for seed, each in enumerate(theta)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, each in enumerate(theta):
+        alone = torch.zeros(5000)
+        passes(alone, seed)
+        assert torch.equal(each, alone)
 
 
 def test_compiled_together_equals_eager() -> None:

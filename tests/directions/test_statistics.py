@@ -12,7 +12,8 @@ from torch import Tensor
 import zoopt
 from zoopt import testing
 from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel.fused import BLOCK, Unit, add_
+from zoopt.directions.kernel.fused import add_
+from zoopt.directions.kernel.generator import BLOCK, Unit
 from zoopt.directions.rademacher import RADEMACHER
 from zoopt.interfaces import Change, Slot
 

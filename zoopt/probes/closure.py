@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class ProbedClosure:
     sides: int
 
     def __post_init__(self) -> None:
-        if self.engine.takes_population and not takes_population(self.closure):
+        if self.engine.takes_population and not self._takes_population:
             raise TypeError(
                 f"engine={self.engine.name!r} evaluates K probes in one call, so its closure must "
                 "take a population: opt.step(lambda population: ...), which passes "
@@ -65,6 +66,10 @@ class ProbedClosure:
                 "zoopt.Population. For a closure without argument use engine='overlay' or "
                 "'inplace'."
             )
+
+    @cached_property
+    def _takes_population(self) -> bool:
+        return takes_population(self.closure)
 
     def __call__(self, population: Population) -> list[Any]:
         """The closure's values for K probes: numbers, or outputs if they are compared.
@@ -77,7 +82,7 @@ class ProbedClosure:
         with self.probe():
             returned = (
                 population.numbers(self.closure(population))
-                if takes_population(self.closure)
+                if self._takes_population
                 else [self.closure()]
             )
         if self.compare is not None:

@@ -42,7 +42,7 @@ def evaluation_mode(model: torch.nn.Module | None) -> Iterator[Callable[[], None
         with deferred_signals():
             for module, training in modes:
                 if module.training is not training:
-                    module.training = training
+                    object.__setattr__(module, "training", training)  # a module's own is slow
             buffers.restore()
 
 

@@ -7,7 +7,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +17,10 @@ Source = Callable[..., None]
 """A function of tensors that writes to one of them."""
 
 COMPILE_FROM = 1 << 20
-"""Number of elements of θ from which compiling pays off; a smaller θ runs eagerly."""
+"""Number of elements of θ from which kernels are compiled at once."""
+
+COMPILE_AFTER = 5.0
+"""Seconds of eager execution after which a kernel is compiled: about what compiling it takes."""
 
 _EXAMPLE_ROWS = 256
 
@@ -29,6 +32,7 @@ class _State:
     mode: str = "auto"
     broken: bool = False
     seconds: float = 0.0
+    eager: dict[str, float] = field(default_factory=dict)
 
 
 _state = _State()
@@ -40,6 +44,29 @@ def wanted(elements: int) -> bool:
     if _state.mode == "auto":
         return elements >= COMPILE_FROM
     return _state.mode == "compiled"
+
+
+def allowed() -> bool:
+    """Whether kernels may be compiled, for a θ of any size."""
+    return _state.mode != "eager"
+
+
+def due(name: str) -> bool:
+    """Whether a kernel that runs eagerly on a CPU has taken as long as compiling it would."""
+    return _state.mode == "auto" and _state.eager.get(name, 0.0) > COMPILE_AFTER
+
+
+@contextmanager
+def eagerly(name: str) -> Iterator[None]:
+    """Adds the time of a with block to a kernel's eager execution."""
+    started = time.perf_counter()
+    yield
+    _state.eager[name] = _state.eager.get(name, 0.0) + time.perf_counter() - started
+
+
+def works() -> bool:
+    """Whether no kernel has failed to compile so far."""
+    return not _state.broken
 
 
 def seconds() -> float:
@@ -65,7 +92,8 @@ def reason(error: Exception) -> str:
 def kernel_mode(mode: str) -> Iterator[None]:
     """Forces ``"eager"`` or ``"compiled"`` kernels for the optimizers created in a with block.
 
-    The default, ``"auto"``, compiles for a θ of a million elements or more.
+    The default, ``"auto"``, compiles for a θ of a million elements or more, and for a smaller one
+    on a CPU those kernels that have run for 5 seconds. Results on a CPU are the same.
     """
     if mode not in ("auto", "eager", "compiled"):
         raise ValueError(f"kernel mode {mode!r}; expected 'auto', 'eager' or 'compiled'")

@@ -1,14 +1,13 @@
-"""Which elements of which tensors one launch of the kernel processes.
+"""Which elements of which tensors are processed together.
 
-A launch works on whole blocks, each with its own address, so blocks of different tensors can share
-a launch. Long runs of blocks are processed in place. Short pieces (small tensors, and the ends of
-others) are gathered in a scratch buffer that stays in cache, and scattered afterwards, so that a
-model with hundreds of small tensors takes few launches.
+The kernel works on whole blocks, each with its own address, so blocks of different tensors can
+share a launch. Long runs of blocks are processed where they are. The rest (small tensors, and the
+ends of others) goes through a pool (``pool.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,152 +17,154 @@ from zoopt.directions.kernel import generator
 from zoopt.directions.kernel.device import uploaded
 from zoopt.directions.kernel.generator import BLOCK
 from zoopt.interfaces import Place
+from zoopt.seeds import key_table
 
 DIRECT = 256
 """Consecutive blocks from which a separate launch pays off."""
 
-POOL = 2048
-"""Blocks gathered for one launch: 4 MB in fp32."""
 
-
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Piece:
     """A run of elements of one tensor, within one segment.
 
     Attributes:
-        flat: the elements, a 1-D view.
+        elements: a 1-D view, or a small tensor of any shape as a whole.
         index: the tensor's position in θ.
         segment: the segment's number.
         first: offset of the first element within the segment.
-        into: the tensor that results are written to; ``flat`` itself if in place.
+        into: what results are written to, of the same shape; ``elements`` itself if in place.
+        blocks: the number of blocks that it covers, at least in part.
     """
 
-    flat: Tensor
+    elements: Tensor
     index: int
     segment: int
     first: int
     into: Tensor
+    blocks: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.blocks = -(-(self.first % BLOCK + self.elements.numel()) // BLOCK)
 
     @property
     def lead(self) -> int:
         """Elements of the first block that come before this piece."""
         return self.first % BLOCK
 
-    @property
-    def blocks(self) -> int:
-        """The number of blocks that it covers, at least in part."""
-        return -(-(self.lead + self.flat.shape[0]) // BLOCK)
-
-    @property
-    def direct(self) -> bool:
-        """Whether it is processed without a scratch buffer."""
-        return self.blocks >= DIRECT and self.flat.shape[0] == self.blocks * BLOCK
-
     def part(self, start: int, stop: int) -> Piece:
         """Its elements from start to stop."""
-        flat = self.flat[start:stop]
-        into = flat if self.into is self.flat else self.into[start:stop]
-        return Piece(flat, self.index, self.segment, self.first + start, into)
+        elements = self.elements[start:stop]
+        into = elements if self.into is self.elements else self.into[start:stop]
+        return Piece(elements, self.index, self.segment, self.first + start, into)
+
+
+class Rows:
+    """The blocks of some pieces as the rows of a launch, in order.
+
+    Args:
+        pieces: the pieces.
+        least: number of rows at least; more than there are blocks continue the last piece.
+
+    Attributes:
+        count: the number of rows.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], least: int = 0) -> None:
+        counts = [piece.blocks for piece in pieces]
+        counts[-1] += max(0, least - sum(counts))
+        self.count = sum(counts)
+        self._device = pieces[0].elements.device
+        row, firsts = 0, []
+        for piece, count in zip(pieces, counts, strict=True):
+            firsts.append(piece.first // BLOCK - row)
+            row += count
+        each = uploaded(counts, torch.int64, self._device)
+        owners = torch.arange(len(counts), device=self._device)
+        self._owners = owners.repeat_interleave(each, output_size=row)
+        within = torch.arange(row, dtype=torch.int32, device=self._device)
+        self._numbers = within + uploaded(firsts, torch.int32, self._device)[self._owners]
+        self._places = [(piece.index, piece.segment) for piece in pieces]
+
+    def addresses(self, seeds: Sequence[int], purpose: int) -> Tensor:
+        """Each row's block number in its segment and key for each seed: int32 (count, K, 3)."""
+        places = [(index, segment, purpose) for index, segment in self._places]
+        keys = uploaded(key_table(seeds, places), torch.int32, self._device)
+        numbers = self._numbers.view(-1, 1, 1).expand(-1, len(seeds), 1)
+        return torch.cat([numbers, keys.index_select(0, self._owners)], 2)
 
 
 @dataclass
 class Batch:
-    """Pieces that are processed together."""
+    """Runs of whole blocks that share the launch which makes their words."""
 
-    direct: list[Piece] = field(default_factory=list)
-    pooled: list[Piece] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
 
     @property
-    def pieces(self) -> list[Piece]:
-        """All pieces, in the order of the rows."""
-        return self.direct + self.pooled
+    def rows(self) -> Rows:
+        """Their blocks."""
+        return Rows(self.pieces)
 
     def runs(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """(rows, blocks of shape (n, 32, 16), results); the last two may be the same tensor."""
         row = 0
-        for piece in self.direct:
-            blocks = piece.flat.view(-1, 32, 16)
-            into = blocks if piece.into is piece.flat else piece.into.view(-1, 32, 16)
-            yield slice(row, row + piece.blocks), blocks, into
-            row += piece.blocks
-        if not self.pooled:
-            return
-        # A single block would trigger a separate compilation.
-        scratch = self.pooled[0].flat.new_zeros(max(2, _blocks(self.pooled)) * BLOCK)
-        places, start = [], 0
-        for piece in self.pooled:
-            places.append(scratch[start + piece.lead :][: piece.flat.shape[0]])
-            start += piece.blocks * BLOCK
-        torch._foreach_copy_(places, [piece.flat for piece in self.pooled])
-        blocks = scratch.view(-1, 32, 16)
-        yield slice(row, row + len(blocks)), blocks, blocks
-        torch._foreach_copy_([piece.into for piece in self.pooled], places)
-
-    def addresses(self, keys: Callable[[Piece], Sequence[tuple[int, int]]]) -> Tensor:
-        """(block's number in its segment, two words of a key) by block and key: int32 (n, K, 3).
-
-        Args:
-            keys: returns the K keys of a piece's blocks.
-        """
-        pieces = self.pieces
-        counts = [piece.blocks for piece in pieces]
-        if self.pooled and _blocks(self.pooled) < 2:
-            counts[-1] = 2
-        table, row = [], 0
-        for piece, count in zip(pieces, counts, strict=True):
-            table.append([(piece.first // BLOCK - row, *key) for key in keys(piece)])
-            row += count
-        device = pieces[0].flat.device
-        owners = uploaded(table, torch.int32, device)
-        each = uploaded(counts, torch.int64, device)
-        addresses = owners.repeat_interleave(each, 0, output_size=row)
-        addresses[:, :, 0] += torch.arange(row, dtype=torch.int32, device=device)[:, None]
-        return addresses
+        for piece in self.pieces:
+            blocks = piece.elements.view(-1, 32, 16)
+            into = blocks if piece.into is piece.elements else piece.into.view(-1, 32, 16)
+            yield slice(row, row + len(blocks)), blocks, into
+            row += len(blocks)
 
 
-def pieces_of(place: Place, first: int) -> Iterator[Piece]:
-    """A place's elements, segment by segment; ``first`` is the first element's offset."""
-    into = None if place.result is place.tensor else place.result.detach().view(-1)
-    start = 0
-    for number, part, offset in generator.segments(place.tensor.detach().view(-1), first):
-        stop = start + part.shape[0]
-        yield Piece(part, place.index, number, offset, part if into is None else into[start:stop])
-        start = stop
+def laid_out(places: Iterable[Place], first: int) -> tuple[list[Piece], list[Piece]]:
+    """(long runs of whole blocks, all other pieces) of contiguous places.
+
+    ``first`` is the offset of the places' first elements.
+    """
+    long: list[Piece] = []
+    short: list[Piece] = []
+    segment, offset = divmod(first, generator.SEGMENT)
+    room = generator.SEGMENT - offset
+    for place in places:
+        whole = Piece(place.tensor, place.index, segment, offset, place.result)
+        if whole.blocks < DIRECT and place.tensor.numel() <= room:
+            short.append(whole)
+            continue
+        for piece in _by_segment(place, first):
+            for part in _cut(piece):
+                runs = part.blocks >= DIRECT and part.elements.shape[0] == part.blocks * BLOCK
+                (long if runs else short).append(part)
+    return long, short
 
 
-def batches(pieces: Iterable[Piece], most: int) -> Iterator[Batch]:
-    """The pieces in batches of about ``most`` blocks at most."""
-    batch, used, pooled = Batch(), 0, 0
-    for piece in pieces:
-        for part in _cut(piece, most):
-            blocks, direct = part.blocks, part.direct
-            if used and (used + blocks > most or (not direct and pooled + blocks > POOL)):
+def batches(runs: Iterable[Piece], most: int) -> Iterator[Batch]:
+    """Runs of whole blocks in batches of at most ``most`` blocks."""
+    batch, used = Batch(), 0
+    for run in runs:
+        position = 0
+        while position < run.blocks:
+            taken = min(most - used, run.blocks - position)
+            batch.pieces.append(run.part(position * BLOCK, (position + taken) * BLOCK))
+            position, used = position + taken, used + taken
+            if used == most:
                 yield batch
-                batch, used, pooled = Batch(), 0, 0
-            (batch.direct if direct else batch.pooled).append(part)
-            used += blocks
-            pooled += 0 if direct else blocks
+                batch, used = Batch(), 0
     if used:
         yield batch
 
 
-def _cut(piece: Piece, most: int) -> Iterator[Piece]:
-    """A small piece unchanged; a large one cut into incomplete ends and runs of whole blocks."""
-    length = piece.flat.shape[0]
-    if piece.blocks < DIRECT:
-        yield piece
-        return
-    position = -piece.lead % BLOCK
-    if position:
-        yield piece.part(0, position)
-    whole = position + (length - position) // BLOCK * BLOCK
-    while position < whole:
-        stop = min(position + most * BLOCK, whole)
-        yield piece.part(position, stop)
-        position = stop
-    if whole < length:
-        yield piece.part(whole, length)
+def _by_segment(place: Place, first: int) -> Iterator[Piece]:
+    flat = place.tensor.detach().view(-1)
+    into = flat if place.into is None else place.into.detach().view(-1)
+    for number, start, stop, offset in generator.spans(flat.shape[0], first):
+        elements = flat[start:stop]
+        result = elements if into is flat else into[start:stop]
+        yield Piece(elements, place.index, number, offset, result)
 
 
-def _blocks(pieces: list[Piece]) -> int:
-    return sum(piece.blocks for piece in pieces)
+def _cut(piece: Piece) -> Iterator[Piece]:
+    """The incomplete first block, the whole blocks, and the incomplete last block of a run."""
+    length = piece.elements.shape[0]
+    start = min(-piece.lead % BLOCK, length)
+    stop = start + (length - start) // BLOCK * BLOCK
+    for begin, end in ((0, start), (start, stop), (stop, length)):
+        if begin < end:
+            yield piece.part(begin, end)

@@ -23,15 +23,13 @@ from zoopt.directions.kernel.device import current, stream_of, uploaded
 from zoopt.directions.kernel.generator import BLOCK, NOISE, ROUNDING, Unit, spans
 from zoopt.directions.kernel.rounding import HALF
 from zoopt.interfaces import Change, Place, Terms
-from zoopt.seeds import key_table, key_words
+from zoopt.seeds import key_table
 
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _WARPS = 4
 _TILE = {"gaussian": 4, "rademacher": 8}
 """Blocks in a tile: two and four vectors of 16 bytes per thread, in half precision."""
 _PLANS = 1 << 12
-_FEW = 16
-"""Number of pieces up to which keys are computed without numpy."""
 _KEPT = 1 << 4
 """(seed, purpose) pairs whose keys a plan caches: the passes of a step, and some of the next."""
 
@@ -213,14 +211,10 @@ def _numbers(
 
 
 def _keys(plan: _Plan, seed: int, purpose: int) -> NDArray[np.int32]:
-    """The pieces' keys, shape (pieces, 2). For few pieces Python is faster than numpy."""
+    """The pieces' keys, shape (pieces, 2)."""
     found = plan.keys.get((seed, purpose))
     if found is None:
-        if len(plan.places) > _FEW:
-            found = key_table([seed], np.insert(plan.places, 2, purpose, axis=1))[:, 0]
-        else:
-            places = plan.places.tolist()
-            found = np.array([key_words(seed, *place, purpose) for place in places], np.int32)
+        found = key_table([seed], np.insert(plan.places, 2, purpose, axis=1))[:, 0]
         if len(plan.keys) >= _KEPT:
             del plan.keys[next(iter(plan.keys))]
         plan.keys[seed, purpose] = found
