@@ -40,7 +40,7 @@ class GradientEstimate:
     """The seed-space gradient ĝ = Σ_k c_k z(s_k), and the losses that it was computed from.
 
     Attributes:
-        seeds: the K seeds s_k.
+        seeds: the K seeds s_k: those that the estimator was given, in order.
         coefficients: the K numbers c_k, in loss per unit of z (for SPSA the projected gradients,
             divided by K when there are several).
         losses: the losses of the probes, in the order of the probes.
@@ -275,6 +275,8 @@ class StepRecord:
             rounds differently from restoring first.
         n: number of directions drawn; None in logs of format 1, where it is constant.
         clip: bound on the coefficients; None if they were not clipped.
+        settled: whether θ was restored between the probes and the update, which rounds differently
+            from both in one pass.
     """
 
     step: int
@@ -286,3 +288,4 @@ class StepRecord:
     chained: bool
     n: int | None = None
     clip: float | None = None
+    settled: bool = False

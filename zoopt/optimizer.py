@@ -15,6 +15,7 @@ from zoopt.directions.kernel.fused import KERNEL_VERSION
 from zoopt.engines.choice import engine_name
 from zoopt.engines.shared_prefix import SharedPrefix
 from zoopt.estimators import ZOEstimator
+from zoopt.estimators.base import recorded
 from zoopt.interfaces import (
     Direction,
     Displacement,
@@ -123,6 +124,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._share_prefix = share_prefix
         self._wanted_engine = engine or self.estimator.engine
         self._pending: tuple[Displacement, StepRecord] | None = None
+        self._settled = False
         self.estimated: GradientEstimate | None = None
         """The most recent gradient estimate; None before the first."""
         self._ready = False
@@ -235,6 +237,7 @@ class ZOOptimizer(torch.optim.Optimizer):
                 self.engine.settle()
                 raise
         self._pending = self._gradient(estimate), self._record(estimate, chained)
+        self._settled = False
         self.estimated = estimate
         if compare is not None:
             return None
@@ -268,7 +271,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             (gradient, record), self._pending = self._pending, None
             with deferred_signals():
                 if self.recorder is not None:
-                    self.recorder(self._at_present_rates(record))
+                    self.recorder(self._as_applied(record))
                 self._apply(gradient)
         except BaseException:
             self.engine.settle()
@@ -298,19 +301,21 @@ class ZOOptimizer(torch.optim.Optimizer):
         if not record.chained:
             self.engine.settle()
         self._catch_up()
-        losses = list(record.losses)
+        known = recorded(record.losses)
 
         def evaluate(probes: Sequence[Probe]) -> list[float]:
-            if len(losses) < len(probes):
-                raise ValueError(f"the record of step {record.step} has too few losses")
             for probe in probes:
                 self.engine.revisit(self._displace(probe))
-            taken, losses[:] = losses[: len(probes)], losses[len(probes) :]
-            return taken
+            return known(probes)
 
         self.estimated = self._run_estimator(evaluate)
-        if losses:
-            raise ValueError(f"the record of step {record.step} has {len(losses)} losses too many")
+        if self.estimated.losses != record.losses:
+            raise ValueError(
+                f"the record of step {record.step} has {len(record.losses)} losses, but "
+                f"{self.estimator!r} takes {len(self.estimated.losses)}"
+            )
+        if record.settled:
+            self.engine.settle()
         self._apply(self._gradient(self.estimated))
 
     def chain(self) -> AbstractContextManager[None]:
@@ -326,6 +331,7 @@ class ZOOptimizer(torch.optim.Optimizer):
 
         After a step outside :meth:`chain` nothing is pending.
         """
+        self._settled = True
         self.engine.settle()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -414,9 +420,11 @@ class ZOOptimizer(torch.optim.Optimizer):
     def _displace(self, probe: Probe) -> Displacement:
         return groups.probed(self.param_groups, probe.terms)
 
-    def _at_present_rates(self, record: StepRecord) -> StepRecord:
+    def _as_applied(self, record: StepRecord) -> StepRecord:
+        """The record with what may have changed since the estimate."""
         return replace(
             record,
+            settled=self._settled,
             lr=groups.each(self.param_groups, "lr"),
             weight_decay=groups.each(self.param_groups, "weight_decay"),
         )

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from zoopt.interfaces import Direction, Evaluate, GradientEstimate
+from zoopt.interfaces import Direction, Evaluate, GradientEstimate, Probe
+
+
+def recorded(losses: Sequence[float]) -> Evaluate:
+    """An ``evaluate`` that returns known losses in order, however many calls the probes come in.
+
+    >>> evaluate = recorded([0.5, 0.25, 1.0])
+    >>> evaluate([Probe(())]), evaluate([Probe(((7, 0.1),)), Probe(((7, -0.1),))])
+    ([0.5], [0.25, 1.0])
+    """
+    known = iter(losses)
+
+    def evaluate(probes: Sequence[Probe]) -> list[float]:
+        taken = list(itertools.islice(known, len(probes)))
+        if len(taken) < len(probes):
+            raise ValueError(f"only {len(losses)} losses are known, too few for the probes")
+        return taken
+
+    return evaluate
 
 
 class ZOEstimator(ABC):
@@ -69,9 +88,11 @@ class ZOEstimator(ABC):
             losses: the probes' losses, in the order of the probes.
             seeds: the seeds of the step's n directions.
             eps: the perturbation scale ε.
+
+        Raises:
+            ValueError: there are fewer losses than probes.
         """
-        known = list(losses)
-        return self.estimate(lambda probes: known, seeds, eps)
+        return self.estimate(recorded(losses), seeds, eps)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(eps={self.eps}, n={self.n}, direction={self.direction!r})"

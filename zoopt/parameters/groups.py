@@ -31,7 +31,8 @@ def number(name: str, value: Any) -> float:
         )
     found = float(value)
     if not math.isfinite(found) or found < 0 or (name == "eps" and found == 0):
-        raise ValueError(f"{name}={found} must be a positive number")
+        least = "positive" if name == "eps" else "0 or positive"
+        raise ValueError(f"{name}={found} must be a finite number, {least}")
     return found
 
 

@@ -130,8 +130,9 @@ def _check_estimate(make_estimator: Callable[[], ZOEstimator], problem: Quadrati
         f"{len(estimate.coefficients)} coefficients for {len(estimate.seeds)} seeds",
     )
     require(
-        set(estimate.seeds) <= set(seeds),
-        f"the estimate uses seeds {set(estimate.seeds) - set(seeds)}, which were not given",
+        estimate.seeds == tuple(seeds),
+        f"the estimate has seeds {estimate.seeds}; expected those that were given, in order: a "
+        "direction that it does not use has coefficient 0",
     )
     require(
         estimate.losses == tuple(asked),
@@ -139,10 +140,7 @@ def _check_estimate(make_estimator: Callable[[], ZOEstimator], problem: Quadrati
     )
     again = make_estimator().estimate(problem.evaluate, seeds, estimator.eps)
     require(estimate == again, "the same seeds and losses give a different estimate")
-    replayed = iter(estimate.losses)
-    repeated = make_estimator().estimate(
-        lambda probes: [next(replayed) for _ in probes], seeds, estimator.eps
-    )
+    repeated = make_estimator().from_losses(estimate.losses, seeds, estimator.eps)
     require(estimate == repeated, "the estimate cannot be recomputed from its losses")
     used = {seed for probe in problem.probes for seed, _ in probe.terms}
     require(used <= set(seeds), "a probe uses a direction that was not given")

@@ -19,10 +19,11 @@ from typing import Any
 from zoopt.directions.kernel.fused import KERNEL_VERSION
 from zoopt.interfaces import StepRecord
 
-FORMAT = 3
+FORMAT = 4
 """Version of the log's format. Readers accept earlier formats and refuse later ones.
 
-2: steps have ``n`` and ``clip``, and rollbacks are logged. 3: lines have checksums.
+2: steps have ``n`` and ``clip``, and rollbacks are logged. 3: lines have checksums. 4: steps have
+``settled``.
 """
 
 _SUMMED = 3

@@ -8,7 +8,7 @@ import torch
 
 import zoopt
 from zoopt import trajectory
-from zoopt.interfaces import GradientEstimate
+from zoopt.interfaces import GradientEstimate, Probe
 from zoopt.trajectory import checkpoint
 from zoopt.tuning.faults.fitting import Fitting
 from zoopt.tuning.faults.guard import WINDOW, Guard
@@ -374,3 +374,26 @@ def test_a_step_made_again_with_smaller_forwards_keeps_its_bound(blobs, settings
     task.forward, optimizer.clip = forward_once_failing, 1e-3
     stepper.step(restore)
     assert [record.clip for record in records] == [None, 1e-3]
+
+
+class InTwoCalls(zoopt.ZOEstimator):
+    """Evaluates θ first and its probes afterwards, in a call of their own."""
+
+    def estimate(self, evaluate, seeds, eps):
+        (base,) = evaluate([Probe(())])
+        moved = evaluate([Probe(((seed, eps),)) for seed in seeds])
+        slopes = tuple((loss - base) / eps / len(seeds) for loss in moved)
+        return GradientEstimate(tuple(seeds), slopes, (base, *moved))
+
+
+def test_the_steps_of_an_estimator_that_probes_in_several_calls_are_followed():
+    x = torch.nn.Parameter(torch.ones(3))
+    optimizer = zoopt.ZOOptimizer([x], lr=0.1, estimator=InTwoCalls(n=2))
+    records, seen = [], Guard(10.0)
+    optimizer.recorder = records.append
+    for _ in range(WINDOW):
+        optimizer.step(lambda: x.square().sum())
+        seen.see(optimizer.estimated)
+    followed = Guard(10.0)
+    followed.follow(records, 0, optimizer.estimator)
+    assert followed.bound == seen.bound is not None
