@@ -214,9 +214,18 @@ def test_rates_to_be_searched_for_are_refused_with_who_searches(options: dict[st
             "expanded view.*clone",
         ),
         (lambda: [torch.zeros(3, dtype=torch.int32)], TypeError, "no parameter to tune"),
-        (lambda: [vector(1.0).to(torch.complex64).detach().requires_grad_()], TypeError, "complex"),
+        (
+            lambda: [vector(1.0).to(torch.complex64).detach().requires_grad_()],
+            TypeError,
+            r"torch\.complex\(",
+        ),
+        (
+            lambda: [vector(1.0).detach().to(torch.float8_e4m3fn).requires_grad_()],
+            TypeError,
+            "float8_e4m3fn, but zoopt tunes plain floating-point",
+        ),
     ],
-    ids=["tensor", "empty", "number", "frozen", "meta", "expanded", "integer", "complex"],
+    ids=["tensor", "empty", "number", "frozen", "meta", "expanded", "integer", "complex", "fp8"],
 )
 def test_what_cannot_be_tuned_is_refused_helpfully(
     make: Callable[[], Any], error: type[Exception], message: str
@@ -316,6 +325,10 @@ def test_integers_and_booleans_are_numbers() -> None:
         ({"loss": 1.0}, "dict"),
         ("high", "str"),
         (np.zeros(3), "ndarray"),
+        (1 + 2j, "complex"),
+        (np.complex64(1 + 2j), "complex64"),
+        (torch.tensor(1 + 2j), r"Tensor of shape \(\)"),
+        (np.ma.masked, "MaskedConstant"),
     ],
     ids=str,
 )
@@ -335,7 +348,11 @@ def test_an_error_of_the_device_is_passed_on() -> None:
         ZOOptimizer([vector(1.0)]).step(lambda: torch.zeros(()).as_subclass(Failed))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), torch.tensor(float("nan"))], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), torch.tensor(float("nan")), 10**400],
+    ids=lambda v: str(v)[:5],
+)
 def test_what_is_not_finite_is_refused(value: Any) -> None:
     with pytest.raises(NonFiniteLossError, match="θ is as it was before the step"):
         ZOOptimizer([vector(1.0)]).step(lambda: value)

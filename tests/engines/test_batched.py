@@ -318,6 +318,40 @@ def step(model, inputs, **options):
     )
 
 
+class Contrasting(nn.Module):
+    """Compares each row with all rows of the batch, as CLIP does with in-batch negatives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.inner(x)
+        return -(rows @ rows.T).log_softmax(1).diagonal()
+
+
+def test_probes_that_are_mixed_after_the_last_parameter_are_refused():
+    before = torch.get_rng_state()
+    model, rows = Contrasting(), torch.randn(5, 4)
+    with pytest.raises(RuntimeError, match=r"beside other probes: the objective mixes .*per_probe"):
+        step(model, rows)
+    optimizer = zoopt.ZOOptimizer(
+        model, 0.0, zoopt.NSPSA(eps=0.1, n=2), direction="lowrank", engine="batched"
+    )
+
+    def apart(population):
+        parts = population.per_probe(model.inner(population.expand(rows)))
+        return [-(part @ part.T).log_softmax(1).diagonal().mean() for part in parts]
+
+    optimizer.step(apart)
+    one_by_one = zoopt.ZOOptimizer(
+        model, 0.0, zoopt.NSPSA(eps=0.1, n=2), direction="lowrank", engine="overlay"
+    )
+    one_by_one.step(lambda: model(rows).mean())
+    assert optimizer.estimated.losses == pytest.approx(one_by_one.estimated.losses, rel=1e-5)
+    torch.set_rng_state(before)
+
+
 def test_dense_directions_are_refused_with_the_alternatives():
     with pytest.raises(TypeError, match="use direction='lowrank', or engine='overlay'"):
         zoopt.ZOOptimizer(nn.Linear(2, 2), direction="gaussian", engine="batched")

@@ -175,6 +175,54 @@ class Viewing(nn.Module):
         return F.linear(x, self.weight).sum() + F.linear(x, self.part).square().sum()
 
 
+@pytest.mark.parametrize("how", ["detach", "state_dict", "data"])
+def test_a_parameters_memory_taken_before_the_probe_is_refused(how: str) -> None:
+    model = nn.Linear(4, 3)
+    before = {
+        "detach": model.weight.detach(),
+        "state_dict": model.state_dict()["weight"],
+        "data": model.weight.data,
+    }[how]
+    x = torch.ones(2, 4)
+    optimizer = zoopt.ZOOptimizer(model, engine="overlay")
+    with pytest.raises(UnseenParameterError, match="a view of weight that was created before"):
+        optimizer.step(lambda: (model(x) + F.linear(x, before)).sum())
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+@pytest.mark.parametrize("engine", ["overlay", "batched"])
+def test_another_tensor_with_a_parameters_memory_is_refused(engine: str, buffer: bool) -> None:
+    model = nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 7))
+    if buffer:
+        model.register_buffer("shared", model[0].weight.data)
+    else:
+        model[1].weight = nn.Parameter(model[0].weight.data, requires_grad=False)
+    name = "shared" if buffer else "1.weight"
+    with pytest.raises(ValueError, match=rf"'{name}' is another tensor .* tie them as one Param"):
+        zoopt.ZOOptimizer(model, engine=engine, direction="lowrank")
+    zoopt.ZOOptimizer(model, engine="copy")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_an_objective_that_writes_to_theta_is_refused(dtype: torch.dtype, steps: int) -> None:
+    model = nn.Linear(4, 3).to(dtype)
+    x = torch.ones(2, 4, dtype=dtype)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = zoopt.ZOOptimizer(model, 0.0, engine="overlay")
+    for _ in range(steps):
+        optimizer.step(lambda: model(x).float().sum())
+
+    def writing(name: str) -> Tensor:
+        getattr(model, name).mul_(0.5)
+        return model(x).float().sum()
+
+    for name in ("weight", "bias"):
+        with pytest.raises(RuntimeError, match=r"wrote to a tuned parameter.*engine='copy'"):
+            optimizer.step(lambda name=name: writing(name))
+    assert all(map(torch.equal, before, model.parameters()))
+
+
 def test_a_view_from_before_the_probe_is_refused() -> None:
     model, x = Viewing(), torch.randn(3, 6)
     optimizer = zoopt.ZOOptimizer(model, engine="overlay")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from zoopt.engines.interception.mode import opaque_modules, refuse_opaque
+from zoopt.engines.interception.mode import opaque_modules, refuse_aliases, refuse_opaque
 from zoopt.engines.interception.standins import Masters
 from zoopt.interfaces import (
     Change,
@@ -57,6 +57,7 @@ class BaseEngine(ABC):
         self.direction = direction
         if self.intercepts and model is not None:
             refuse_opaque(model, self.name)
+            refuse_aliases(model, self.slots, self.name)
 
     @abstractmethod
     def evaluate(self, displacements: Sequence[Displacement], values: Values) -> list[Any]:

@@ -7,11 +7,13 @@ written.
 
 The first dimension of every activation must be the batch. The engine checks this: the rows are
 declared, other shapes are refused, and before its first population it evaluates the last probe
-alone, and compares the results of every parameter's first operation.
+alone, and compares the results of every parameter's first operation; and it evaluates that probe
+beside other probes, which must not change its value.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +33,8 @@ from zoopt.probes.population import Population
 from zoopt.support.memory import available_bytes, peak_bytes
 
 _COMPARED = 256
+_SAME = 1e-4
+"""Relative difference up to which a probe's values in two populations of one size are the same."""
 _SHARE = 0.5
 """Share of the memory that is free at the first step which activations may take."""
 
@@ -76,13 +80,23 @@ class Batched(BaseEngine):
         assert self.most is not None
         number = len(displacements)
         size = -(-number // -(-number // self.most))
+        beside = None if alone is None else self._beside_others(displacements[:size], values)
         said: list[Any] = []
         for start in range(0, number, size):
             trace = None if alone is None else Trace()
             said += self._together(displacements[start : start + size], values, trace)
         if alone is not None and trace is not None:
             alone.compare(trace, self.slots)
+        if beside is not None:
+            _refuse_coupled(_number(said[size - 1]), beside)
         return said
+
+    def _beside_others(self, displacements: Sequence[Displacement], values: Values) -> float | None:
+        """The last probe's value beside the opposites of the others; None if it has none."""
+        *others, last = displacements
+        if not others:
+            return None
+        return _number(self._together([*map(_opposite, others), last], values, None)[-1])
 
     def _alone(self, displacement: Displacement, values: Values) -> Trace:
         """Evaluates a probe alone, and sets the number of probes that fit into memory."""
@@ -106,6 +120,33 @@ class Batched(BaseEngine):
             )
         require_seen(self.by_id, mode.seen, self.name)
         return said
+
+
+def _refuse_coupled(value: float | None, beside: float) -> None:
+    """Raises if a probe's value changed with the other probes of its population.
+
+    In populations of one size, rows that do not depend on each other are computed alike.
+    """
+    if value is not None and not math.isclose(value, beside, rel_tol=_SAME, abs_tol=_SAME**2):
+        raise RuntimeError(
+            f"a probe's value was {value:g}, and {beside:g} beside other probes: the objective "
+            "mixes the rows of different probes, as in-batch negatives or statistics of the batch "
+            "do. Compute them within population.per_probe(...), or use engine='overlay', which "
+            "evaluates one probe at a time"
+        )
+
+
+def _number(value: Any) -> float | None:
+    """A probe's value as a number; None for an output that is compared, or what is not finite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _opposite(displacement: Displacement) -> Displacement:
+    return Displacement(tuple(tuple((s, -a) for s, a in terms) for terms in displacement.groups))
 
 
 class Trace:

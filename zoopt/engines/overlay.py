@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -25,8 +26,8 @@ import torch
 from torch import Tensor
 
 from zoopt.engines.base import OneByOne
-from zoopt.engines.interception.mode import refuse_view, require_seen, transforming
-from zoopt.engines.interception.standins import StandIns
+from zoopt.engines.interception.mode import address, refuse_view, require_seen, transforming
+from zoopt.engines.interception.standins import PLAIN, StandIns
 from zoopt.engines.interception.substitution import Watching
 from zoopt.interfaces import Change, Direction, Displacement, Place, Slot, Value
 from zoopt.parameters.masters import vectors_alike
@@ -155,14 +156,20 @@ class _Perturb(Watching):
         self.seen: Counter[int] = Counter()
         """Number of operations that took a parameter, by its ``id``."""
 
+    @cached_property
+    def _at(self) -> dict[int, Slot]:
+        """θ's tensors by their addresses."""
+        return {slot.tensor.data_ptr(): slot for slot in self._slots.values()}
+
     def operation(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The operation on its replaced arguments; refuses views created before the probe."""
         for leaf in (*args, *kwargs.values()):
-            base = leaf._base if isinstance(leaf, Tensor) else None
-            if base is not None and id(base) in self._slots and id(leaf) not in self._slots:
-                refuse_view(self._slots[id(base)].name, Overlay.name)
+            if isinstance(leaf, Tensor) and type(leaf) in PLAIN and id(leaf) not in self._slots:
+                slot = self._slots.get(id(leaf._base)) or self._at.get(address(leaf))
+                if slot is not None:
+                    refuse_view(slot.name, Overlay.name)
         return super().operation(func, args, kwargs)
 
     def _displaced(self, slots: Sequence[Slot], rooms: Sequence[Tensor]) -> dict[int, Tensor]:

@@ -18,16 +18,19 @@ ALTERNATIVE = (
     "(zoopt.quantization_scales); otherwise leave it out with params=..."
 )
 
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""The dtypes of plain values. In those of 8 bits updates would be lost in rounding."""
+
 
 def packing(tensor: Tensor) -> str:
     """The kind of a tensor whose memory is not its plain values; the empty string for others.
 
-    >>> packing(torch.zeros(2)), packing(torch.zeros(2, dtype=torch.int8))
-    ('', 'torch.int8')
+    >>> packing(torch.zeros(2)), packing(torch.zeros(2, dtype=torch.float8_e4m3fn))
+    ('', 'torch.float8_e4m3fn')
     """
     if is_traceable_wrapper_subclass(tensor):  # torchao's tensors, DTensor
         return type(tensor).__name__
-    if not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None:
+    if tensor.dtype not in _PLAIN or getattr(tensor, "quant_state", None) is not None:
         return str(tensor.dtype)
     return ""
 

@@ -207,6 +207,11 @@ def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
 
 
 def _checked(name: str, tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        raise TypeError(
+            f"parameter {name!r} is {tensor.dtype}, but zoopt tunes real numbers: make two real "
+            "parameters of it, and torch.complex(real, imaginary) where it is used"
+        )
     packed = packing(tensor)
     if packed:
         raise TypeError(

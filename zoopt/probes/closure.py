@@ -118,6 +118,10 @@ def _queued(value: Any) -> bool:
     return isinstance(value, Tensor) and value.device.type in _DEVICES and value.numel() == 1
 
 
+def _is_complex(value: Any) -> bool:
+    return value.is_complex() if isinstance(value, Tensor) else bool(np.iscomplexobj(value))
+
+
 def finite_number(value: Any, where: str) -> float:
     """A closure's return value as a finite float.
 
@@ -130,7 +134,11 @@ def finite_number(value: Any, where: str) -> float:
         NonFiniteLossError: it is NaN or infinite.
     """
     try:
+        if value is np.ma.masked or _is_complex(value):
+            raise TypeError("it cannot be compared with another")
         number = float(value.item() if isinstance(value, np.ndarray) else value)
+    except OverflowError:
+        number = math.inf  # an integer beyond the largest float
     except (TypeError, ValueError, RuntimeError) as error:
         tensor = isinstance(value, torch.Tensor)
         if isinstance(error, RuntimeError) and not (tensor and value.numel() != 1):

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
@@ -77,7 +78,7 @@ class Population:
         Raises:
             TypeError: it does not consist of K values.
         """
-        if isinstance(returned, Tensor):
+        if isinstance(returned, Tensor | np.ndarray):
             returned = returned.reshape(1) if returned.ndim == 0 else returned
         elif not isinstance(returned, Sequence) or isinstance(returned, str):
             returned = list(returned) if hasattr(returned, "__len__") else [returned]

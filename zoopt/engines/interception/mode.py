@@ -8,7 +8,7 @@ operation took.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -95,8 +95,17 @@ def refuse_view(name: str, engine: str) -> None:
     """Raises :class:`UnseenParameterError` for a view of a parameter made before the probe."""
     raise UnseenParameterError(
         f"the objective used a view of {name} that was created before the probe (an attribute like "
-        f"self.part = self.weight[:3]), which engine={engine!r} cannot perturb: create the view "
-        f"where it is used; or {_OTHERWISE}."
+        f"self.part = self.weight[:3], weight.detach(), a state_dict), which engine={engine!r} "
+        f"cannot perturb: create the view where it is used; or {_OTHERWISE}."
+    )
+
+
+def refuse_write() -> None:
+    """Raises RuntimeError for a write to a parameter, of which operations take perturbed copies."""
+    raise RuntimeError(
+        "the objective wrote to a tuned parameter, of which each operation takes a perturbed copy "
+        "while a probe is evaluated, so the write would be lost: compute a new tensor, as in "
+        "weight.clamp(-1, 1) instead of weight.clamp_(-1, 1); or use engine='copy' in fp32"
     )
 
 
@@ -114,6 +123,27 @@ def opaque_modules(model: torch.nn.Module) -> Iterator[tuple[str, str]]:
             getattr(module, "_compiled_call_impl", None) is not None
         ):
             yield name or type(module).__name__, "a compiled module"
+
+
+def refuse_aliases(model: torch.nn.Module, slots: Iterable[Slot], engine: str) -> None:
+    """Raises ValueError if a module holds another tensor with the memory of one of θ."""
+    tuned = {slot.tensor.data_ptr(): slot for slot in slots if slot.tensor.numel()}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        slot = tuned.get(address(tensor))
+        if slot is not None and tensor is not slot.tensor:
+            raise ValueError(
+                f"{name!r} is another tensor that shares memory with the tuned {slot.name!r}, "
+                f"which engine={engine!r} would perturb without it: tie them as one Parameter, or "
+                f"{_OTHERWISE}"
+            )
+
+
+def address(tensor: torch.Tensor) -> int:
+    """Where a tensor's memory begins; 0 for those that have none."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:  # of torch.func, or fake
+        return 0
 
 
 def refuse_opaque(model: torch.nn.Module, engine: str) -> None:

@@ -21,13 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoopt.engines.interception.mode import asks_about
+from zoopt.engines.interception.mode import asks_about, refuse_write
 from zoopt.engines.interception.substitution import Substitution, Watching
 from zoopt.interfaces import Slot
 from zoopt.probes.cuda_graph import in_memory_of, in_passing
 from zoopt.support.signals import deferred_signals
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
+"""The types of tensors that get stand-ins; others handle operations themselves."""
+
 _HELD = "parameters are accessed other than as attributes of their modules"
 _UNMET = (
     "no operation has taken some of the tuned parameters yet. Leave out those that the objective "
@@ -46,7 +48,7 @@ class StandIns:
     def __init__(self, tensors: Iterable[Tensor], model: torch.nn.Module | None) -> None:
         each = {id(tensor): tensor for tensor in tensors}
         self._number = len(each)
-        stand_ins = {key: StandIn.of(t) for key, t in each.items() if type(t) in _PLAIN}
+        stand_ins = {key: StandIn.of(t) for key, t in each.items() if type(t) in PLAIN}
         modules = () if model is None else model.modules()
         self._places: list[tuple[dict[str, Any], str, Any, StandIn]] = [
             (module._parameters, name, parameter, stand_ins[id(parameter)])
@@ -200,12 +202,16 @@ class _ByType(Substitution):
         """The fp32 value of a result computed from vectors only; None for other tensors."""
         return tensor.exact if type(tensor) is StandIn else None
 
+    def is_parameter(self, tensor: Tensor) -> bool:
+        """Whether it is a parameter's stand-in during a probe."""
+        return type(tensor) is StandIn and tensor.source is not None
+
     def overwritten(self, tensor: Tensor) -> Tensor:
-        """The plain tensor of a result, whose fp32 value is dropped; a parameter's rounded copy."""
+        """The plain tensor of a result, whose fp32 value is dropped."""
         if type(tensor) is not StandIn:
             return tensor
         if tensor.source is not None:
-            return self.given(tensor).to(tensor.plain.dtype)
+            refuse_write()
         tensor.exact = None
         return tensor.plain
 

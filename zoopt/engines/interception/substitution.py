@@ -18,7 +18,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from zoopt.engines.interception.fast_paths import Replacement, done_directly
 from zoopt.engines.interception.fp32 import in_usual_dtype, rounded, unrounded, usual_dtype, wider
-from zoopt.engines.interception.mode import Interception
+from zoopt.engines.interception.mode import Interception, refuse_write
 
 _ARITHMETIC = frozenset(
     getattr(Tensor, form)
@@ -44,8 +44,12 @@ class Substitution(Replacement):
         """The fp32 value of a result computed from vectors only; None for other tensors."""
 
     @abstractmethod
+    def is_parameter(self, tensor: Tensor) -> bool:
+        """Whether it is a replaced parameter, and not a result computed from some."""
+
+    @abstractmethod
     def overwritten(self, tensor: Tensor) -> Tensor:
-        """The tensor to pass to an operation that writes to a given one, in the same dtype."""
+        """The tensor to pass to an operation that writes to a result; a parameter is refused."""
 
     def substituted(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -53,6 +57,8 @@ class Substitution(Replacement):
         """The result of an operation that takes watched tensors, with its arguments replaced."""
         if func is Tensor.__iter__:
             return iter(self.substituted(Tensor.unbind, args, kwargs))
+        if args and isinstance(args[0], Tensor) and self.is_parameter(args[0]) and _writes(func):
+            refuse_write()
         done = done_directly(func, args, kwargs, self)
         if done is not None:
             return done
@@ -175,10 +181,16 @@ class Watching(Substitution, Interception):
         """The fp32 value of a result computed from vectors only; None for other tensors."""
         return self._made.get(id(tensor))
 
+    def is_parameter(self, tensor: Tensor) -> bool:
+        """Whether it is one of the tensors that the mode was created for."""
+        return id(tensor) in self._replaced
+
     def overwritten(self, tensor: Tensor) -> Tensor:
-        """A result itself, whose fp32 value is dropped; for a parameter a rounded copy."""
+        """A result itself, whose fp32 value is dropped."""
+        if self.is_parameter(tensor):
+            refuse_write()
         self._made.pop(id(tensor), None)
-        return self.given(tensor).to(tensor.dtype)
+        return tensor
 
 
 def _has(values: Any, watched: Collection[int]) -> bool:
