@@ -76,7 +76,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         seed: the seed from which all directions are derived.
         share_prefix: compute the part of the forward before the first tuned parameter once per
             step, and reuse it for the other probes; see
-            :class:`zoopt.engines.shared_prefix.SharedPrefix`. Results are identical without it. It
+            :class:`zoopt.engines.shared_prefix.SharedPrefix`. Results are identical without it, unless a
+            skipped module counts its calls or has a random generator of its own. It
             needs a model, and keeps the outputs of the skipped modules in memory for the step.
 
     Raises:
@@ -185,7 +186,8 @@ class ZOOptimizer(torch.optim.Optimizer):
 
         Args:
             closure: returns the objective's value at the current θ, as a float or 0-d tensor, and
-                is called once per probe; or takes a :class:`zoopt.Population` of K probes and
+                is called once per probe, always on the same minibatch, which is therefore chosen
+                before the step; or takes a :class:`zoopt.Population` of K probes and
                 returns K values. Either runs without autograd. Return a GPU tensor rather than its
                 ``.item()``, so that the next probe can be queued before the value is computed.
             compare: for objectives that only rank: ``compare(a, b)`` is positive if the closure's

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -231,6 +232,36 @@ def test_everybody_is_tuned_over_as_many_settings() -> None:
     assert {len(contestant(name).settings) for name in names} == {TUNING_TRIALS}
     assert contestant("nevergrad:SPSA").settings == ({"sigma": 1.0},)
     assert len(contestant("spsa", trials=1).settings) == 1
+
+
+def far(seed: int) -> Case:
+    x = torch.nn.Parameter(torch.randn(4, generator=torch.Generator().manual_seed(seed)))
+    return Case([x], lambda: (x**2).sum() + 1007, lambda: (x**2).sum().item())
+
+
+def test_trials_of_another_problem_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    first = zoopt.benchmark(sphere, ["mezo"], budget=20, seeds=1, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"another problem 'problem' \(objective [\d.]+ there, 10"):
+        zoopt.benchmark(far, ["mezo"], budget=20, seeds=1, folder=tmp_path)
+    assert len(zoopt.benchmark(far, ["mezo"], budget=20, seeds=1, folder=tmp_path, name="far")) == 1
+    again = zoopt.benchmark(sphere, ["mezo"], budget=20, seeds=1, folder=tmp_path)
+    pd.testing.assert_frame_equal(again, first)
+
+
+def test_a_problem_whose_start_is_noise_is_the_same_problem(tmp_path: Path) -> None:
+    def noisy(seed: int) -> Case:
+        x = torch.nn.Parameter(torch.zeros(4))
+        return Case([x], lambda: (x**2).sum() + os.urandom(1)[0], lambda: (x**2).sum().item())
+
+    for _ in range(2):
+        zoopt.benchmark(noisy, ["mezo"], budget=4, seeds=1, folder=tmp_path)
+
+
+def test_the_standings_of_a_call_are_those_it_asked_for(tmp_path: Path) -> None:
+    zoopt.benchmark(sphere, ["mezo"], budget=20, seeds=1, folder=tmp_path)
+    zoopt.benchmark(sphere, ["mezo"], budget=10, seeds=1, folder=tmp_path)
+    table = zoopt.benchmark(sphere, ["spsa"], budget=10, seeds=1, folder=tmp_path)
+    assert table[["contestant", "budget"]].to_numpy().tolist() == [["spsa", 10]]
 
 
 def test_a_comparison_in_one_call(tmp_path: Path) -> None:

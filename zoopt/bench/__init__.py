@@ -20,6 +20,7 @@ import pandas as pd
 
 from zoopt.bench import report
 from zoopt.bench.contestants import contestant
+from zoopt.bench.identity import require_same
 from zoopt.bench.results import rows, standings
 from zoopt.bench.study import Study
 from zoopt.bench.trial import Case, Contestant, Problem
@@ -45,14 +46,22 @@ def benchmark(
         budget: evaluations of the objective per trial.
         seeds: final trials per contestant.
         folder: folder of ``trials.jsonl``, from which the same call resumes, and of
-            ``report.html`` and ``report.md``.
+            ``report.html`` and ``report.md``, which show all trials in it.
         name: the problem's name in tables and in the file.
         workers: number of parallel trials, each in its own process with one thread.
 
     Returns:
-        See :func:`standings`.
+        The rows of :func:`standings` for these contestants, with this budget.
+
+    Raises:
+        ValueError: the folder has trials of another problem of this name.
     """
     made = [contestant(who) if isinstance(who, str) else who for who in contestants]
-    file = Path(folder) / "trials.jsonl"
-    Study([Problem(name, case)], made, budget, seeds, file).run(workers)
-    return report.write(file, Path(folder), name)
+    folder, problem = Path(folder), Problem(name, case)
+    require_same(folder, problem)
+    file = folder / "trials.jsonl"
+    Study([problem], made, budget, seeds, file).run(workers)
+    table = report.write(file, folder, name)
+    asked = (table["problem"] == name) & (table["budget"] == budget)
+    asked &= table["contestant"].isin([who.name for who in made])
+    return table[asked].reset_index(drop=True)

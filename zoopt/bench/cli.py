@@ -13,6 +13,7 @@ from rich.table import Table
 
 from zoopt.bench import report
 from zoopt.bench.contestants import NAMES, contestant
+from zoopt.bench.identity import require_same
 from zoopt.bench.problems import GROUPS
 from zoopt.bench.study import Study
 from zoopt.bench.tables import cells
@@ -66,6 +67,8 @@ def _run(chosen: Namespace) -> int:
     problems = problems_of(chosen.name)
     who = [contestant(name, trials=chosen.tuning) for name in chosen.contestants]
     folder = Path(chosen.folder or Path("bench") / chosen.name.replace(":", "-"))
+    if chosen.name not in GROUPS:
+        require_same(folder, problems[0])
     study = Study(problems, who, chosen.budget, chosen.seeds, folder / "trials.jsonl")
     study.run(chosen.workers, progress=lambda line: print(line, flush=True))
     return _written(folder / "trials.jsonl", folder)

@@ -59,9 +59,9 @@ class CudaGraph:
         function: takes tensors, returns tensors, without autograd.
 
     Example:
-        >>> import zoopt
+        >>> import torch, zoopt
         >>> model = torch.nn.Linear(3, 1)
-        >>> loss = CudaGraph(lambda x, y: (model(x) - y).square().mean())
+        >>> loss = zoopt.CudaGraph(lambda x, y: (model(x) - y).square().mean())
         >>> optimizer = zoopt.ZOOptimizer(model, lr=1e-2, engine="inplace")
         >>> x, y = torch.ones(4, 3), torch.ones(4, 1)
         >>> value = optimizer.step(lambda: loss(x, y))
