@@ -76,9 +76,9 @@ class ZOOptimizer(torch.optim.Optimizer):
         seed: the seed from which all directions are derived.
         share_prefix: compute the part of the forward before the first tuned parameter once per
             step, and reuse it for the other probes; see
-            :class:`zoopt.engines.shared_prefix.SharedPrefix`. Results are identical without it, unless a
-            skipped module counts its calls or has a random generator of its own. It
-            needs a model, and keeps the outputs of the skipped modules in memory for the step.
+            :class:`zoopt.engines.shared_prefix.SharedPrefix`. Results are identical without it,
+            unless a skipped module counts its calls or has a random generator of its own. It needs
+            a model, and keeps the outputs of the skipped modules in memory for the step.
 
     Raises:
         ValueError: nothing to tune, or a setting out of range.

@@ -114,11 +114,19 @@ class _Classifier:
 
 
 def _first_elements(model: torch.nn.Module) -> dict[str, float]:
-    """The first element of each parameter, which every probe of any engine changes."""
+    """The first element of each parameter, which every probe of any engine changes.
+
+    They are read together from each device, because each read waits for it.
+    """
+    by_device: dict[torch.device, dict[str, torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.numel():
+            first = parameter.detach().flatten()[0].float()
+            by_device.setdefault(parameter.device, {})[name] = first
     return {
-        name: parameter.detach().flatten()[0].item()
-        for name, parameter in model.named_parameters()
-        if parameter.numel()
+        name: value
+        for firsts in by_device.values()
+        for name, value in zip(firsts, torch.stack(list(firsts.values())).tolist(), strict=True)
     }
 
 
