@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from nevergrad.optimization import base
 from zoopt import registry
 from zoopt.engines import Copy
 from zoopt.estimators import ZOEstimator
+from zoopt.estimators.pending import PendingEstimate
 from zoopt.interfaces import Change, Displacement, GradientEstimate, Probe, Slot, UpdateStep
 from zoopt.seeds import direction_seeds
 
@@ -45,20 +45,12 @@ WIDEST = 10.0
 """Standard deviations up to which ε is doubled while the first steps find no difference."""
 
 
-class _UnknownLosses(Exception):
-    """An estimator requested probes whose losses are not known yet."""
-
-    def __init__(self, probes: Sequence[Probe]) -> None:
-        self.probes = probes
-
-
 class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
     """A zoopt estimator and update rule behind nevergrad's ask and tell; made by :class:`Zoopt`.
 
-    θ is a point of nevergrad's standardized space, in which the standard deviation is 1. Since an
-    estimate depends on its losses alone (the contract in :mod:`zoopt.testing`), the estimator is
-    run with the losses known so far: it either requests more probes, which become candidates, or
-    returns ĝ, along which the update rule moves θ.
+    θ is a point of nevergrad's standardized space, in which the standard deviation is 1. The probes
+    of a :class:`~zoopt.estimators.pending.PendingEstimate` become candidates, and the update rule
+    moves θ along the estimate once their losses are told.
 
     Losses may be told in any order, and candidates may be lost: when all probes of a step have been
     asked and some losses are missing, the oldest of these probes is asked again. A step with a loss
@@ -112,8 +104,9 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
         if not self._feasible(self._theta):
             return
         for _ in range(HALVINGS):
-            inside = [point for point in map(self._point, self._probes) if self._feasible(point)]
-            if len(inside) == len(self._probes):
+            probes = self._pending.probes
+            inside = [point for point in map(self._point, probes) if self._feasible(point)]
+            if len(inside) == len(probes):
                 return
             self._eps /= 2
             self._plan()
@@ -121,10 +114,9 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
             self._theta.copy_(inside[-1])
 
     def _plan(self) -> None:
-        self._losses: dict[int, float] = {}
-        self._probes: list[Probe] = []
-        self._waiting: list[int] = []
-        self._estimate()
+        assert self._seed is not None
+        seeds = direction_seeds(self._seed, self._draw, self.estimator.n)
+        self._pending = PendingEstimate(self.estimator, seeds, self._eps)
 
     def _point(self, probe: Probe) -> torch.Tensor:
         point = self._theta.clone()
@@ -138,33 +130,12 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
         """Whether a point satisfies the cheap constraints, if there are any."""
         return bool(self.skip_constraints or self._candidate(point).satisfies_constraints())
 
-    def _estimate(self) -> GradientEstimate | None:
-        """Returns ĝ, or None if it needs unknown losses, whose probes are then queued."""
-        known = 0
-
-        def evaluate(probes: Sequence[Probe]) -> list[float]:
-            nonlocal known
-            first, known = known, known + len(probes)
-            if known > len(self._losses):
-                raise _UnknownLosses(probes)
-            return [self._losses[number] for number in range(first, known)]
-
-        assert self._seed is not None
-        seeds = direction_seeds(self._seed, self._draw, self.estimator.n)
-        try:
-            return self.estimator.estimate(evaluate, seeds, self._eps)
-        except _UnknownLosses as asked:
-            self._waiting = list(range(len(self._probes), len(self._probes) + len(asked.probes)))
-            self._probes += asked.probes
-            return None
-
     def _internal_ask_candidate(self) -> Any:
         if self._seed is None:  # a user seeds the parametrization after making the optimizer
             self._seed = int(self._rng.randint(2**31))
             self._begin()
-        number = self._waiting.pop(0)
-        self._waiting.append(number)  # asked again only after all others
-        candidate = self._candidate(self._point(self._probes[number]))
+        number = self._pending.ask()
+        candidate = self._candidate(self._point(self._pending.probes[number]))
         candidate._meta[PROBE] = self._draw, number
         return candidate
 
@@ -173,18 +144,14 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
             self._internal_tell_not_asked(candidate, loss)
             return
         draw, number = candidate._meta[PROBE]
-        if draw != self._draw or number in self._losses:
+        if draw != self._draw:
             return
         if loss == math.inf:  # from ask, for a violated constraint: tell clips the users' losses
             self._begin()
             return
-        self._losses[number] = float(loss)
-        self._waiting.remove(number)
-        if self._waiting:
-            return
-        estimate = self._estimate()
-        if estimate is not None:
-            self._move(estimate)
+        self._pending.tell(number, float(loss))
+        if self._pending.result is not None:
+            self._move(self._pending.result)
             self._step += 1
             self._begin()
 
@@ -230,19 +197,6 @@ class SeedSpaceOptimizer(base.Optimizer):  # type: ignore[misc]
 
     def _internal_provide_recommendation(self) -> Any:
         return None if self._last_loss > self._first_loss else self._theta.numpy().copy()
-
-
-def _together(estimator: ZOEstimator) -> int:
-    """The number of probes that an estimator requests before it knows any loss."""
-
-    def evaluate(probes: Sequence[Probe]) -> list[float]:
-        raise _UnknownLosses(probes)
-
-    try:
-        estimator.estimate(evaluate, range(estimator.n), estimator.eps)
-    except _UnknownLosses as asked:
-        return len(asked.probes)
-    return 0
 
 
 class Zoopt(base.ConfiguredOptimizer):  # type: ignore[misc]
@@ -294,7 +248,8 @@ class Zoopt(base.ConfiguredOptimizer):  # type: ignore[misc]
         """Makes the estimator for a number of workers; warns if it cannot use all of them."""
         n = max(self.n, -(-num_workers // 2)) if self.estimator == "nspsa" else self.n
         made = registry.make_estimator(self.estimator, n=n, eps=self.eps, direction=self.direction)
-        if num_workers > (together := _together(made)):
+        together = len(PendingEstimate(made, range(made.n), made.eps).waiting)
+        if num_workers > together:
             warnings.warn(
                 f"{self.estimator} evaluates {together} probes at a time, so it cannot use "
                 f"{num_workers} workers: take ZooptNSPSA to use all",
