@@ -164,6 +164,15 @@ def test_what_pools_keep_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             assert 1 <= len(each._recent) <= max(1, 20 * BLOCK // each.blocks.numel())
 
 
+def test_passes_in_inference_mode_and_outside_follow_each_other() -> None:
+    theta, again = torch.zeros(700), torch.zeros(700)
+    for step in range(4):
+        with torch.inference_mode(step % 2 == 0):
+            fused.add_([Change.of(theta, 0, ((step, 0.5),))], RADEMACHER)
+        fused.add_([Change.of(again, 0, ((step, 0.5),))], RADEMACHER)
+    assert torch.equal(theta, again)
+
+
 def test_threads_with_models_alike_do_not_share_a_pool() -> None:
     def passes(theta: Tensor, seed: int) -> None:
         for _ in range(50):

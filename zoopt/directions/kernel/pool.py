@@ -95,7 +95,8 @@ def pooled(pieces: Sequence[Piece], dtype: torch.dtype, keep: bool) -> Iterator[
         keep: whether the pool is kept for the next pass over the same kind of pieces.
     """
     shapes = tuple((p.elements.shape, p.index, p.segment, p.first) for p in pieces)
-    kind = shapes, dtype, pieces[0].elements.device
+    # What is allocated in inference mode cannot be written outside of it.
+    kind = shapes, dtype, pieces[0].elements.device, torch.is_inference_mode_enabled()
     with _lock:
         pool = _idle.pop(kind, None)
     if pool is None:
