@@ -1,6 +1,8 @@
 """The command line, end to end on a tiny local model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import peft
@@ -377,3 +379,12 @@ def test_a_run_from_python_is_not_replayed_from_here(capsys, tmp_path):
     (tmp_path / "config.yaml").write_text("steps: 3\n")
     assert main(["replay", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "zoopt.replay(model, run)" in capsys.readouterr().err
+
+
+def test_as_a_module_a_users_mistake_is_a_message_and_no_traceback(tmp_path):
+    found = subprocess.run(
+        [sys.executable, "-m", "zoopt", "inspect", str(tmp_path)], capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert "Traceback" not in found.stderr
+    assert "zoopt inspect:" in found.stderr

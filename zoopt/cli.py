@@ -239,6 +239,3 @@ def _recipes(chosen: Namespace) -> int:
     Console(markup=False).print(table)
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())
