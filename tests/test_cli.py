@@ -307,6 +307,7 @@ def test_a_run_goes_on_where_its_model_and_data_have_moved(config, capsys, tmp_p
         ("learning_rate: 3", "lr"),
         ("verbalizer: {a: b}", "task.verbalizer"),
         ("data: {trian: rows.csv}", "data.train"),
+        ("test: rows.csv", "data.test"),
     ],
 )
 def test_an_unknown_key_in_the_file_gets_the_nearest_one(config, capsys, line, near):
