@@ -1,6 +1,7 @@
 """The command line, end to end on a tiny local model."""
 
 import json
+import sys
 from pathlib import Path
 
 import peft
@@ -184,7 +185,8 @@ def test_an_error_in_the_users_own_code_is_shown_with_its_lines(
         "def broken(predictions, references):\n"
         "    return {}[1]\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
     arguments = ["--objective", "my_metrics:broken", "--trust", "--quiet"]
     assert main(["tune", str(config), *arguments]) == 2
     said = capsys.readouterr().err

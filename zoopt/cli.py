@@ -28,6 +28,7 @@ from zoopt.recipes import RECIPES
 from zoopt.runs import cli as runs
 from zoopt.support.blame import own_traceback
 from zoopt.support.heap import keep_freed_memory
+from zoopt.support.imports import import_from_here
 from zoopt.support.names import joined
 from zoopt.support.parser import Parser
 from zoopt.tasks import TASKS, paper_task, references_for
@@ -149,6 +150,8 @@ def _job(chosen: Namespace) -> Job:
         raise ValueError(
             f"objective {values['objective']!r} runs that module's code: add --trust to allow it"
         )
+    if values["trust"]:
+        import_from_here()
     return job_from({f.name: values[f.name] for f in fields(Job)})
 
 

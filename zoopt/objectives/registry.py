@@ -7,7 +7,6 @@ Sources are the decorator :func:`register_objective`, entry points in the group
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from zoopt.objectives.conventions.reading import name_of, pair, positional
 from zoopt.objectives.metric import Metric, check_needs
+from zoopt.support.imports import imported
 from zoopt.support.names import joined, split, unknown
 
 ENTRY_POINTS = "zoopt.objectives"
@@ -121,7 +121,8 @@ def get_objective(name: str, **arguments: Any) -> Metric:
         **arguments: further arguments, with any values.
 
     Raises:
-        KeyError: no objective has that name; the message lists the nearest ones.
+        KeyError: no objective has that name; the message has the nearest one.
+        ModuleNotFoundError: there is no module at the path.
         ValueError: the object at the path or entry point has no known direction, or does not take
             the arguments.
 
@@ -175,8 +176,7 @@ def _objective(name: str) -> Metric:
     if name in offered:
         loaded = offered[name].load()
     elif is_path(name):
-        module, _, attribute = name.partition(":")
-        loaded = getattr(importlib.import_module(module), attribute)
+        loaded = imported(name)
     else:
         raise KeyError(unknown("objective", name, list_objectives()))
     found = registered(loaded)

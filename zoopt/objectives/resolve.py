@@ -10,8 +10,8 @@ from zoopt.objectives import registry
 from zoopt.objectives.combination import combined as read
 from zoopt.objectives.combination import is_combination
 from zoopt.objectives.conventions import metric
-from zoopt.objectives.conventions.reading import imported
 from zoopt.objectives.metric import Metric
+from zoopt.support.imports import imported
 from zoopt.support.names import split
 
 

@@ -20,10 +20,11 @@ from zoopt.objectives.conventions import (
     scikit,
     torchmetrics,
 )
-from zoopt.objectives.conventions.reading import Reading, build, imported, name_of, parameters
+from zoopt.objectives.conventions.reading import Reading, build, name_of, parameters
 from zoopt.objectives.conventions.reward import rewards
 from zoopt.objectives.metric import Metric
 from zoopt.objectives.returned import told
+from zoopt.support.imports import imported
 
 __all__ = ["CONVENTIONS", "Convention", "metric", "rewards"]
 

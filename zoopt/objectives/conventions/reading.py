@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
 import inspect
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -197,15 +194,3 @@ def must_bind(fn: Any, count: int) -> None:
             f"argument{'s' * (count > 1)}: {error}. Bind its other arguments, as in "
             f"functools.partial({name_of(fn)}, ...)"
         ) from None
-
-
-def imported(path: str) -> Any:
-    """The object at a dotted path ``package.module:name``."""
-    module, _, attribute = path.partition(":")
-    found = importlib.import_module(module)
-    try:
-        return operator.attrgetter(attribute)(found)
-    except AttributeError:
-        near = difflib.get_close_matches(attribute, dir(found), n=1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"module {module!r} has no {attribute!r}{hint}") from None
