@@ -11,6 +11,8 @@ from sklearn.metrics import precision_score
 
 import zoopt
 from zoopt.objectives import registry
+from zoopt.objectives.metric import Parts
+from zoopt.objectives.resolve import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +157,12 @@ def test_a_registered_function_returns_one_number(returned: Any) -> None:
 def test_a_name_that_could_not_be_looked_up_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"could not be|cannot be parsed|has no name for argument"):
         zoopt.register_objective(name, higher_is_better=True)
+
+
+def test_a_name_with_an_operator_in_it_is_no_expression() -> None:
+    zoopt.register_objective("share-of-ones", higher_is_better=True)(ones)
+    assert resolve("share-of-ones").function is ones
+    assert resolve("2*share-of-ones")(Parts(([1],)), Parts(([1],))) == 2.0
 
 
 def test_what_is_registered_here_comes_before_an_entry_point(
