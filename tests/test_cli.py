@@ -157,6 +157,7 @@ def test_list(what, capsys):
     [
         (["--objective", "acuracy"], "Did you mean 'accuracy'"),
         (["--objective", "os:getcwd"], "add --trust"),
+        (["--objective", "words(target=3) - 0.1 * os:getcwd"], "add --trust"),
         (["--model", "./nowhere"], "nowhere does not exist"),
         (["--data.train", "nowhere.csv"], "no such data file"),
         (["--task.kind", "verbaliser"], "Did you mean 'verbalizer'"),

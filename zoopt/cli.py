@@ -20,8 +20,8 @@ from zoopt.bench import cli as bench
 from zoopt.engines import UnseenParameterError
 from zoopt.interfaces import NonFiniteLossError
 from zoopt.objectives.metric import Metric
-from zoopt.objectives.registry import is_path, objectives, packages_with_objectives
-from zoopt.objectives.resolve import resolve
+from zoopt.objectives.registry import objectives, packages_with_objectives
+from zoopt.objectives.resolve import paths, resolve
 from zoopt.parameters.placement import SpreadError
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.recipes import RECIPES
@@ -146,7 +146,7 @@ def _job_parser() -> Parser:
 
 def _job(chosen: Namespace) -> Job:
     values = chosen.clone().as_dict()
-    if is_path(values["objective"]) and not values["trust"]:
+    if paths(values["objective"]) and not values["trust"]:
         raise ValueError(
             f"objective {values['objective']!r} runs that module's code: add --trust to allow it"
         )

@@ -9,7 +9,7 @@ from typing import Any
 from zoopt.objectives import registry
 from zoopt.objectives.combination import combined as read
 from zoopt.objectives.conventions import metric
-from zoopt.objectives.expression import is_combination
+from zoopt.objectives.expression import is_combination, parse
 from zoopt.objectives.metric import Metric
 from zoopt.support.imports import imported
 from zoopt.support.names import split
@@ -37,6 +37,17 @@ def resolve(objective: Any) -> Metric:
         return registry.get_objective(objective)
     path, arguments = split(objective)
     return _read(imported(path), arguments)
+
+
+def paths(objective: str) -> list[str]:
+    """The dotted paths in an objective, whose modules :func:`resolve` imports.
+
+    >>> paths("f1 - 0.1 * my_package.rewards:polite(word='thanks')")
+    ["my_package.rewards:polite(word='thanks')"]
+    """
+    known = registry.list_objectives()
+    named = parse(objective, known).names if is_combination(objective, known) else (objective,)
+    return [name for name in named if registry.is_path(name)]
 
 
 def combined(expression: str, **metrics: Any) -> Metric:
