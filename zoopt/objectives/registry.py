@@ -14,7 +14,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from zoopt.objectives.conventions.reading import name_of, pair, positional
-from zoopt.objectives.metric import Metric, check_needs
+from zoopt.objectives.forms import check_needs
+from zoopt.objectives.metric import Metric
 from zoopt.support.imports import imported
 from zoopt.support.names import joined, split, unknown
 

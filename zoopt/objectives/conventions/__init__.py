@@ -79,7 +79,7 @@ def metric(
         name: the metric's name; its own name if not given.
         higher_is_better: whether larger values are better, if it does not state this itself.
         needs: the form of predictions that it takes, a key of
-            :data:`zoopt.objectives.metric.NEEDS`; the convention's default if not given.
+            :data:`zoopt.objectives.forms.FORMS`; the convention's default if not given.
         key: the entry to use, if it returns a dict.
 
     Raises:
