@@ -153,7 +153,7 @@ def test_a_registered_function_returns_one_number(returned: Any) -> None:
         zoopt.get_objective("mine")([1], [1])
 
 
-@pytest.mark.parametrize("name", ["mine(1)", "package:mine"])
+@pytest.mark.parametrize("name", ["mine(1)", "package:mine", "mine "])
 def test_a_name_that_could_not_be_looked_up_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"could not be|cannot be parsed|has no name for argument"):
         zoopt.register_objective(name, higher_is_better=True)

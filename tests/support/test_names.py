@@ -17,6 +17,7 @@ ONE = [{"prompt": "Well?"}]
     ("text", "name", "arguments"),
     [
         ("f1", "f1", {}),
+        (" f1\n", "f1", {}),
         ("f1()", "f1", {}),
         ("words(target=40)", "words", {"target": 40}),
         ("words( target = -4.5 )", "words", {"target": -4.5}),
@@ -39,6 +40,7 @@ def test_a_name_and_its_arguments(text, name, arguments):
         ("words(**{'target': 4})", "has no name for argument {'target': 4}"),
         ("words(target=size)", "size in .* is not a number, quoted string, list"),
         ("words(target=open('x'))", r"open\('x'\) in .* is not a number"),
+        ("words(target={[1]})", r"{\[1\]} in .* is not a number"),
         ("words(target=4) + 1", "has something after its closing parenthesis"),
         ("words(target=4)(a=1)", "has something after its closing parenthesis"),
     ],

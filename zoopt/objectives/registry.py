@@ -70,8 +70,8 @@ def register_objective(
     check_needs(name, needs)
     if split(name) != (name, {}) or is_path(name):
         raise ValueError(
-            f"objective name {name!r} could not be looked up: parentheses mark arguments, and "
-            "colons paths; use neither"
+            f"objective name {name!r} could not be looked up: parentheses mark arguments, colons "
+            "paths, and space around a name is ignored; use none of these"
         )
 
     def register(function: F) -> F:

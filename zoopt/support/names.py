@@ -23,7 +23,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
     """
     name, parenthesis, rest = text.partition("(")
     if not parenthesis:
-        return text, {}
+        return text.strip(), {}
     try:
         call = ast.parse(f"_({rest}", mode="eval").body
     except SyntaxError as error:
@@ -40,7 +40,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{text!r} gives {keyword.arg} twice: {_HOW}")
         try:
             arguments[str(keyword.arg)] = ast.literal_eval(keyword.value)
-        except ValueError:
+        except (ValueError, TypeError):
             raise ValueError(
                 f"{ast.unparse(keyword.value)} in {text!r} is not a number, quoted string, list, "
                 f"True, False or None: {_HOW}"
