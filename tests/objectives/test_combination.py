@@ -75,8 +75,15 @@ def test_metrics_of_ones_own_take_part_by_the_name_given(task):
     assert mine.name == "accuracy - mine"
 
 
-def test_the_name_says_the_same_again():
-    text = "f1 - 0.1 * accuracy subject to cross_entropy <= 0.5 weight 2 and mcc >= 0"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f1 - 0.1 * accuracy subject to cross_entropy <= 0.5 weight 2 and mcc >= 0",
+        "f1 - 0.12345678 * mcc subject to mcc >= -0.12345678 weight 1234567.5",
+        "f1 - 1e-07 * words(target=3) + 2 * format_match(pattern='(a|b) - c and d')",
+    ],
+)
+def test_the_name_says_the_same_again(text):
     assert zoopt.combined(text).name == text
     assert zoopt.combined(zoopt.combined(text).name).name == text
 

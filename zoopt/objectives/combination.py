@@ -34,8 +34,8 @@ class Constraint:
 
     def __str__(self) -> str:
         order = "<=" if self.at_most else ">="
-        weight = "" if self.weight == 1.0 else f" weight {self.weight:g}"
-        return f"{self.metric.name} {order} {self.bound:g}{weight}"
+        weight = "" if self.weight == 1.0 else f" weight {_exact(self.weight)}"
+        return f"{self.metric.name} {order} {_exact(self.bound)}{weight}"
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,18 @@ def combined(
 def _written(terms: Sequence[tuple[float, Metric]], constraints: Sequence[Constraint]) -> str:
     text = ""
     for weight, metric in terms:
-        size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
+        size = "" if abs(weight) == 1.0 else f"{_exact(abs(weight))} * "
         joint = (" - " if weight < 0 else " + ") if text else ""
         text += f"{joint}{size}{metric.name}"
     if constraints:
         text += " subject to " + " and ".join(map(str, constraints))
     return text
+
+
+def _exact(number: float) -> str:
+    """A number as text that is read as the same number."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
 
 
 def blend(objective: Metric, surrogate: Metric, share: float) -> Metric:
