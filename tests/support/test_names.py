@@ -54,6 +54,8 @@ def test_what_cannot_be_read_is_told_with_an_example(text, told):
     ("text", "told"),
     [
         ("format_match", r"'format_match' needs pattern: write format_match\(pattern=\.\.\.\)"),
+        ("format_match(pattern=...)", r"needs pattern: .* with a value in place of \.\.\."),
+        ("words(target=...)", r"needs target: write words\(target=\.\.\.\) with a value"),
         ("words(targt=4)", r"no argument of 'words' is called 'targt'\. Did you mean 'target'\?"),
         ("f1(beta=2)", "'f1' takes no arguments, but was given 'beta'"),
         ("zoopt_objectives.patterns:keywords", "'keywords' needs words: write keywords"),

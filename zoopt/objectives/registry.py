@@ -151,11 +151,11 @@ def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
             )
         if given not in takes:
             raise ValueError(unknown(f"argument of {metric.name!r}", given, takes))
-    missing = {key: ... for key in takes if takes[key] is ... and key not in arguments}
+    missing = {key: ... for key, default in takes.items() if arguments.get(key, default) is ...}
     if missing:
         raise ValueError(
             f"objective {metric.name!r} needs {' and '.join(missing)}: write "
-            f"{joined(metric.name, missing)}"
+            f"{joined(metric.name, missing)} with a value in place of ..."
         )
     if not arguments:
         return metric
