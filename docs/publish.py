@@ -7,7 +7,7 @@ import pandas as pd
 from benchmarks import pages
 from zoopt.objectives import registry
 from zoopt.objectives.conventions import CONVENTIONS
-from zoopt.objectives.metric import NEEDS
+from zoopt.objectives.forms import FORMS
 from zoopt.support.names import joined
 
 PAGE = Path(__file__).with_name("objectives.md")
@@ -26,7 +26,7 @@ def conventions() -> str:
 
 def needs() -> str:
     """What metrics may take as predictions."""
-    rows = [{"needs": f"`{name}`", "predictions": about} for name, about in NEEDS.items()]
+    rows = [{"needs": f"`{name}`", "predictions": form.about} for name, form in FORMS.items()]
     return pages.markdown(pd.DataFrame(rows))
 
 

@@ -158,6 +158,7 @@ def test_list(what, capsys):
     [
         (["--objective", "acuracy"], "Did you mean 'accuracy'"),
         (["--objective", "os:getcwd"], "add --trust"),
+        (["--objective", "words(target=3) - 0.1 * os:getcwd"], "add --trust"),
         (["--model", "./nowhere"], "nowhere does not exist"),
         (["--data.train", "nowhere.csv"], "no such data file"),
         (["--task.kind", "verbaliser"], "Did you mean 'verbalizer'"),
@@ -186,7 +187,8 @@ def test_an_error_in_the_users_own_code_is_shown_with_its_lines(
         "def broken(predictions, references):\n"
         "    return {}[1]\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
     arguments = ["--objective", "my_metrics:broken", "--trust", "--quiet"]
     assert main(["tune", str(config), *arguments]) == 2
     said = capsys.readouterr().err
@@ -309,6 +311,7 @@ def test_a_run_goes_on_where_its_model_and_data_have_moved(config, capsys, tmp_p
         ("learning_rate: 3", "lr"),
         ("verbalizer: {a: b}", "task.verbalizer"),
         ("data: {trian: rows.csv}", "data.train"),
+        ("test: rows.csv", "data.test"),
     ],
 )
 def test_an_unknown_key_in_the_file_gets_the_nearest_one(config, capsys, line, near):

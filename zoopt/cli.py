@@ -20,14 +20,15 @@ from zoopt.bench import cli as bench
 from zoopt.engines import UnseenParameterError
 from zoopt.interfaces import NonFiniteLossError
 from zoopt.objectives.metric import Metric
-from zoopt.objectives.registry import is_path, objectives, packages_with_objectives
-from zoopt.objectives.resolve import resolve
+from zoopt.objectives.registry import objectives, packages_with_objectives
+from zoopt.objectives.resolve import paths, resolve
 from zoopt.parameters.placement import SpreadError
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.recipes import RECIPES
 from zoopt.runs import cli as runs
 from zoopt.support.blame import own_traceback
 from zoopt.support.heap import keep_freed_memory
+from zoopt.support.imports import import_from_here
 from zoopt.support.names import joined
 from zoopt.support.parser import Parser
 from zoopt.tasks import TASKS, paper_task, references_for
@@ -145,10 +146,12 @@ def _job_parser() -> Parser:
 
 def _job(chosen: Namespace) -> Job:
     values = chosen.clone().as_dict()
-    if is_path(values["objective"]) and not values["trust"]:
+    if paths(values["objective"]) and not values["trust"]:
         raise ValueError(
             f"objective {values['objective']!r} runs that module's code: add --trust to allow it"
         )
+    if values["trust"]:
+        import_from_here()
     return job_from({f.name: values[f.name] for f in fields(Job)})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,6 +80,9 @@ def texts(predictions: Sequence[str], references: Sequence[Any]) -> list[str]:
     if isinstance(predictions, str) or isinstance(references, str):
         raise ValueError("a single text was given; expected a list of texts: put it in a list")
     check_counts(len(predictions), len(references))
+    for index, text in enumerate(predictions):
+        if not isinstance(text, str):
+            raise TypeError(f"predictions[{index}] is {text!r}; expected a text")
     return list(predictions)
 
 
@@ -91,12 +94,17 @@ def alternatives(
     >>> alternatives(["a", "b"], ["a", ["b", "c"]])
     [('a', ['a']), ('b', ['b', 'c'])]
     """
-    known = [[some] if isinstance(some, str) else list(some) for some in references]
-    pairs = list(zip(texts(predictions, references), known, strict=True))
-    for index, reference in enumerate(known):
-        if not reference:
+    said = texts(predictions, references)
+    known = [[some] if isinstance(some, str) else some for some in references]
+    for index, some in enumerate(known):
+        if not isinstance(some, Iterable) or not all(isinstance(one, str) for one in some):
+            raise TypeError(
+                f"references[{index}] is {some!r}; expected a text or a list of texts: convert "
+                "numbers with str"
+            )
+        if not len(some):
             raise ValueError(f"references[{index}] is empty: each prediction needs a reference")
-    return pairs
+    return [(text, list(some)) for text, some in zip(said, known, strict=True)]
 
 
 @contextmanager

@@ -105,19 +105,20 @@ def toxicity(
     >>> toxicity(["You are a fool.", "You nincompoop!"], who, words=["nincompoop"])
     1.0
     """
-    more = [words] if isinstance(words, str) else words
-    return _share(predictions, references, _any_of("toxicity", [*INSULTS, *more]).search)
+    return _share(predictions, references, _any_of("toxicity", words, INSULTS).search)
 
 
-def _any_of(name: str, words: str | Iterable[str]) -> re.Pattern[str]:
+def _any_of(name: str, words: str | Iterable[str], more: Sequence[str] = ()) -> re.Pattern[str]:
     """A pattern that finds any of the words or phrases, as a whole, ignoring case."""
-    wanted = [words] if isinstance(words, str) else list(words)
-    for word in wanted:
+    if not isinstance(words, Iterable):
+        raise TypeError(f"{name}: words is {words!r}; expected a text, or a list of texts")
+    own = [words] if isinstance(words, str) else list(words)
+    for word in own:
         if not isinstance(word, str):
             raise TypeError(f"{name}: {word!r} among words is not a text: put it in quotes")
-    if not all(wanted) or not wanted:
-        raise ValueError(f"{name}: words is {wanted}; expected at least one word, none empty")
-    either = "|".join(map(re.escape, wanted))
+    if not all(own) or not (own or more):
+        raise ValueError(f"{name}: words is {own}; expected at least one word, none empty")
+    either = "|".join(map(re.escape, [*more, *own]))
     return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
 
 

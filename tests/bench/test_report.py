@@ -118,7 +118,9 @@ def test_the_command_runs_a_study_of_ones_own_and_reports_it(
     ("arguments", "message"),
     [
         (["run", "digit"], "Did you mean 'digits'"),
-        (["run", "json:nothing"], "json has no function nothing"),
+        (["run", "json:nothing"], "module 'json' has no 'nothing'"),
+        (["run", "json:__doc__"], "expected one that takes a seed and returns a zoopt.bench.Case"),
+        (["run", "nowhere:case"], "there is no module 'nowhere' for 'nowhere:case'"),
         (["report", "nowhere"], "nowhere does not exist"),
         (["run", "digits", "--contestants", "spza:4"], "no contestant is called 'spza:4'"),
         (["run", "digits", "--contestants", "nevergrad:NGOp"], "Did you mean 'NGOpt'"),

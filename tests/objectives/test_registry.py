@@ -11,6 +11,8 @@ from sklearn.metrics import precision_score
 
 import zoopt
 from zoopt.objectives import registry
+from zoopt.objectives.metric import Parts
+from zoopt.objectives.resolve import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -151,10 +153,16 @@ def test_a_registered_function_returns_one_number(returned: Any) -> None:
         zoopt.get_objective("mine")([1], [1])
 
 
-@pytest.mark.parametrize("name", ["mine(1)", "package:mine"])
+@pytest.mark.parametrize("name", ["mine(1)", "package:mine", "mine "])
 def test_a_name_that_could_not_be_looked_up_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"could not be|cannot be parsed|has no name for argument"):
         zoopt.register_objective(name, higher_is_better=True)
+
+
+def test_a_name_with_an_operator_in_it_is_no_expression() -> None:
+    zoopt.register_objective("share-of-ones", higher_is_better=True)(ones)
+    assert resolve("share-of-ones").function is ones
+    assert resolve("2*share-of-ones")(Parts(([1],)), Parts(([1],))) == 2.0
 
 
 def test_what_is_registered_here_comes_before_an_entry_point(

@@ -239,6 +239,9 @@ def test_toxicity_adds_words_of_ones_own_to_a_mild_list():
         ("keywords", {"words": ""}, ValueError, r"words is \[''\]; expected at least one"),
         ("keywords", {"words": ["yes", ""]}, ValueError, "none empty"),
         ("keywords", {"words": [3]}, TypeError, "keywords: 3 among words is not a text"),
+        ("keywords", {"words": 3}, TypeError, "keywords: words is 3; expected a text, or a list"),
+        ("toxicity", {"words": 3}, TypeError, "toxicity: words is 3; expected a text, or a list"),
+        ("toxicity", {"words": [""]}, ValueError, r"toxicity: words is \[''\]; expected"),
         ("toxicity", {"words": ["x", ""]}, ValueError, "toxicity: words is"),
         ("format_match", {"pattern": "(a"}, ValueError, r"'\(a' is invalid: missing \)"),
         ("format_match", {"pattern": 3}, TypeError, "pattern=3 is not a regular expression: quote"),
@@ -265,6 +268,16 @@ def test_texts_that_cannot_be_scored_are_refused(name):
         score(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="a single text was given"):
         score("ab", ["a", "b"])
+    with pytest.raises(TypeError, match=r"predictions\[1\] is None; expected a text"):
+        score(["a", None], ["a", "b"])
+
+
+@pytest.mark.parametrize("name", NEED_TEXTS)
+@pytest.mark.parametrize("reference", [42, None, ["a", 42]])
+def test_a_reference_that_is_no_text_is_named(name, reference):
+    told = rf"references\[1\] is {re.escape(repr(reference))}; expected a text or a list of texts"
+    with pytest.raises(TypeError, match=told):
+        REWARDS[name](["a", "b"], ["a", reference])
 
 
 @pytest.mark.parametrize("name", NEED_TEXTS)

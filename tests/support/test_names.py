@@ -17,6 +17,7 @@ ONE = [{"prompt": "Well?"}]
     ("text", "name", "arguments"),
     [
         ("f1", "f1", {}),
+        (" f1\n", "f1", {}),
         ("f1()", "f1", {}),
         ("words(target=40)", "words", {"target": 40}),
         ("words( target = -4.5 )", "words", {"target": -4.5}),
@@ -39,6 +40,7 @@ def test_a_name_and_its_arguments(text, name, arguments):
         ("words(**{'target': 4})", "has no name for argument {'target': 4}"),
         ("words(target=size)", "size in .* is not a number, quoted string, list"),
         ("words(target=open('x'))", r"open\('x'\) in .* is not a number"),
+        ("words(target={[1]})", r"{\[1\]} in .* is not a number"),
         ("words(target=4) + 1", "has something after its closing parenthesis"),
         ("words(target=4)(a=1)", "has something after its closing parenthesis"),
     ],
@@ -52,6 +54,8 @@ def test_what_cannot_be_read_is_told_with_an_example(text, told):
     ("text", "told"),
     [
         ("format_match", r"'format_match' needs pattern: write format_match\(pattern=\.\.\.\)"),
+        ("format_match(pattern=...)", r"needs pattern: .* with a value in place of \.\.\."),
+        ("words(target=...)", r"needs target: write words\(target=\.\.\.\) with a value"),
         ("words(targt=4)", r"no argument of 'words' is called 'targt'\. Did you mean 'target'\?"),
         ("f1(beta=2)", "'f1' takes no arguments, but was given 'beta'"),
         ("zoopt_objectives.patterns:keywords", "'keywords' needs words: write keywords"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from zoopt.bench.problems import GROUPS
 from zoopt.bench.study import Study
 from zoopt.bench.tables import cells
 from zoopt.bench.trial import Problem
+from zoopt.support.imports import import_from_here, imported
 from zoopt.support.names import unknown
 from zoopt.support.parser import Parser
 
@@ -99,20 +98,19 @@ def problems_of(name: str) -> list[Problem]:
 
     Raises:
         KeyError: there is no such group.
+        ModuleNotFoundError: there is no such module.
         ValueError: the module has no function of that name.
     """
     if name in GROUPS:
         return GROUPS[name]()
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         message = unknown("group of problems", name, GROUPS)
         raise KeyError(f"{message} For your own, give module:case, a function of a seed.")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    made: Any = getattr(importlib.import_module(module), attribute, None)
+    import_from_here()
+    made = imported(name)
     if not callable(made):
         raise ValueError(
-            f"{name!r}: {module} has no function {attribute}; expected one that takes a seed and "
-            "returns a zoopt.bench.Case"
+            f"{name!r} is not a function: expected one that takes a seed and returns a "
+            "zoopt.bench.Case"
         )
-    return [Problem(attribute, made)]
+    return [Problem(name.partition(":")[2], made)]

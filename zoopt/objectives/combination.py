@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from zoopt.objectives.expression import parse
 from zoopt.objectives.metric import Metric, Parts
 
 Lookup = Callable[[str], Metric]
-
-_NAME = r"[A-Za-z_][\w.:]*(?:\([^()]*\))?"
-_NUMBER = r"\d+\.?\d*(?:[eE][+-]?\d+)?"
-_TERM = re.compile(rf"\s*([+-]?)\s*(?:({_NUMBER})\s*\*\s*)?({_NAME})")
-_CONSTRAINT = re.compile(rf"\s*({_NAME})\s*(<=|>=)\s*(-?{_NUMBER})(?:\s+weight\s+({_NUMBER}))?\s*$")
-_SUBJECT = " subject to "
-_OPERATOR = re.compile(rf"\s[+-]\s|\*|{_SUBJECT}")
 
 
 @dataclass(frozen=True)
@@ -42,8 +34,8 @@ class Constraint:
 
     def __str__(self) -> str:
         order = "<=" if self.at_most else ">="
-        weight = "" if self.weight == 1.0 else f" weight {self.weight:g}"
-        return f"{self.metric.name} {order} {self.bound:g}{weight}"
+        weight = "" if self.weight == 1.0 else f" weight {_exact(self.weight)}"
+        return f"{self.metric.name} {order} {_exact(self.bound)}{weight}"
 
 
 @dataclass(frozen=True)
@@ -97,76 +89,52 @@ class Combination(Metric):
         return (*(metric for _, metric in self.terms), *(c.metric for c in self.constraints))
 
 
-def combined(expression: str, lookup: Lookup, metrics: Mapping[str, Any] | None = None) -> Metric:
-    """The metric that an expression describes; see :func:`zoopt.combined`."""
-    known = dict(metrics or {})
+def combined(
+    text: str, metrics: Mapping[str, Metric], lookup: Lookup, known: Iterable[str] = ()
+) -> Metric:
+    """The metric that an expression describes; see :func:`zoopt.combined`.
+
+    Args:
+        text: the expression.
+        metrics: metrics that it names.
+        lookup: finds the others.
+        known: names of which ``lookup`` finds the metric, as for
+            :func:`zoopt.objectives.expression.parse`.
+    """
 
     def named(name: str) -> Metric:
-        if name in known:
-            given = known[name]
-            return replace(given, name=name) if isinstance(given, Metric) else given
-        return lookup(name)
+        return replace(metrics[name], name=name) if name in metrics else lookup(name)
 
-    summed, _, bounded = expression.partition(_SUBJECT)
-    terms = _terms(summed, expression, named)
-    constraints = [_constraint(c, expression, named) for c in bounded.split(" and ") if c.strip()]
+    expression = parse(text, {*known, *metrics})
+    terms = [(weight, named(name)) for weight, name in expression.terms]
+    constraints = [
+        Constraint(named(each.name), each.bound, each.at_most, each.weight)
+        for each in expression.bounds
+    ]
     for weight, metric in terms[1:]:
         if weight > 0 and metric.higher_is_better != terms[0][1].higher_is_better:
             raise ValueError(
-                f"in {expression!r} {metric.name} is added to {terms[0][1].name}, but higher is "
+                f"in {text!r} {metric.name} is added to {terms[0][1].name}, but higher is "
                 f"better for only one of them: write '- {metric.name}'"
             )
     return Combination.make(terms, constraints)
 
 
-def is_combination(text: str) -> bool:
-    """Whether an objective is an expression rather than a name.
-
-    >>> is_combination("f1 - 0.1 * words"), is_combination("my_package.rewards:polite")
-    (True, False)
-    """
-    before, _, rest = text.partition("(")
-    return bool(_OPERATOR.search(before) or _OPERATOR.search(rest.rpartition(")")[2]))
-
-
-def _terms(summed: str, expression: str, named: Lookup) -> list[tuple[float, Metric]]:
-    terms: list[tuple[float, Metric]] = []
-    at = 0
-    while summed[at:].strip():
-        found = _TERM.match(summed, at)
-        if found is None or bool(found[1]) != bool(terms):
-            raise ValueError(
-                f"objective {expression!r} cannot be parsed at {summed[at:].strip()!r}: write it "
-                "as in 'f1 - 0.1 * repetition subject to words <= 40 weight 0.5'"
-            )
-        weight = float(found[2] or 1.0)
-        terms.append((-weight if found[1] == "-" else weight, named(found[3])))
-        at = found.end()
-    if not terms:
-        raise ValueError(f"objective {expression!r} names no metric to tune")
-    return terms
-
-
-def _constraint(text: str, expression: str, named: Lookup) -> Constraint:
-    found = _CONSTRAINT.match(text)
-    if found is None:
-        raise ValueError(
-            f"constraint {text.strip()!r} of {expression!r} cannot be parsed: write it as in "
-            "'words <= 40' or 'accuracy >= 0.8 weight 5', and join several by 'and'"
-        )
-    name, order, bound, weight = found.groups()
-    return Constraint(named(name), float(bound), order == "<=", float(weight or 1.0))
-
-
 def _written(terms: Sequence[tuple[float, Metric]], constraints: Sequence[Constraint]) -> str:
     text = ""
     for weight, metric in terms:
-        size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
+        size = "" if abs(weight) == 1.0 else f"{_exact(abs(weight))} * "
         joint = (" - " if weight < 0 else " + ") if text else ""
         text += f"{joint}{size}{metric.name}"
     if constraints:
-        text += _SUBJECT + " and ".join(map(str, constraints))
+        text += " subject to " + " and ".join(map(str, constraints))
     return text
+
+
+def _exact(number: float) -> str:
+    """A number as text that is read as the same number."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
 
 
 def blend(objective: Metric, surrogate: Metric, share: float) -> Metric:

@@ -43,7 +43,7 @@ def comparison(
             is better, 0 for a tie; or to a bool, whether a is better. Outputs are those of N
             examples. It also gets the N references if it requires a third argument, or has one
             named ``references``.
-        needs: the form of outputs that it takes, a key of :data:`zoopt.objectives.metric.NEEDS`.
+        needs: the form of outputs that it takes, a key of :data:`zoopt.objectives.forms.FORMS`.
         name: the objective's name; the function's own name if not given.
 
     Raises:

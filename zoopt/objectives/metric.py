@@ -12,26 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoopt.interfaces import NonFiniteLossError
+from zoopt.objectives.forms import FORMS, Needs, check_needs
 from zoopt.objectives.returned import number
-
-NEEDS = {
-    "labels": "class indices, shape (N,)",
-    "probabilities": "class probabilities, shape (N, classes)",
-    "values": "numbers, shape (N,)",
-    "scores": "the task's own outputs: class logits, shape (N, classes), or numbers, shape (N,)",
-    "texts": "N generated texts; references are one or several texts for each",
-    "completions": "N generated texts; references are the examples, dicts with a prompt",
-    "margins": "score(chosen) − score(rejected), shape (N,); references are people's judgements",
-    "model": "the model itself, optionally with a batch",
-}
-"""The forms of predictions that a metric can take."""
-
-NUMERIC = ("probabilities", "values", "scores", "margins")
-"""Predictions that are floating-point numbers, so that they may be NaN."""
-
-
-Needs = str | tuple[Any, ...]
-"""A key of :data:`NEEDS`, or one for each metric of a combination."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +30,10 @@ class Parts:
 
 
 def for_each(needs: Needs, make: Callable[[str], Any]) -> Any:
-    """The result of ``make`` for one key of :data:`NEEDS`, or :class:`Parts` for several."""
+    """The result of ``make`` for one form of predictions, or :class:`Parts` for several."""
     if isinstance(needs, str):
         return make(needs)
     return Parts(tuple(for_each(each, make) for each in needs))
-
-
-def check_needs(name: str, needs: Needs) -> None:
-    """Raises ValueError if ``needs`` is not a key of :data:`NEEDS`."""
-    if not isinstance(needs, str):
-        for each in needs:
-            check_needs(name, each)
-    elif needs not in NEEDS:
-        raise ValueError(
-            f"needs={needs!r} is none of {', '.join(map(repr, NEEDS))}: state the predictions "
-            f"that {name!r} takes"
-        )
 
 
 def as_array(values: Any) -> NDArray[Any]:
@@ -92,8 +62,9 @@ class Metric:
         name: its name.
         function: ``(predictions, references) -> float``.
         higher_is_better: whether larger values are better.
-        needs: the form of predictions that it takes, a key of :data:`NEEDS`; a combination has one
-            for each of its metrics, and takes :class:`Parts`.
+        needs: the form of predictions that it takes, a key of
+            :data:`zoopt.objectives.forms.FORMS`; a combination has one for each of its metrics,
+            and takes :class:`Parts`.
         bounds: the smallest and largest value it can have.
         piecewise_constant: whether small changes of θ usually leave the value unchanged, as with
             accuracy: it then has no useful gradient, and probes often tie.
@@ -152,7 +123,8 @@ class Metric:
     def _check(self, predictions: Any) -> None:
         if hasattr(predictions, "__len__") and len(predictions) == 0:
             raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
-        if self.needs in NUMERIC and (example := first_nan(predictions)) is not None:
+        numbers = isinstance(self.needs, str) and FORMS[self.needs].made_of == "numbers"
+        if numbers and (example := first_nan(predictions)) is not None:
             raise NonFiniteLossError(
                 f"{self.name!r} cannot score example {example}: its prediction is NaN. If it was "
                 "finite before, use a smaller lr or eps."

@@ -7,7 +7,6 @@ Sources are the decorator :func:`register_objective`, entry points in the group
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,7 +14,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from zoopt.objectives.conventions.reading import name_of, pair, positional
-from zoopt.objectives.metric import Metric, check_needs
+from zoopt.objectives.forms import check_needs
+from zoopt.objectives.metric import Metric
+from zoopt.support.imports import imported
 from zoopt.support.names import joined, split, unknown
 
 ENTRY_POINTS = "zoopt.objectives"
@@ -69,8 +70,8 @@ def register_objective(
     check_needs(name, needs)
     if split(name) != (name, {}) or is_path(name):
         raise ValueError(
-            f"objective name {name!r} could not be looked up: parentheses mark arguments, and "
-            "colons paths; use neither"
+            f"objective name {name!r} could not be looked up: parentheses mark arguments, colons "
+            "paths, and space around a name is ignored; use none of these"
         )
 
     def register(function: F) -> F:
@@ -121,7 +122,8 @@ def get_objective(name: str, **arguments: Any) -> Metric:
         **arguments: further arguments, with any values.
 
     Raises:
-        KeyError: no objective has that name; the message lists the nearest ones.
+        KeyError: no objective has that name; the message has the nearest one.
+        ModuleNotFoundError: there is no module at the path.
         ValueError: the object at the path or entry point has no known direction, or does not take
             the arguments.
 
@@ -149,11 +151,11 @@ def bound(metric: Metric, arguments: Mapping[str, Any]) -> Metric:
             )
         if given not in takes:
             raise ValueError(unknown(f"argument of {metric.name!r}", given, takes))
-    missing = {key: ... for key in takes if takes[key] is ... and key not in arguments}
+    missing = {key: ... for key, default in takes.items() if arguments.get(key, default) is ...}
     if missing:
         raise ValueError(
             f"objective {metric.name!r} needs {' and '.join(missing)}: write "
-            f"{joined(metric.name, missing)}"
+            f"{joined(metric.name, missing)} with a value in place of ..."
         )
     if not arguments:
         return metric
@@ -175,8 +177,7 @@ def _objective(name: str) -> Metric:
     if name in offered:
         loaded = offered[name].load()
     elif is_path(name):
-        module, _, attribute = name.partition(":")
-        loaded = getattr(importlib.import_module(module), attribute)
+        loaded = imported(name)
     else:
         raise KeyError(unknown("objective", name, list_objectives()))
     found = registered(loaded)

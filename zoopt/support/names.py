@@ -1,4 +1,4 @@
-"""Names with arguments in one string, as in a config file: ``words(target=40)``."""
+"""Names in a string: with arguments, as in ``words(target=40)``, and mistyped ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
     """
     name, parenthesis, rest = text.partition("(")
     if not parenthesis:
-        return text, {}
+        return text.strip(), {}
     try:
         call = ast.parse(f"_({rest}", mode="eval").body
     except SyntaxError as error:
@@ -40,7 +40,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{text!r} gives {keyword.arg} twice: {_HOW}")
         try:
             arguments[str(keyword.arg)] = ast.literal_eval(keyword.value)
-        except ValueError:
+        except (ValueError, TypeError):
             raise ValueError(
                 f"{ast.unparse(keyword.value)} in {text!r} is not a number, quoted string, list, "
                 f"True, False or None: {_HOW}"
@@ -63,6 +63,25 @@ def joined(name: str, arguments: Mapping[str, Any]) -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The error message for an unknown name, with the nearest known one."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"no {kind} is called {name!r}.{hint} Available: {', '.join(known)}."
+    return f"no {kind} is called {name!r}.{hint(name, known)} Available: {', '.join(known)}."
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """A sentence to append to an error message, with the nearest known name; "" if there is none.
+
+    >>> hint("f1_makro", ["accuracy", "f1_macro"]), hint("f1_makro", ["words"])
+    (" Did you mean 'f1_macro'?", '')
+    """
+    near = nearest(name, known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def nearest(name: str, known: Iterable[str], similarity: float = 0.5) -> str | None:
+    """The known name that is most similar to a mistyped one; None if none is similar.
+
+    Args:
+        name: the mistyped name.
+        known: the names it may have been meant as.
+        similarity: the least share of letters in common, 0 to 1, as ``difflib`` measures it.
+    """
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=similarity)), None)

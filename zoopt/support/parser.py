@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from typing import Any, NoReturn
 
 import jsonargparse
+
+from zoopt.support.names import nearest
 
 _ELSEWHERE = {
     "epsilon": "eps",
@@ -54,9 +55,7 @@ class Parser(jsonargparse.ArgumentParser):
         known = [option.removeprefix("--") for option in parser._option_string_actions]
         if "invalid choice" in message:
             known = re.findall(r"'([\w-]+)'", message.partition("choose from")[2])
-        near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-        if not near:  # a nested setting without its prefix
-            near = [name for name in known if name.rpartition(".")[2] == given]
-        name = _ELSEWHERE.get(given) if _ELSEWHERE.get(given) in known else None
-        name = name or (near[0] if near else None)
+        elsewhere = _ELSEWHERE.get(given)
+        prefixed = next((name for name in known if name.endswith(f".{given}")), None)
+        name = elsewhere if elsewhere in known else prefixed or nearest(given, known)
         return f". Did you mean {name!r}?" if name else ". See --help for all options."

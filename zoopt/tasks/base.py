@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from zoopt.objectives.combination import Combination
-from zoopt.objectives.metric import Metric, Needs, Parts, for_each
+from zoopt.objectives.forms import Needs, each_of
+from zoopt.objectives.metric import Metric, Parts, for_each
 from zoopt.probes.population import Population
 from zoopt.tasks.grouping import beginning, grouped
 
@@ -232,16 +233,13 @@ class TaskObjective:
 
     def __init__(self, task: Task, metric: Metric) -> None:
         usual = f"the usual one is {task.metric}; " if task.metric else ""
-
-        def check(needs: str) -> None:
+        for needs in each_of(metric.needs):
             if needs not in TAKEN[task.gives]:
                 raise ValueError(
                     f"objective {metric.name!r} takes {needs}, but {type(task).__name__} gives "
                     f"{task.gives}: choose another objective ({usual}list them with zoopt list "
                     "objectives) or another task"
                 )
-
-        for_each(metric.needs, check)
         self.task = task
         self.metric = metric
         self.higher_is_better = metric.higher_is_better

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zoopt.support.names import nearest
 from zoopt.tasks.base import Example, Scores, Task
 
 JUDGED = np.dtype([("share", np.float64), ("weight", np.float64)])
@@ -117,8 +117,8 @@ def _check(pair: Example, which: str, grouped: bool) -> None:
         )
     absent = {"share", "weight", "group"} - set(pair)
     for key in pair:
-        if near := difflib.get_close_matches(str(key).lower(), absent, n=1, cutoff=0.85):
-            raise KeyError(f"{which} has the unknown key {key!r}: did you mean {near[0]!r}?")
+        if near := nearest(str(key).lower(), absent, similarity=0.85):
+            raise KeyError(f"{which} has the unknown key {key!r}: did you mean {near!r}?")
     if grouped and "group" in absent:
         raise KeyError(
             f"{which} has no 'group', but others have: give one to each, or to none; a pair that "

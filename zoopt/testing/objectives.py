@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoopt.objectives.metric import NUMERIC, Metric
+from zoopt.objectives.forms import FORMS
+from zoopt.objectives.metric import Metric
 from zoopt.objectives.resolve import resolve
 from zoopt.testing.common import require
 
@@ -69,7 +70,7 @@ def check_objective(
         _has_no_order(metric, worse, truth)
     _prefers(metric, best, worse, truth)
     _refuses_nothing(metric)
-    if needs in NUMERIC:
+    if FORMS[needs].made_of == "numbers":
         _refuses_nan(metric, best, truth)
 
 
@@ -97,7 +98,7 @@ def _good(metric: Metric, truth: NDArray[Any], classes: int) -> Sequence[Any] | 
 
 def _array(items: Sequence[Any] | NDArray[Any], needs: str) -> NDArray[Any]:
     """Converts items to an array as tasks do: numbers, or one object per example."""
-    if needs in ("texts", "completions"):
+    if FORMS[needs].made_of == "texts":
         return np.fromiter(items, dtype=object, count=len(items))
     return np.asarray(items)
 

@@ -86,6 +86,22 @@ def test_a_reward_is_asked_about_each_text_once(monkeypatch):
         assert getattr(found, name) == pytest.approx(getattr(again, name))
 
 
+def test_texts_within_nested_combinations_are_asked_about_once(monkeypatch):
+    monkeypatch.setattr(evaluation, "_RESAMPLES", 50)
+    asked = []
+
+    def judge(texts, references):
+        asked.append(len(texts))
+        return float(np.mean([len(text) for text in texts]))
+
+    mine = zoopt.Metric("mine", judge, True, "texts")
+    nested = zoopt.combined("half - half", half=zoopt.combined("0.5 * mine", mine=mine))
+    texts = words(9)
+    references = Parts((Parts((texts,)),) * 2)
+    assert compare(nested, {"m": texts}, references).values["m"].high == 0.0
+    assert asked == [1, 1] * 9 + [9, 9]
+
+
 def test_a_mean_over_examples_is_resampled_without_asking_again():
     truth = RNG.integers(0, 2, 50)
     scores = logits_with_accuracy(truth, 0.7)

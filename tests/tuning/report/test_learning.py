@@ -1,10 +1,13 @@
 """A run whose probes say nothing says so, and what to change."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 import zoopt
+from zoopt.objectives.combination import blend
 from zoopt.tasks import TaskObjective
 from zoopt.tuning.report.learning import Halves, Learning, silent_share
 
@@ -75,6 +78,19 @@ def test_halves_are_what_the_estimator_gives_on_half_a_batch(estimator):
         alone.append(np.array(again.estimated.coefficients))
     assert found["shared"] == pytest.approx(alone[0] @ alone[1], rel=1e-6)
     assert found["total"] == pytest.approx((alone[0] ** 2 + alone[1] ** 2).sum() / 2, rel=1e-6)
+
+
+def reward(completions, **columns):
+    return [1.0 for _ in completions]
+
+
+MIXED = zoopt.combined("words - reward", reward=reward)
+
+
+@pytest.mark.parametrize("metric", [zoopt.metric(reward), MIXED, blend(MIXED, ACCURACY, 0.5)])
+def test_halves_are_not_scored_by_what_may_be_expensive(metric):
+    objective = SimpleNamespace(metric=metric, score=lambda *_: pytest.fail("asked again"))
+    Halves().see(objective, [["a", "b"]], ["", ""])
 
 
 @pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, IndexError])

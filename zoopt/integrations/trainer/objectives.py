@@ -21,16 +21,17 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import EvalLoopContainer, find_batch_size
 
 from zoopt.objectives.conventions import metric
+from zoopt.objectives.forms import each_of
 from zoopt.objectives.metric import Metric, for_each
 from zoopt.objectives.resolve import resolve
 from zoopt.probes.closure import warn_of_half
 from zoopt.probes.population import Population
-from zoopt.tasks.base import as_needed
+from zoopt.tasks.base import TAKEN, as_needed
 
 MicroBatches = Sequence[Any]
 """Outputs of the data collator: dicts of model inputs, on the model's device."""
 
-_TAKEN = ("labels", "probabilities", "values", "scores")
+_TAKEN = {*TAKEN["class scores"], *TAKEN["values"]}
 
 _NOT_GIVEN = {
     "batch_eval_metrics": "a step has all its predictions at once, and calls compute_metrics once "
@@ -107,16 +108,13 @@ class PredictionMetric:
     takes_population = True
 
     def __init__(self, metric: Metric) -> None:
-
-        def check(needs: str) -> None:
+        for needs in each_of(metric.needs):
             if needs not in _TAKEN:
                 raise ValueError(
                     f"objective {metric.name!r} takes {needs}, but a Trainer's predictions are "
                     "scores: convert them in compute_metrics and use "
                     "objective='compute_metrics', or use a task and zoopt.tune"
                 )
-
-        for_each(metric.needs, check)
         self.metric = metric
         self.name = metric.name
         self.higher_is_better = metric.higher_is_better

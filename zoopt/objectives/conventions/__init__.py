@@ -20,10 +20,11 @@ from zoopt.objectives.conventions import (
     scikit,
     torchmetrics,
 )
-from zoopt.objectives.conventions.reading import Reading, build, imported, name_of, parameters
+from zoopt.objectives.conventions.reading import Reading, build, name_of, parameters
 from zoopt.objectives.conventions.reward import rewards
 from zoopt.objectives.metric import Metric
 from zoopt.objectives.returned import told
+from zoopt.support.imports import imported
 
 __all__ = ["CONVENTIONS", "Convention", "metric", "rewards"]
 
@@ -78,7 +79,7 @@ def metric(
         name: the metric's name; its own name if not given.
         higher_is_better: whether larger values are better, if it does not state this itself.
         needs: the form of predictions that it takes, a key of
-            :data:`zoopt.objectives.metric.NEEDS`; the convention's default if not given.
+            :data:`zoopt.objectives.forms.FORMS`; the convention's default if not given.
         key: the entry to use, if it returns a dict.
 
     Raises:

@@ -6,19 +6,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from zoopt.objectives.metric import NEEDS, as_array
+from zoopt.objectives.forms import FORMS, Form
+from zoopt.objectives.metric import as_array
 from zoopt.objectives.returned import told
-
-DIMENSIONS = {
-    "labels": (1,),
-    "probabilities": (2,),
-    "values": (1,),
-    "scores": (1, 2),
-    "model": (1,),
-}
-"""Number of dimensions of predictions that are compared with one number or class each."""
-
-TEXTS = ("texts", "completions")
 
 
 def require_form(title: str, needs: str, predictions: Any, references: Any) -> None:
@@ -26,7 +16,7 @@ def require_form(title: str, needs: str, predictions: Any, references: Any) -> N
 
     Args:
         title: the metric's name, for the message.
-        needs: the form of predictions, a key of :data:`zoopt.objectives.metric.NEEDS`.
+        needs: the form of predictions, a key of :data:`zoopt.objectives.forms.FORMS`.
         predictions: the predictions to check.
         references: the references to check.
 
@@ -46,26 +36,27 @@ def require_form(title: str, needs: str, predictions: Any, references: Any) -> N
         )
     if not len(predictions):
         return  # the metric itself refuses this
-    if needs in TEXTS:
+    form = FORMS[needs]
+    if form.made_of == "texts":
         _require_texts(title, predictions)
-    if needs not in DIMENSIONS:
+    if not form.dimensions:
         return
     said, truth = as_array(predictions), as_array(references)
-    if not _fit(needs, said, truth):
-        swapped = " They look swapped: predictions come first." * _fit(needs, truth, said)
+    if not _fit(form, said, truth):
+        swapped = " They look swapped: predictions come first." * _fit(form, truth, said)
         raise TypeError(
-            f"{title!r} takes {NEEDS[needs]}, with references of shape (N,). It was given "
+            f"{title!r} takes {form.about}, with references of shape (N,). It was given "
             f"{_kind(said)} of shape {said.shape} as predictions and {_kind(truth)} of shape "
             f"{truth.shape} as references.{swapped}"
         )
 
 
-def _fit(needs: str, predictions: NDArray[Any], references: NDArray[Any]) -> bool:
+def _fit(form: Form, predictions: NDArray[Any], references: NDArray[Any]) -> bool:
     kinds = {_kind(predictions), _kind(references)}
     return (
-        predictions.ndim in DIMENSIONS[needs]
+        predictions.ndim in form.dimensions
         and references.ndim == 1
-        and (kinds == {"numbers"} or (needs == "labels" and kinds == {"texts"}))
+        and (kinds == {"numbers"} or (form.made_of == "classes" and kinds == {"texts"}))
     )
 
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
 import inspect
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zoopt.objectives.conventions.checking import require_form
-from zoopt.objectives.metric import NEEDS, Metric
+from zoopt.objectives.forms import FORMS
+from zoopt.objectives.metric import Metric
 from zoopt.objectives.returned import number
 
 PAIRS = {"predictions": "references", "preds": "target"}
 """Parameter names for predictions and references; scikit-learn has any ``y_…`` and ``y_true``."""
-
-DISCRETE = ("labels", "texts", "completions")
-"""Predictions that small changes of θ usually leave unchanged."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class Reading:
     Attributes:
         name: the metric's default name.
         call: ``(predictions, references)`` to the metric's return value.
-        needs: the form of predictions, a key of :data:`zoopt.objectives.metric.NEEDS`; None if the
+        needs: the form of predictions, a key of :data:`zoopt.objectives.forms.FORMS`; None if the
             user must state it.
         higher_is_better: whether larger values are better; None if the user must state it.
         settled: whether the convention fixes the direction, so that the user cannot change it.
@@ -45,7 +40,7 @@ class Reading:
     needs: str | None = "labels"
     higher_is_better: bool | None = None
     settled: bool = False
-    allowed: tuple[str, ...] = tuple(NEEDS)
+    allowed: tuple[str, ...] = tuple(FORMS)
     keyed: bool = False
     doc: str | None = None
     asks: Callable[..., Any] | None = None
@@ -94,13 +89,12 @@ def build(
 
     score.__name__ = score.__qualname__ = title
     score.__doc__ = reading.doc
-    discrete = needs in DISCRETE
     return Metric(
         title,
         score,
         up,
         needs,
-        piecewise_constant=discrete,
+        piecewise_constant=FORMS[needs].made_of in ("classes", "texts"),
         of_model=reading.asks,
         each=reading.each,
     )
@@ -197,15 +191,3 @@ def must_bind(fn: Any, count: int) -> None:
             f"argument{'s' * (count > 1)}: {error}. Bind its other arguments, as in "
             f"functools.partial({name_of(fn)}, ...)"
         ) from None
-
-
-def imported(path: str) -> Any:
-    """The object at a dotted path ``package.module:name``."""
-    module, _, attribute = path.partition(":")
-    found = importlib.import_module(module)
-    try:
-        return operator.attrgetter(attribute)(found)
-    except AttributeError:
-        near = difflib.get_close_matches(attribute, dir(found), n=1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"module {module!r} has no {attribute!r}{hint}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from typing import Any
 
@@ -20,6 +19,7 @@ from zoopt.objectives.conventions.reading import (
     parameters,
     positional,
 )
+from zoopt.support.names import hint
 
 CALLED = 'a scorer\'s name ("f1_macro"), scorer(estimator, X, y_true), or fn(y_true, y_pred)'
 
@@ -55,11 +55,10 @@ def _named(name: str) -> Any:
     try:
         return get_scorer(name)
     except ValueError:
-        near = difflib.get_close_matches(name, get_scorer_names(), n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"scikit-learn has no scorer {name!r}.{hint} sklearn.metrics.get_scorer_names() lists "
-            "them; name your own function as package.module:function."
+            f"scikit-learn has no scorer {name!r}.{hint(name, get_scorer_names())} "
+            "sklearn.metrics.get_scorer_names() lists them; name your own function as "
+            "package.module:function."
         ) from None
 
 

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from zoopt.objectives.conventions.reading import Reading, doc_of, has, inner, name_of, ordered, pair
+from zoopt.objectives.forms import FORMS
 
 CALLED = "object.reset(), .update(preds, target), .compute(), or fn(preds, target), with tensors"
-
-TEXT = ("texts", "completions")
-"""Predictions that are not converted to tensors."""
 
 
 def matches(fn: Any) -> bool:
@@ -38,7 +36,7 @@ def read(fn: Any, needs: str | None) -> Reading:
     ask = None if _is_object(fn) else ordered(fn, references_first=False)
 
     def call(predictions: Any, references: Any) -> Any:
-        if needs not in TEXT:
+        if needs is None or FORMS[needs].made_of != "texts":
             device = getattr(fn, "device", None) if ask is None else None
             predictions = torch.as_tensor(np.asarray(predictions), device=device)
             references = torch.as_tensor(np.asarray(references), device=device)

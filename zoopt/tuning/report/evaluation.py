@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import DegenerateDataWarning, bootstrap
 
 from zoopt.objectives.combination import Combination
+from zoopt.objectives.forms import forms_of
 from zoopt.objectives.metric import Metric
 from zoopt.objectives.registry import get_objective, list_objectives
 from zoopt.tasks import Scores, Task, as_needed
@@ -21,8 +22,6 @@ from zoopt.tasks import Scores, Task, as_needed
 log = logging.getLogger("zoopt")
 
 _RESAMPLES = 1000
-_DEAR = ("texts", "completions")
-"""Needs of expensive metrics, which are evaluated once per example even if not declared a mean."""
 _PREFERRED: Mapping[str, tuple[str, ...]] = {
     "class scores": ("accuracy", "f1_macro", "cross_entropy"),
     "values": ("mse", "pearson", "spearman"),
@@ -135,7 +134,7 @@ class _Asked:
             except (ValueError, ArithmeticError) as error:
                 self._tell(error)
                 self.each = np.full(len(references), math.nan)
-        elif any(needs in metric.needs for needs in _DEAR):
+        elif any(form.made_of == "texts" for form in forms_of(metric.needs)):
             self.each = np.array([self._value(np.array([i])) for i in everything])
             mean, value = self.each.mean(), self._value(everything)
             self._is_mean = math.isclose(mean, value, rel_tol=1e-9, abs_tol=1e-12)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zoopt.objectives.forms import forms_of
 from zoopt.objectives.metric import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Scores, TaskObjective
@@ -15,8 +16,6 @@ MANY = 0.5
 """Share of silent directions from which advice is given."""
 FAINT = 0.25
 """Signal-to-noise ratio below which advice is given."""
-_UNSPLIT = ("completions", "model")
-"""Needs of metrics that may be too expensive to evaluate again on half batches."""
 
 
 def silent_share(coefficients: Sequence[float]) -> float:
@@ -45,8 +44,8 @@ class Halves:
 
     def see(self, objective: TaskObjective, said: Scores, references: Any) -> None:
         """Scores both halves of each probe's predictions of a batch."""
-        needs = objective.metric.needs
-        splits = len(references) > 1 and not any(each in needs for each in _UNSPLIT)
+        costly = any(form.costly for form in forms_of(objective.metric.needs))
+        splits = len(references) > 1 and not costly
         if self._seen is None or not splits:
             return
         try:
