@@ -1,7 +1,8 @@
 """Tasks: how a model turns examples into predictions, which an objective scores."""
 
-from zoopt.tasks.base import Example, Scores, Task, TaskObjective, as_needed, references_for
+from zoopt.tasks.base import Scores, Task, TaskObjective, as_needed, references_for
 from zoopt.tasks.choice import MultipleChoice
+from zoopt.tasks.examples import Drawn, Example
 from zoopt.tasks.generation import Generation
 from zoopt.tasks.head import HeadClassification, Regression
 from zoopt.tasks.masked import MaskedVerbalizer
@@ -24,6 +25,7 @@ TASKS: dict[str, type[Task]] = {
 __all__ = [
     "TASKS",
     "Direct",
+    "Drawn",
     "Example",
     "Generation",
     "HeadClassification",

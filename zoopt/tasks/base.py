@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from scipy.special import softmax
 from zoopt.objectives.combination import Combination
 from zoopt.objectives.metric import Metric, Needs, Parts, for_each
 from zoopt.probes.population import Population
+from zoopt.tasks.anchors import Anchors
+from zoopt.tasks.examples import Example, held
 from zoopt.tasks.grouping import beginning, grouped
 
-Example = Mapping[str, Any]
 Scores = NDArray[Any]
 """A model's outputs for N examples: class logits (N, classes), values (N,), or texts (N,)."""
 
@@ -80,7 +81,7 @@ class Task(ABC):
         self.train, self.dev, self.test = train, dev, test
         self.target = target
         self.batch_size = batch_size
-        self._anchor: dict[int, Any] = {}
+        self._anchors = Anchors()
 
     def rows(self, example: Example) -> Sequence[Example]:
         """The rows of a forward for an example: here one, the example itself."""
@@ -130,22 +131,18 @@ class Task(ABC):
         """Stores a base model's outputs on these examples, for objectives that use them."""
         for split in splits:
             if split:
-                said = self.predict(model, split)
-                self._anchor |= {id(e): one for e, one in zip(split, said, strict=True)}
+                self._anchors.keep(split, self.predict(model, split))
 
     def anchored(self, examples: Sequence[Example]) -> Scores:
         """The anchored model's outputs on these examples.
 
+        Args:
+            examples: a sequence that was given to :meth:`anchor`, or :class:`Drawn` from one.
+
         Raises:
             ValueError: one of them was not among those given to :meth:`anchor`.
         """
-        try:
-            return np.stack([self._anchor[id(example)] for example in examples])
-        except KeyError:
-            raise ValueError(
-                "the objective compares with a base model's outputs on these examples, but none "
-                "are stored: call task.anchor(model, examples) first"
-            ) from None
+        return self._anchors.of(examples)
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The examples with the rendered prompt, as reward functions take them."""
@@ -201,25 +198,6 @@ class Task(ABC):
         """The rows of each forward of one probe; a population's forward has them for each probe."""
         costly = self.padding_costs and any(lengths)
         return grouped(lengths, self.batch_size, beginning(model, remade) if costly else math.inf)
-
-
-def held(examples: Iterable[Any]) -> Sequence[Any]:
-    """Examples that can be accessed in any order; iterables without an index become a list.
-
-    So do a ``datasets.Dataset``, whose rows are new objects at each access, and the rows of a
-    ``pandas.DataFrame``, whose iterator yields the columns; a row has no key for a missing cell.
-    """
-    table: Any = examples
-    if hasattr(table, "iterrows"):
-        rows, there = table.to_dict("records"), table.notna().to_dict("records")
-        return [
-            {column: cell for column, cell in row.items() if has[column]}
-            for row, has in zip(rows, there, strict=True)
-        ]
-    indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
-    if indexed and not hasattr(examples, "column_names"):
-        return examples  # type: ignore[return-value]
-    return list(examples)
 
 
 class TaskObjective:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from zoopt.tasks.base import Example, Scores, Task
+from zoopt.tasks.base import Scores, Task
+from zoopt.tasks.examples import Example
 from zoopt.tasks.text import (
     TextInputs,
     accepted,

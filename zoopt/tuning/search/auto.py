@@ -224,7 +224,7 @@ class Search:
         end = self._settings.steps
         steps = range(max(0, end - _JUDGES), end)
         self._judged += len(steps)
-        score = self._stepper.score([e for step in steps for e in self._stepper.batches(step)])
+        score = self._stepper.score(self._stepper.batches(*steps))
         sign = -1.0 if self._stepper.metric.higher_is_better else 1.0
         return sign * score if math.isfinite(score) else math.inf
 
