@@ -13,6 +13,7 @@ import torch
 from zoopt.objectives.metric import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters.masters import Vectors
+from zoopt.probes.randomness import seeded
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.support.memory import peak_bytes
 from zoopt.support.units import in_bytes, in_time
@@ -20,7 +21,7 @@ from zoopt.tasks import Task
 from zoopt.tuning.faults.fitting import Fitting
 from zoopt.tuning.making import make_optimizer
 from zoopt.tuning.settings import AUTO, Settings
-from zoopt.tuning.stepping import Stepper, seeded
+from zoopt.tuning.stepping import Stepper
 
 
 @dataclass(frozen=True)

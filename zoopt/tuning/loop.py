@@ -16,6 +16,7 @@ from zoopt.interfaces import NonFiniteLossError
 from zoopt.objectives.comparison import Comparison
 from zoopt.objectives.metric import Metric
 from zoopt.optimizer import ZOOptimizer
+from zoopt.probes.randomness import seeded
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.tasks import Example, Scores, Task
 from zoopt.trajectory import checkpoint
@@ -39,7 +40,7 @@ from zoopt.tuning.search.auto import Choice, Search
 from zoopt.tuning.search.race import length_of
 from zoopt.tuning.search.takeover import TakeOver
 from zoopt.tuning.settings import Settings
-from zoopt.tuning.stepping import Stepper, seeded
+from zoopt.tuning.stepping import Stepper
 
 
 @dataclass(frozen=True)
@@ -322,9 +323,10 @@ class Tuner:
             offsets = None
             if calibrating:
                 offsets = class_offsets(before["train"], self.task.references(calibrating))
-            report = Report.make(
-                self.task, self.metric, before["test"], after, offsets, best["step"]
-            )
+            with seeded(self.settings.seed):
+                report = Report.make(
+                    self.task, self.metric, before["test"], after, offsets, best["step"]
+                )
             metrics = self.folder.metrics
             learning = Learning.of(metrics.steps.values(), metrics.last("noise_floor") or 0.0)
             eps = float(self.settings.eps)
