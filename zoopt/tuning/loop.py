@@ -30,7 +30,7 @@ from zoopt.tuning.faults.rollbacks import Rollbacks
 from zoopt.tuning.folder.identity import identity_of
 from zoopt.tuning.folder.recovery import usable_snapshot
 from zoopt.tuning.folder.run_folder import RunFolder
-from zoopt.tuning.folder.scores import worth
+from zoopt.tuning.folder.scores import best_of
 from zoopt.tuning.making import make_optimizer, unusual_rate
 from zoopt.tuning.report.calibration import class_offsets
 from zoopt.tuning.report.console import Console
@@ -280,7 +280,8 @@ class Tuner:
                     f"step {step}: {self.metric.name} of the development examples is "
                     f"{entry['dev']}, which counts as the worst score"
                 )
-        if self._is_best(entry["dev"]):
+        scores = self.folder.metrics.evaluations | {step: entry["dev"]}
+        if step == best_of(scores, self.metric.higher_is_better):
             self.folder.keep_best(self.optimizer, entry["dev"])
         self.log.sync()  # a snapshot must not outlive the steps that led to it
         self.folder.keep_snapshot(self.optimizer, self.guard.sound, step == self.settings.steps)
@@ -296,14 +297,6 @@ class Tuner:
         metrics, step = self.folder.metrics, self.optimizer.steps
         if step == lost == metrics.best_step(self.metric.higher_is_better):
             self.folder.keep_best(self.optimizer, metrics.evaluations[step])
-
-    def _is_best(self, dev: float | None) -> bool:
-        """Whether a development score beats all earlier ones; always true without scores."""
-        earlier = [score for score in self.folder.metrics.evaluations.values() if score is not None]
-        if dev is None or not earlier:
-            return True
-        up = self.metric.higher_is_better
-        return worth(dev, up) > max(worth(score, up) for score in earlier)
 
     def _finish(self, before: dict[str, Scores], stop: dict[str, Any]) -> Result:
         """Loads the best θ, scores it, and writes the report and the model."""
