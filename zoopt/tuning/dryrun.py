@@ -97,10 +97,9 @@ class DryRun:
             model, settings, metric.higher_is_better, decodes=task.gives == "texts"
         )
         kept = [slot.exact.detach().clone() for slot in optimizer.slots]
-        stepper = Stepper(
-            model, task, metric, settings, optimizer, Fitting(task, lambda entry: None)
-        )
         rows = task.batch_size
+        fitting = Fitting(lambda: task.batch_size, lambda most: setattr(task, "batch_size", most))
+        stepper = Stepper(model, task, metric, settings, optimizer, fitting)
         if stepper.from_base:
             with evaluation_mode(model), seeded(settings.seed):
                 task.anchor(model, stepper.batches(0))

@@ -83,7 +83,12 @@ class Tuner:
         self.metric, self.job = objective, job
         self.optimizer = self._optimizer(settings)
         self.stepper = Stepper(
-            model, task, objective, settings, self.optimizer, Fitting(task, self._note)
+            model,
+            task,
+            objective,
+            settings,
+            self.optimizer,
+            Fitting(lambda: task.batch_size, self._limit),
         )
         self.callbacks = Callbacks(callbacks)
         self.folder = RunFolder(run_dir, job, identity_of(task))
@@ -248,10 +253,11 @@ class Tuner:
         """Why the run must roll back, or ""; a run resumed at such a step rolls back as well."""
         return self.guard.trouble() if self.settings.rollbacks else ""
 
-    def _note(self, entry: dict[str, Any]) -> None:
-        """Records an event that does not end the run."""
-        self.folder.metrics.append({"step": self.optimizer.steps, **entry})
-        self.console.note(entry)
+    def _limit(self, rows: int) -> None:
+        """Makes forwards smaller, in a resumed run too."""
+        self.task.batch_size = rows
+        self.folder.metrics.append({"step": self.optimizer.steps, "forward_size": rows})
+        self.console.smaller(rows)
 
     def _calibrating(self) -> Sequence[Example]:
         """The training examples that set the calibrated baseline's class offsets."""
