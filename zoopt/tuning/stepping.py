@@ -36,8 +36,8 @@ class Stepper:
         model: the model to tune.
         task: provides the training examples.
         metric: the objective.
-        settings: the run's settings; may be replaced between steps.
-        optimizer: makes the updates; may be replaced between steps.
+        settings: the run's settings.
+        optimizer: makes the updates.
         fitting: retries forwards that run out of memory.
 
     Attributes:
