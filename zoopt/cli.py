@@ -36,9 +36,10 @@ from zoopt.trajectory.checkpoint import DamagedCheckpointError
 from zoopt.tuning import sinks
 from zoopt.tuning.dryrun import DryRun
 from zoopt.tuning.faults.fitting import TooLittleMemoryError
-from zoopt.tuning.job import job_from, load_model, make_task
+from zoopt.tuning.job import Job, job_from
+from zoopt.tuning.loading import load_model, make_task
 from zoopt.tuning.report.evaluation import compare, reported_metrics
-from zoopt.tuning.settings import Job, plain
+from zoopt.tuning.settings import plain
 from zoopt.tuning.tune import tune
 
 _LISTS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -15,7 +15,8 @@ from zoopt.tuning.folder.course import Course
 from zoopt.tuning.folder.metrics_file import entries_of
 from zoopt.tuning.folder.run_folder import flat
 from zoopt.tuning.folder.scores import best_of
-from zoopt.tuning.settings import Job, TaskSettings, plain
+from zoopt.tuning.job import Job, TaskSettings
+from zoopt.tuning.settings import plain
 
 _MANY = 8
 """Maximum number of rollbacks, and of out-of-memory events, that are listed."""

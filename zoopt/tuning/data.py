@@ -10,7 +10,7 @@ import numpy as np
 from zoopt.seeds import fold
 from zoopt.tasks import Drawn, Example, Task
 from zoopt.tuning.files import read_examples
-from zoopt.tuning.settings import DataSettings
+from zoopt.tuning.job import DataSettings
 
 _BUCKET = 16
 
