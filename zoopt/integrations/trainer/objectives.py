@@ -25,7 +25,7 @@ from zoopt.objectives.metric import Metric, for_each
 from zoopt.objectives.resolve import resolve
 from zoopt.probes.closure import warn_of_half
 from zoopt.probes.population import Population
-from zoopt.tasks.base import as_needed
+from zoopt.tasks import as_needed
 
 MicroBatches = Sequence[Any]
 """Outputs of the data collator: dicts of model inputs, on the model's device."""
