@@ -60,15 +60,22 @@ def larger(a, b, references):
 
 
 RUNS = {
-    "kl": (classes, labelled, 2, "cross_entropy + 0.1 * kl_to_base"),
-    "comparison": (values, valued, 1, zoopt.comparison(larger, needs="values")),
-    "dpo": (preferences, paired, 1, "dpo"),
+    "kl": (classes, labelled, 2, "cross_entropy + 0.1 * kl_to_base", 0.1),
+    "kl at a rate that is found": (
+        classes,
+        labelled,
+        2,
+        "cross_entropy + 0.1 * kl_to_base",
+        "auto",
+    ),
+    "comparison": (values, valued, 1, zoopt.comparison(larger, needs="values"), 0.1),
+    "dpo": (preferences, paired, 1, "dpo", 0.1),
 }
 
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_run_compares_each_row_with_the_base_models_output_on_it(kind, tmp_path):
-    make, row, outputs, objective = RUNS[kind]
+    make, row, outputs, objective, lr = RUNS[kind]
     ends = []
     for lazy in (False, True):
         splits = [Lazy(lambda i, k=k: row(20 * k + i), 20) for k in range(3)]
@@ -79,7 +86,7 @@ def test_a_run_compares_each_row_with_the_base_models_output_on_it(kind, tmp_pat
             model,
             task=task,
             objective=objective,
-            lr=0.1,
+            lr=lr,
             eps=0.01,
             steps=6,
             batch_size=4,

@@ -170,6 +170,12 @@ class MultipleChoice(Task):
                 row += len(choice)
         return scores
 
+    def anchored(self, examples: Sequence[Example]) -> Scores:
+        """As the model's own scores of these examples: without choices that none of them has."""
+        most = max(len(self.choices(example)) for example in examples)
+        anchored: Scores = super().anchored(examples)[:, :most]
+        return anchored
+
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The right choice's index in each example, shape (N,)."""
         if self.labels:
