@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Example = Mapping[str, Any]
@@ -13,7 +13,8 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
 
     So do a ``datasets.Dataset``, because building a row takes it long, and the rows of a
     ``pandas.DataFrame``, whose iterator yields the columns; a row has no key for a missing cell.
-    Other sequences are kept as they are, and may build a row whenever it is accessed.
+    Other sequences are kept as they are, and may build a row whenever it is accessed; one without
+    an iterator, as torch's data sets, gets one.
     """
     table: Any = examples
     if hasattr(table, "iterrows"):
@@ -24,8 +25,28 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
         ]
     indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
     if indexed and not hasattr(examples, "column_names"):
-        return examples  # type: ignore[return-value]
+        return table if hasattr(examples, "__iter__") else Indexed(table)
     return list(examples)
+
+
+class Indexed(Sequence[Any]):
+    """A data set that has an index and a length, but no iterator.
+
+    Python would iterate such an object until it raises IndexError, which torch does not ask of its
+    data sets: one that computes its rows never does.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._rows[place]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._rows[place] for place in range(len(self)))
 
 
 class Drawn(list[Any]):
