@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from zoopt.runs.merging import merge
     from zoopt.tasks.ratings import agreement, preferences
     from zoopt.tuning.callbacks import Callback
-    from zoopt.tuning.loop import Result
+    from zoopt.tuning.ending import Result
     from zoopt.tuning.tune import tune
 
 __version__ = "0.1.0"
@@ -130,7 +130,7 @@ __all__ = [
 
 _LAZY = {
     "Callback": "zoopt.tuning.callbacks",
-    "Result": "zoopt.tuning.loop",
+    "Result": "zoopt.tuning.ending",
     "ZOTrainer": "zoopt.integrations.trainer",
     "agreement": "zoopt.tasks.ratings",
     "baselines": "zoopt.baselines",

@@ -23,6 +23,7 @@ from zoopt.objectives.metric import Metric
 from zoopt.objectives.registry import objectives, packages_with_objectives
 from zoopt.objectives.resolve import paths, resolve
 from zoopt.parameters.placement import SpreadError
+from zoopt.probes.randomness import seeded
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.recipes import RECIPES
 from zoopt.runs import cli as runs
@@ -36,10 +37,10 @@ from zoopt.trajectory.checkpoint import DamagedCheckpointError
 from zoopt.tuning import sinks
 from zoopt.tuning.dryrun import DryRun
 from zoopt.tuning.faults.fitting import TooLittleMemoryError
-from zoopt.tuning.job import job_from, load_model, make_task
+from zoopt.tuning.job import Job, job_from
+from zoopt.tuning.loading import load_model, make_task
 from zoopt.tuning.report.evaluation import compare, reported_metrics
-from zoopt.tuning.settings import Job, plain
-from zoopt.tuning.stepping import seeded
+from zoopt.tuning.settings import plain
 from zoopt.tuning.tune import tune
 
 _LISTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -205,7 +206,8 @@ def _eval(chosen: Namespace) -> int:
     table.add_column("value", justify="right")
     for metric in metrics:
         references = references_for(task, metric, examples)
-        found = compare(metric, {"model": scores}, references, task.clusters(examples))
+        with seeded(job.seed):
+            found = compare(metric, {"model": scores}, references, task.clusters(examples))
         table.add_row(metric.name, str(found.values["model"]))
     Console(markup=False).print(table)
     return 0
@@ -241,4 +243,3 @@ def _recipes(chosen: Namespace) -> int:
         table.add_row(name, rates, *(f"{n:g}" for n in numbers), recipe.about, recipe.source)
     Console(markup=False).print(table)
     return 0
-

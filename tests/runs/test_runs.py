@@ -10,7 +10,7 @@ import zoopt
 from zoopt import trajectory
 from zoopt.runs.difference import difference
 from zoopt.runs.inspecting import RunFiles, account
-from zoopt.tuning import loop
+from zoopt.tuning import ending
 
 SETTINGS = {
     "objective": "cross_entropy",
@@ -25,7 +25,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
-    monkeypatch.setattr(loop, "write_report", lambda *args: None)
+    monkeypatch.setattr(ending, "write_report", lambda *args: None)
 
 
 def base():

@@ -6,6 +6,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 import zoopt
+from zoopt.tasks import Drawn
 from zoopt.tuning.report import evaluation
 
 ROWS = [
@@ -216,6 +217,16 @@ def test_metrics_take_ragged_choices(tokenizer, model):
     for name, value in expected.items():
         objective = zoopt.TaskObjective(task, zoopt.get_objective(name))
         assert objective.value(model, ROWS) == pytest.approx(value, rel=1e-5), name
+
+
+def test_a_batch_without_the_longest_list_of_choices_is_compared_with_the_base_model(
+    tokenizer, model
+):
+    task = multiple_choice(tokenizer)
+    task.anchor(model, task.train)
+    kl = zoopt.TaskObjective(task, zoopt.get_objective("kl_to_base"))
+    assert kl.value(model, Drawn(task.train, [2, 0])) == pytest.approx(0, abs=1e-6)
+    assert kl.value(model, task.train) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_loss_of_teacher_forcing_is_a_metric_of_scores(tokenizer, model):

@@ -6,7 +6,7 @@ import pytest
 import zoopt
 from zoopt.tuning.data import Batches, read_splits
 from zoopt.tuning.files import read_examples
-from zoopt.tuning.settings import DataSettings
+from zoopt.tuning.job import DataSettings
 
 FRAME = pd.DataFrame({"text": ["one", "None", "three, with comma"], "label": ["a", "b", "a"]})
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import zoopt
-from zoopt.tuning import dryrun
+from zoopt.tuning import making
 from zoopt.tuning.dryrun import DryRun
 from zoopt.tuning.making import make_optimizer
 from zoopt.tuning.settings import settings_from
@@ -85,7 +85,7 @@ def test_a_task_that_generates_is_measured_with_the_engine_of_its_run(blobs, mon
         made.append(make_optimizer(*args, **options))
         return made[-1]
 
-    monkeypatch.setattr(dryrun, "make_optimizer", remembered)
+    monkeypatch.setattr(making, "make_optimizer", remembered)
     first = zoopt.Metric("first", lambda said, references: len(said[0]), True, needs="texts")
     task.predict = lambda model, examples, advance=None: np.array(["yes"] * len(examples))
     DryRun.of(model, task, zoopt.get_objective("cross_entropy"), settings_from({"lr": 0.1}))

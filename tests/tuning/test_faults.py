@@ -18,7 +18,7 @@ import zoopt
 from zoopt import trajectory
 from zoopt.tasks import TaskObjective
 from zoopt.trajectory import checkpoint
-from zoopt.tuning import loop
+from zoopt.tuning import ending
 from zoopt.tuning.folder.metrics_file import Metrics
 from zoopt.tuning.stepping import Stepper
 
@@ -318,7 +318,7 @@ def same(a, b):
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
-    monkeypatch.setattr(loop, "write_report", lambda *args: None)
+    monkeypatch.setattr(ending, "write_report", lambda *args: None)
 
 
 @pytest.fixture(scope="module")

@@ -6,30 +6,30 @@ from dataclasses import replace
 import pytest
 
 from zoopt.tasks import TASKS, paper_task, prompts
-from zoopt.tuning import job as jobs
-from zoopt.tuning.settings import DataSettings, Job, TaskSettings
+from zoopt.tuning import loading
+from zoopt.tuning.job import DataSettings, Job, TaskSettings
 
 
 def test_every_kind_takes_settings_by_the_names_of_its_arguments():
-    assert set(jobs._TAKEN) == {*TASKS, "paper"}
+    assert set(loading._TAKEN) == {*TASKS, "paper"}
     known = set(inspect.signature(TaskSettings).parameters)
-    for kind, taken in jobs._TAKEN.items():
+    for kind, taken in loading._TAKEN.items():
         assert {*taken} <= known
         made = TASKS.get(kind, paper_task)
         bases = made.__mro__ if inspect.isclass(made) else [made]
         arguments = {name for base in bases for name in inspect.signature(base).parameters}
         assert {*taken} <= arguments, kind
-    assert known == {*jobs._ANY, *(name for taken in jobs._TAKEN.values() for name in taken)}
+    assert known == {*loading._ANY, *(name for taken in loading._TAKEN.values() for name in taken)}
 
 
 def test_a_paper_task_without_data_is_read_from_the_hub(monkeypatch):
     asked = []
-    monkeypatch.setattr(jobs, "read_splits", lambda data: asked.append(data) or {"train": []})
+    monkeypatch.setattr(loading, "read_splits", lambda data: asked.append(data) or {"train": []})
     settings = TaskSettings(kind="paper", name="rte")
     job = Job(model="none", task=settings, data=DataSettings(dev_size=500))
     for data in (job.data, DataSettings(train="rows.jsonl")):
         with pytest.raises(ValueError, match="no training examples"):
-            jobs.make_task(replace(job, data=data), tokenizer=None)
+            loading.make_task(replace(job, data=data), tokenizer=None)
     hub = "aps/super_glue/rte"
     assert asked == [
         DataSettings(train=f"{hub}:train", test=f"{hub}:validation", dev_size=500),
@@ -39,7 +39,7 @@ def test_a_paper_task_without_data_is_read_from_the_hub(monkeypatch):
 
 def test_models_are_loaded_by_what_the_task_asks(monkeypatch):
     asked = []
-    monkeypatch.setattr(jobs.pretrained, "load", lambda *given: asked.append(given))
+    monkeypatch.setattr(loading.pretrained, "load", lambda *given: asked.append(given))
     for settings in (
         TaskSettings(),
         TaskSettings(kind="masked"),
@@ -47,13 +47,13 @@ def test_models_are_loaded_by_what_the_task_asks(monkeypatch):
         TaskSettings(kind="head", labels=("a", "b", "c")),
         *(TaskSettings(kind="paper", name="rte", masked=masked) for masked in (True, False)),
     ):
-        jobs.load_model(Job(model="m", task=settings))
+        loading.load_model(Job(model="m", task=settings))
     causal, masked = "AutoModelForCausalLM", "AutoModelForMaskedLM"
     sequence = "AutoModelForSequenceClassification"
     assert [given[1] for given in asked] == [causal, masked, "AutoModel", sequence, masked, causal]
     assert asked[3][3] == 3
     with pytest.raises(KeyError, match="Did you mean 'sst2'"):
-        jobs.load_model(Job(model="m", task=TaskSettings(kind="paper", name="sst")))
+        loading.load_model(Job(model="m", task=TaskSettings(kind="paper", name="sst")))
 
 
 @pytest.mark.parametrize("name", prompts.SOURCES)

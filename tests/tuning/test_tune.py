@@ -2,7 +2,9 @@
 
 import json
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -78,6 +80,43 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(
     assert torch.equal(weights(model), weights(whole))
     logs = [(tmp_path / part / "trajectory.jsonl").read_text() for part in ("whole", "parts")]
     assert logs[0] == logs[1]
+
+
+def drawn():
+    """The next numbers of all global generators."""
+    return [random.random(), np.random.rand(), torch.rand(()).item()]  # noqa: NPY002
+
+
+def test_random_numbers_of_an_objective_depend_on_seed_and_step_alone(blobs, settings, tmp_path):
+    """Of whichever generator; and what the caller draws afterwards does not depend on the run."""
+
+    def noisy(predictions, references):
+        return float(np.mean(predictions[:, 0] * references) + 0.1 * np.dot(drawn(), (1, 2, 4)))
+
+    settings |= {"objective": zoopt.metric(noisy, needs="scores", higher_is_better=True)}
+    tune, ends = zoopt.tune, []  # importing it imports rich, which draws a number
+    for name, interruptions in {"whole": (), "parts": (7, 40)}.items():
+        for forwards in (*interruptions, 10_000):
+            model, task = blobs()
+            interrupt_after(task, forwards)
+            seed_all(forwards)
+            result = tune(model, task=task, run_dir=tmp_path / name, **settings)
+            after = drawn()
+            seed_all(forwards)
+            assert after == drawn()
+        scores = [line for line in metrics(tmp_path / name) if "dev" in line]
+        ends.append((weights(model).tolist(), scores, result.report.row("noisy").after))
+    assert ends[0] == ends[1]
+
+
+def seed_all(seed):
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("update", ["sgd", "momentum", "adam"])

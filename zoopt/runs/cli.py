@@ -18,7 +18,8 @@ from zoopt.runs.inspecting import RunFiles, account
 from zoopt.runs.merging import CAVEAT, merge
 from zoopt.support.parser import Parser
 from zoopt.trajectory import checkpoint
-from zoopt.tuning.job import job_from, load_model
+from zoopt.tuning.job import job_from
+from zoopt.tuning.loading import load_model
 
 
 def add_to(sub: Any) -> dict[str, Callable[[Namespace], int]]:

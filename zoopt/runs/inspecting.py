@@ -11,10 +11,12 @@ import yaml
 
 from zoopt import trajectory
 from zoopt.support.units import in_bytes, in_time
+from zoopt.tuning.folder.course import Course
 from zoopt.tuning.folder.metrics_file import entries_of
 from zoopt.tuning.folder.run_folder import flat
-from zoopt.tuning.folder.scores import worth
-from zoopt.tuning.settings import Job, TaskSettings, plain
+from zoopt.tuning.folder.scores import best_of
+from zoopt.tuning.job import Job, TaskSettings
+from zoopt.tuning.settings import plain
 
 _MANY = 8
 """Maximum number of rollbacks, and of out-of-memory events, that are listed."""
@@ -60,21 +62,15 @@ class RunFiles:
     @property
     def scores(self) -> dict[int, float]:
         """Development scores by step, without those rolled back."""
-        scores: dict[int, float] = {}
-        for entry in self.metrics:
-            if "rollback" in entry:
-                scores = {step: score for step, score in scores.items() if step <= entry["step"]}
-            elif entry.get("dev") is not None:
-                scores[entry["step"]] = entry["dev"]
-        return scores
+        evaluations = Course(self.metrics).evaluations
+        return {step: score for step, score in evaluations.items() if score is not None}
 
     @property
     def best(self) -> tuple[int, float] | None:
         """The step and score of the best evaluation."""
-        if not self.scores:
-            return None
-        up = bool(self.log.header["maximize"])
-        return max(self.scores.items(), key=lambda each: worth(each[1], up))
+        scores = self.scores
+        step = best_of(scores, bool(self.log.header["maximize"]))
+        return None if step is None else (step, scores[step])
 
 
 def account(run: RunFiles) -> dict[str, str]:

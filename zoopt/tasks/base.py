@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 
-from zoopt.objectives.combination import Combination
-from zoopt.objectives.forms import Needs, each_of
-from zoopt.objectives.metric import Metric, Parts, for_each
 from zoopt.probes.population import Population
+from zoopt.tasks.anchors import Anchors
+from zoopt.tasks.examples import Example, held
 from zoopt.tasks.grouping import beginning, grouped
 
-Example = Mapping[str, Any]
 Scores = NDArray[Any]
 """A model's outputs for N examples: class logits (N, classes), values (N,), or texts (N,)."""
-
-
-TAKEN: Mapping[str, tuple[str, ...]] = {
-    "class scores": ("labels", "probabilities", "scores"),
-    "values": ("values", "scores"),
-    "texts": ("texts", "completions"),
-    "margins": ("margins",),
-    "numbers": ("model",),
-}
-"""The forms of predictions that a metric may need, by the kind that a task gives."""
 
 
 class Task(ABC):
@@ -46,7 +33,7 @@ class Task(ABC):
     """
 
     gives: str = "values"
-    """The kind of its predictions, a key of :data:`TAKEN`."""
+    """The kind of its predictions, a key of :data:`zoopt.tasks.objective.TAKEN`."""
 
     loads: str = "AutoModelForSequenceClassification"
     """The Auto class of transformers that loads a suitable model."""
@@ -81,7 +68,7 @@ class Task(ABC):
         self.train, self.dev, self.test = train, dev, test
         self.target = target
         self.batch_size = batch_size
-        self._anchor: dict[int, Any] = {}
+        self._anchors = Anchors()
 
     def rows(self, example: Example) -> Sequence[Example]:
         """The rows of a forward for an example: here one, the example itself."""
@@ -131,22 +118,18 @@ class Task(ABC):
         """Stores a base model's outputs on these examples, for objectives that use them."""
         for split in splits:
             if split:
-                said = self.predict(model, split)
-                self._anchor |= {id(e): one for e, one in zip(split, said, strict=True)}
+                self._anchors.keep(split, self.predict(model, split))
 
     def anchored(self, examples: Sequence[Example]) -> Scores:
         """The anchored model's outputs on these examples.
 
+        Args:
+            examples: a sequence that was given to :meth:`anchor`, or :class:`Drawn` from one.
+
         Raises:
             ValueError: one of them was not among those given to :meth:`anchor`.
         """
-        try:
-            return np.stack([self._anchor[id(example)] for example in examples])
-        except KeyError:
-            raise ValueError(
-                "the objective compares with a base model's outputs on these examples, but none "
-                "are stored: call task.anchor(model, examples) first"
-            ) from None
+        return self._anchors.of(examples)
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The examples with the rendered prompt, as reward functions take them."""
@@ -202,96 +185,3 @@ class Task(ABC):
         """The rows of each forward of one probe; a population's forward has them for each probe."""
         costly = self.padding_costs and any(lengths)
         return grouped(lengths, self.batch_size, beginning(model, remade) if costly else math.inf)
-
-
-def held(examples: Iterable[Any]) -> Sequence[Any]:
-    """Examples that can be accessed in any order; iterables without an index become a list.
-
-    So do a ``datasets.Dataset``, whose rows are new objects at each access, and the rows of a
-    ``pandas.DataFrame``, whose iterator yields the columns; a row has no key for a missing cell.
-    """
-    table: Any = examples
-    if hasattr(table, "iterrows"):
-        rows, there = table.to_dict("records"), table.notna().to_dict("records")
-        return [
-            {column: cell for column, cell in row.items() if has[column]}
-            for row, has in zip(rows, there, strict=True)
-        ]
-    indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
-    if indexed and not hasattr(examples, "column_names"):
-        return examples  # type: ignore[return-value]
-    return list(examples)
-
-
-class TaskObjective:
-    """Task × metric: the objective that is tuned.
-
-    Args:
-        task: makes the predictions.
-        metric: scores all predictions of a batch together.
-    """
-
-    def __init__(self, task: Task, metric: Metric) -> None:
-        usual = f"the usual one is {task.metric}; " if task.metric else ""
-        for needs in each_of(metric.needs):
-            if needs not in TAKEN[task.gives]:
-                raise ValueError(
-                    f"objective {metric.name!r} takes {needs}, but {type(task).__name__} gives "
-                    f"{task.gives}: choose another objective ({usual}list them with zoopt list "
-                    "objectives) or another task"
-                )
-        self.task = task
-        self.metric = metric
-        self.higher_is_better = metric.higher_is_better
-
-    def predict(self, model: torch.nn.Module, batch: Sequence[Example]) -> Scores:
-        """The task's scores for a batch."""
-        return self.task.predict(model, batch)
-
-    def score(self, predictions: Scores, references: Any) -> float:
-        """The metric of predictions, which are converted to the form that it takes."""
-        return self.metric(as_needed(predictions, self.metric.needs), references)
-
-    def references(self, examples: Sequence[Example]) -> Any:
-        """The references that the metric compares predictions with."""
-        return references_for(self.task, self.metric, examples)
-
-    def value(self, model: torch.nn.Module, batch: Sequence[Example]) -> float:
-        """The objective's value on a batch."""
-        return self.values(model, batch, Population(1))[0]
-
-    def values(
-        self, model: torch.nn.Module, batch: Sequence[Example], population: Population
-    ) -> list[float]:
-        """The objective's value on a batch for each probe of a population."""
-        references = self.references(batch)
-        said = self.task.predict_each(model, batch, population)
-        return [self.score(scores, references) for scores in said]
-
-
-def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> Any:
-    """A metric's references for a task's predictions; for rewards the examples.
-
-    If it compares with the base model, that model's outputs come before them in :class:`Parts`.
-    """
-    if isinstance(metric, Combination):
-        return Parts(tuple(references_for(task, each, examples) for each in metric.metrics))
-    references = (
-        task.asked(examples) if metric.needs == "completions" else task.references(examples)
-    )
-    if metric.from_base:
-        return Parts((as_needed(task.anchored(examples), metric.needs), references))
-    return references
-
-
-def as_needed(scores: Scores, needs: Needs) -> Any:
-    """Scores in the form a metric takes: labels (argmax), probabilities (softmax) or values."""
-
-    def one(needs: str) -> Any:
-        if needs == "labels":
-            return np.argmax(scores, axis=1)
-        if needs == "probabilities":
-            return softmax(scores, axis=1)
-        return scores
-
-    return for_each(needs, one)

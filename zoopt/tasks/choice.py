@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from zoopt.tasks.base import Example, Scores, Task
+from zoopt.tasks.base import Scores, Task
+from zoopt.tasks.examples import Example
 from zoopt.tasks.text import (
     TextInputs,
     accepted,
@@ -168,6 +169,12 @@ class MultipleChoice(Task):
                 scores[:, n, c] = said[:, row : row + len(choice)].max(axis=1)
                 row += len(choice)
         return scores
+
+    def anchored(self, examples: Sequence[Example]) -> Scores:
+        """As the model's own scores of these examples: without choices that none of them has."""
+        most = max(len(self.choices(example)) for example in examples)
+        anchored: Scores = super().anchored(examples)[:, :most]
+        return anchored
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The right choice's index in each example, shape (N,)."""

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from zoopt.probes.population import Population
-from zoopt.tasks.base import Example, Scores, Task
+from zoopt.tasks.base import Scores, Task
+from zoopt.tasks.examples import Example
 from zoopt.tasks.text import TextInputs, device_of
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from zoopt.tasks.base import Example
+from zoopt.tasks.examples import Example
 from zoopt.tasks.text import accepted, columns_of, device_of
 from zoopt.tasks.verbalizer import Verbalizer
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from zoopt.support.names import unknown
-from zoopt.tasks.base import Example, Task
+from zoopt.tasks.base import Task
+from zoopt.tasks.examples import Example
 from zoopt.tasks.prompts import CAUSAL, MASKED, SOURCES, Prompt, Source
 
 

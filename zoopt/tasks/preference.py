@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from zoopt.support.names import nearest
-from zoopt.tasks.base import Example, Scores, Task
+from zoopt.tasks.base import Scores, Task
+from zoopt.tasks.examples import Example
 
 JUDGED = np.dtype([("share", np.float64), ("weight", np.float64)])
 """References of metrics of margins: the share of judgements for the chosen one, and the pair's

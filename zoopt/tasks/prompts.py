@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zoopt.tasks.base import Example, Task
+from zoopt.tasks.base import Task
 from zoopt.tasks.choice import MultipleChoice
+from zoopt.tasks.examples import Example
 from zoopt.tasks.generation import Generation
 from zoopt.tasks.masked import MaskedVerbalizer
 from zoopt.tasks.verbalizer import Verbalizer

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoopt.tasks.base import Example, Scores
+from zoopt.tasks.base import Scores
+from zoopt.tasks.examples import Example
 from zoopt.tasks.head import Head
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zoopt.tasks.base import Example
+from zoopt.tasks.examples import Example
 
 
 class TextInputs:

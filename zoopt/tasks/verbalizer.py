@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from zoopt.tasks.base import Example, Task
+from zoopt.tasks.base import Task
+from zoopt.tasks.examples import Example
 from zoopt.tasks.text import TextInputs, accepted, device_of, last_positions
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from zoopt.seeds import fold
-from zoopt.tasks import Example, Task
+from zoopt.tasks import Drawn, Example, Task
 from zoopt.tuning.files import read_examples
-from zoopt.tuning.settings import DataSettings
+from zoopt.tuning.job import DataSettings
 
 _BUCKET = 16
 
@@ -68,12 +68,15 @@ class Batches:
         self._seed = seed
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
-    def __call__(self, step: int) -> list[Example]:
-        """Returns the examples of a step."""
+    def __call__(self, *steps: int) -> Drawn:
+        """Returns the examples of a step, or of several together."""
+        return Drawn(self._train, [place for step in steps for place in self._places(step)])
+
+    def _places(self, step: int) -> list[int]:
         epoch, place = divmod(step, len(self._train) // self._size)
         if self._epoch[0] != epoch:
             self._epoch = epoch, self._deal(epoch)
-        return [self._train[i] for i in self._epoch[1][place]]
+        return self._epoch[1][place]
 
     def _deal(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng(fold(self._seed, epoch))

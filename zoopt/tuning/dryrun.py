@@ -13,14 +13,14 @@ import torch
 from zoopt.objectives.metric import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters.masters import Vectors
+from zoopt.probes.randomness import seeded
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.support.memory import peak_bytes
 from zoopt.support.units import in_bytes, in_time
 from zoopt.tasks import Task
 from zoopt.tuning.faults.fitting import Fitting
-from zoopt.tuning.making import make_optimizer
+from zoopt.tuning.making import make_stepper
 from zoopt.tuning.settings import AUTO, Settings
-from zoopt.tuning.stepping import Stepper, seeded
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,11 @@ class DryRun:
         automatic = [name for name in ("lr", "eps") if getattr(settings, name) == AUTO]
         # The time of a step does not depend on its rates.
         settings = replace(settings, **dict.fromkeys(automatic, 1e-6))  # type: ignore[arg-type]
-        optimizer = make_optimizer(
-            model, settings, metric.higher_is_better, decodes=task.gives == "texts"
-        )
-        kept = [slot.exact.detach().clone() for slot in optimizer.slots]
-        stepper = Stepper(
-            model, task, metric, settings, optimizer, Fitting(task, lambda entry: None)
-        )
         rows = task.batch_size
+        fitting = Fitting(lambda: task.batch_size, lambda most: setattr(task, "batch_size", most))
+        stepper = make_stepper(model, task, metric, settings, fitting)
+        optimizer = stepper.optimizer
+        kept = [slot.exact.detach().clone() for slot in optimizer.slots]
         if stepper.from_base:
             with evaluation_mode(model), seeded(settings.seed):
                 task.anchor(model, stepper.batches(0))

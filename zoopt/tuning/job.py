@@ -1,33 +1,102 @@
-"""Builds the model and the task that a job's settings describe."""
+"""A job: the configuration of a whole run, as ``zoopt tune`` reads it from a file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-import torch
+from zoopt.tuning.settings import Settings
 
-from zoopt.support.names import unknown
-from zoopt.tasks import TASKS, Task, paper, prompts
-from zoopt.tuning import pretrained
-from zoopt.tuning.data import read_splits
-from zoopt.tuning.settings import DataSettings, Job, TaskSettings
 
-_ANY = ("kind", "max_length", "forward_size")
-"""Settings that apply to all kinds of task."""
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """The task that the model is tuned on.
 
-_TAKEN: dict[str, tuple[str, ...]] = {
-    "verbalizer": ("template", "target", "verbalizer"),
-    "masked": ("template", "target", "verbalizer"),
-    "multiple_choice": ("template", "target", "choices"),
-    "generation": ("template", "target", "max_new_tokens", "decoding", "stop"),
-    "head": ("template", "target", "labels"),
-    "regression": ("template", "target"),
-    "similarity": ("template", "target", "columns"),
-    "paper": ("name", "masked"),
-}
-"""Further settings of each kind, named as its arguments."""
+    Args:
+        kind: "verbalizer" (a causal LM predicts a word per label), "masked" (a masked LM does),
+            "multiple_choice" (a causal LM ranks choices by likelihood), "generation" (a causal LM
+            generates text), "head" (a classification head), "regression" (one output), "similarity"
+            (cosine of two embeddings), or "paper" (a task of the MeZO paper, by name).
+        name: for "paper", the task, as sst2; its data come from the hub if data.train is empty.
+        masked: for "paper", whether the model is a masked LM.
+        template: prompt with the data's columns in braces; for "masked", {mask} marks the position
+            of the word, for "multiple_choice", {choice} that of the choice, and for "similarity",
+            {text} stands for each of the two columns.
+        verbalizer: for "verbalizer" and "masked", the word of each label, in the order of the
+            classes.
+        choices: for "multiple_choice", the column with the list of choices, or a template for each
+            label, as {"0": "{choice1}", "1": "{choice2}"}.
+        labels: for "head", the labels in the order of the outputs.
+        columns: for "similarity", the two columns to compare.
+        target: column with the label, value or reference text; optional for "generation".
+        max_length: maximum input length in tokens, 0 for the model's; longer inputs are truncated
+            at the start.
+        forward_size: rows per forward: examples, their choices, or both texts of their pairs.
+        max_new_tokens: for "generation", the maximum completion length in tokens.
+        decoding: for "generation", further arguments of generate(), as {do_sample: true}.
+        stop: for "generation", completions are cut off before this text.
+    """
+
+    kind: str = "verbalizer"
+    name: str = ""
+    masked: bool = False
+    template: str = "{text}"
+    verbalizer: Mapping[str, str] = field(default_factory=dict)
+    choices: str | Mapping[str, str] = "choices"
+    labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ("sentence1", "sentence2")
+    target: str = "label"
+    max_length: int = 0
+    forward_size: int = 32
+    max_new_tokens: int = 64
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    stop: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """The data: CSV, JSONL or Parquet files, or data sets of the hub.
+
+    A data set of the hub is owner/name:split, or owner/name/configuration:split.
+
+    Args:
+        train: training examples; may be empty for a "paper" task.
+        dev: development examples; if empty, they are split off the end of train.
+        test: test examples, for the report only.
+        dev_size: number of development examples to use or split off; 0 uses all of dev, or splits
+            off a tenth of train.
+        test_size: number of test examples to use; 0 uses all.
+    """
+
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    dev_size: int = 0
+    test_size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Settings):
+    """The configuration of a whole run, as ``zoopt tune`` reads it from a file.
+
+    Args:
+        model: a folder or hub name for ``from_pretrained``.
+        task: the task that the model is tuned on.
+        data: the examples.
+        dtype: dtype of the weights.
+        run_dir: the run's folder; a run that it already holds is resumed.
+    """
+
+    model: str
+    task: TaskSettings
+    data: DataSettings = field(default_factory=DataSettings)
+    dtype: str = "float32"
+    run_dir: str = "runs/run"
+
+    def settings(self) -> Settings:
+        """The job's tuning settings."""
+        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
 
 def job_from(values: Mapping[str, Any]) -> Job:
@@ -38,53 +107,5 @@ def job_from(values: Mapping[str, Any]) -> Job:
     return Job(**given)
 
 
-def load_model(job: Job, name: str | None = None) -> tuple[torch.nn.Module, Any]:
-    """Loads the job's model, or the one in another folder, and its tokenizer."""
-    _check(job.task)
-    asked = TASKS.get(job.task.kind) or paper.prompt(job.task.name, job.task.masked).task
-    return pretrained.load(name or job.model, asked.loads, job.dtype, len(job.task.labels) or 1)
-
-
-def make_task(job: Job, tokenizer: Any) -> Task:
-    """Builds the job's task over the job's data."""
-    settings = job.task
-    _check(settings)
-    splits = read_splits(_data(job))
-    options = {name: getattr(settings, name) for name in _TAKEN[settings.kind]}
-    if settings.kind == "generation" and settings.target not in splits["train"][0]:
-        options["target"] = ""
-    make: Any = TASKS.get(settings.kind, paper.paper_task)
-    task: Task = make(
-        **splits,
-        **options,
-        tokenizer=tokenizer,
-        max_length=settings.max_length or None,
-        batch_size=settings.forward_size,
-    )
-    return task
-
-
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _check(settings: TaskSettings) -> None:
-    """Raises if the kind is unknown, or a setting does not apply to it."""
-    if settings.kind not in _TAKEN:
-        raise KeyError(unknown("task", settings.kind, _TAKEN))
-    taken = (*_ANY, *_TAKEN[settings.kind])
-    for name in (field.name for field in fields(TaskSettings) if field.name not in taken):
-        if getattr(settings, name) != getattr(TaskSettings(), name):
-            raise ValueError(
-                f"task.{name} does not apply to a task of kind {settings.kind!r}, which takes "
-                f"{', '.join(taken[1:])}"
-            )
-
-
-def _data(job: Job) -> DataSettings:
-    """The job's data settings; a task of the paper defaults to its data set on the hub."""
-    if job.task.kind != "paper" or job.data.train:
-        return job.data
-    source = prompts.SOURCES[job.task.name]
-    test = job.data.test or f"{source.hub}:{source.held_out}"
-    return replace(job.data, train=f"{source.hub}:train", test=test)

@@ -1,4 +1,4 @@
-"""Builds the optimizer that a run's settings describe."""
+"""Builds the optimizer that a run's settings describe, and what makes steps with it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import torch
 
 from zoopt import registry
 from zoopt.estimators import ZOEstimator
+from zoopt.objectives.metric import Metric
 from zoopt.optimizer import ZOOptimizer
 from zoopt.parameters.masters import is_half
 from zoopt.recipes import recipe_for
+from zoopt.tasks import Task
+from zoopt.tuning.faults.fitting import Fitting
 from zoopt.tuning.settings import AUTO, Settings
+from zoopt.tuning.stepping import Stepper
 
 
 def make_optimizer(
@@ -49,6 +53,30 @@ def make_optimizer(
         maximize=maximize,
         seed=settings.seed,
     )
+
+
+def make_stepper(
+    model: torch.nn.Module,
+    task: Task,
+    metric: Metric,
+    settings: Settings,
+    fitting: Fitting,
+    estimator: ZOEstimator | None = None,
+) -> Stepper:
+    """Builds an optimizer for a task and an objective, and the stepper that makes its steps.
+
+    Args:
+        model: the model to tune.
+        task: the examples, and how the model is evaluated on them.
+        metric: the objective.
+        settings: as for :func:`make_optimizer`.
+        fitting: retries forwards that run out of memory.
+        estimator: replaces the settings' estimator.
+    """
+    optimizer = make_optimizer(
+        model, settings, metric.higher_is_better, estimator, decodes=task.gives == "texts"
+    )
+    return Stepper(model, task, metric, settings, optimizer, fitting)
 
 
 def unusual_rate(model: torch.nn.Module, settings: Settings) -> str:

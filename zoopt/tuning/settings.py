@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral
 from typing import Any, Literal
 
 from zoopt import registry
 from zoopt.support.names import unknown
+from zoopt.tuning.schedules import EPS_SCHEDULES, SCHEDULES
 
 AUTO = "auto"
 """Value of lr or eps that lets the run find it; see :mod:`zoopt.tuning.search.auto`."""
@@ -140,116 +141,6 @@ class Settings:
     def surrogate_share(self, step: int) -> float:
         """The surrogate's weight in the objective of a step."""
         return max(0.0, 1.0 - step / self.surrogate_steps) if self.surrogate_steps else 0.0
-
-
-SCHEDULES: dict[str, Callable[[int, int], float]] = {
-    "constant": lambda step, steps: 1.0,
-    "linear": lambda step, steps: 1.0 - step / steps,
-    "cosine": lambda step, steps: 0.5 * (1.0 + math.cos(math.pi * step / steps)),
-    "power": lambda step, steps: (1.0 + step / (1.0 + steps / 10)) ** -0.602,
-}
-"""Factor of the learning rate, as a function of (updates so far, total updates).
-
-"power" is a/(A + k + 1)^0.602 with A a tenth of the steps (J. C. Spall 1998, "Implementation of the
-simultaneous perturbation algorithm for stochastic optimization", IEEE TAES 34(3)).
-"""
-
-EPS_SCHEDULES: dict[str, Callable[[int, int], float]] = {
-    "constant": lambda step, steps: 1.0,
-    "linear": lambda step, steps: 1.0 - 0.9 * step / steps,
-    "power": lambda step, steps: (step + 1.0) ** -0.101,
-}
-"""Factor of ε, as a function of (updates so far, total updates); "power" is Spall's, as above."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSettings:
-    """The task that the model is tuned on.
-
-    Args:
-        kind: "verbalizer" (a causal LM predicts a word per label), "masked" (a masked LM does),
-            "multiple_choice" (a causal LM ranks choices by likelihood), "generation" (a causal LM
-            generates text), "head" (a classification head), "regression" (one output), "similarity"
-            (cosine of two embeddings), or "paper" (a task of the MeZO paper, by name).
-        name: for "paper", the task, as sst2; its data come from the hub if data.train is empty.
-        masked: for "paper", whether the model is a masked LM.
-        template: prompt with the data's columns in braces; for "masked", {mask} marks the position
-            of the word, for "multiple_choice", {choice} that of the choice, and for "similarity",
-            {text} stands for each of the two columns.
-        verbalizer: for "verbalizer" and "masked", the word of each label, in the order of the
-            classes.
-        choices: for "multiple_choice", the column with the list of choices, or a template for each
-            label, as {"0": "{choice1}", "1": "{choice2}"}.
-        labels: for "head", the labels in the order of the outputs.
-        columns: for "similarity", the two columns to compare.
-        target: column with the label, value or reference text; optional for "generation".
-        max_length: maximum input length in tokens, 0 for the model's; longer inputs are truncated
-            at the start.
-        forward_size: rows per forward: examples, their choices, or both texts of their pairs.
-        max_new_tokens: for "generation", the maximum completion length in tokens.
-        decoding: for "generation", further arguments of generate(), as {do_sample: true}.
-        stop: for "generation", completions are cut off before this text.
-    """
-
-    kind: str = "verbalizer"
-    name: str = ""
-    masked: bool = False
-    template: str = "{text}"
-    verbalizer: Mapping[str, str] = field(default_factory=dict)
-    choices: str | Mapping[str, str] = "choices"
-    labels: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ("sentence1", "sentence2")
-    target: str = "label"
-    max_length: int = 0
-    forward_size: int = 32
-    max_new_tokens: int = 64
-    decoding: Mapping[str, Any] = field(default_factory=dict)
-    stop: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """The data: CSV, JSONL or Parquet files, or data sets of the hub.
-
-    A data set of the hub is owner/name:split, or owner/name/configuration:split.
-
-    Args:
-        train: training examples; may be empty for a "paper" task.
-        dev: development examples; if empty, they are split off the end of train.
-        test: test examples, for the report only.
-        dev_size: number of development examples to use or split off; 0 uses all of dev, or splits
-            off a tenth of train.
-        test_size: number of test examples to use; 0 uses all.
-    """
-
-    train: str = ""
-    dev: str = ""
-    test: str = ""
-    dev_size: int = 0
-    test_size: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job(Settings):
-    """The configuration of a whole run, as ``zoopt tune`` reads it from a file.
-
-    Args:
-        model: a folder or hub name for ``from_pretrained``.
-        task: the task that the model is tuned on.
-        data: the examples.
-        dtype: dtype of the weights.
-        run_dir: the run's folder; a run that it already holds is resumed.
-    """
-
-    model: str
-    task: TaskSettings
-    data: DataSettings = field(default_factory=DataSettings)
-    dtype: str = "float32"
-    run_dir: str = "runs/run"
-
-    def settings(self) -> Settings:
-        """The job's tuning settings."""
-        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
 
 def plain(settings: Any) -> dict[str, Any]:

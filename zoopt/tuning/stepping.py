@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from zoopt.objectives.metric import Metric
 from zoopt.objectives.resolve import resolve
 from zoopt.optimizer import ZOOptimizer
 from zoopt.probes.population import Population
+from zoopt.probes.randomness import seeded
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.seeds import fold
 from zoopt.tasks import Example, Scores, Task, TaskObjective, as_needed
@@ -36,8 +36,8 @@ class Stepper:
         model: the model to tune.
         task: provides the training examples.
         metric: the objective.
-        settings: the run's settings; may be replaced between steps.
-        optimizer: makes the updates; may be replaced between steps.
+        settings: the run's settings.
+        optimizer: makes the updates.
         fitting: retries forwards that run out of memory.
 
     Attributes:
@@ -161,7 +161,9 @@ class Stepper:
     def score(self, examples: Sequence[Example]) -> float:
         """The objective over examples, after settling θ."""
         self.optimizer.settle()
-        return self.objective.score(self.predict(examples), self.objective.references(examples))
+        said, references = self.predict(examples), self.objective.references(examples)
+        with seeded(self.settings.seed):
+            return self.objective.score(said, references)
 
     def _at(self, step: int) -> TaskObjective:
         """The objective of a step, blended with its surrogate in the first steps."""
@@ -201,14 +203,6 @@ class Stepper:
         references = objective.references(batch)
         self.halves.see(objective, said, references)
         return [objective.score(scores, references) for scores in said]
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds torch's random state within the block, so that a resumed run samples the same."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed % (1 << 63))
-        yield
 
 
 def _surrogate_of(objective: Metric, settings: Settings) -> Metric | None:

@@ -11,7 +11,8 @@ import torch
 from zoopt.objectives.comparison import Comparison
 from zoopt.objectives.resolve import resolve
 from zoopt.tasks import Direct, Task
-from zoopt.tuning.loop import Result, Tuner
+from zoopt.tuning.ending import Result
+from zoopt.tuning.session import Session
 from zoopt.tuning.settings import Settings, plain, settings_from
 
 
@@ -97,6 +98,6 @@ def tune(
         settings.setdefault("estimator", "dueling")
     chosen = settings_from({**settings, "objective": objective.name})
     where = Path(run_dir)
-    return Tuner(
+    return Session(
         model, task, objective, chosen, where, job or plain(chosen), quiet, callbacks
     ).run()

@@ -351,7 +351,7 @@ def test_a_step_made_again_with_smaller_forwards_keeps_its_bound(blobs, settings
     chosen = settings_from({k: v for k, v in settings.items() if k != "quiet"})
     optimizer = make_optimizer(model, chosen, maximize=False)
     metric = zoopt.get_objective("cross_entropy")
-    fitting = Fitting(task, lambda entry: None)
+    fitting = Fitting(lambda: task.batch_size, lambda rows: setattr(task, "batch_size", rows))
     stepper = Stepper(model, task, metric, chosen, optimizer, fitting)
     records = []
     optimizer.recorder = records.append

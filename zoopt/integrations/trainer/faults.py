@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -80,14 +79,18 @@ class Forwards:
             RuntimeError: a single row does not fit, or the inputs cannot be halved.
         """
 
-        def note(entry: Mapping[str, int]) -> None:
-            self.rows = entry["forward_size"]
+        def largest() -> int:
+            rows = max(map(rows_of, batches))
+            return rows if self.rows is None else min(rows, self.rows)
+
+        def limit(rows: int) -> None:
+            self.rows = rows
             log.warning(
                 "out of memory: from now on a forward has at most %d rows, and a step as many "
                 "forwards as its batch needs; per_device_train_batch_size=%d with gradient "
                 "accumulation avoids the failed attempt",
-                self.rows,
-                self.rows,
+                rows,
+                rows,
             )
 
         def fitted() -> T:
@@ -95,21 +98,7 @@ class Forwards:
                 return call(batches)
             return call([part for batch in batches for part in parts(batch, self.rows)])
 
-        fitting = Fitting(_Size(batches, self.rows), note)  # type: ignore[arg-type]  # all it uses
-        return fitting(fitted)
-
-
-class _Size:
-    """Stands in for a task with the rows of the largest forward, counted on first access."""
-
-    def __init__(self, batches: MicroBatches, limit: int | None) -> None:
-        self._batches, self._limit = batches, limit
-
-    @functools.cached_property
-    def batch_size(self) -> int:
-        """Rows of the largest forward; may be set."""
-        largest = max(map(rows_of, self._batches))
-        return largest if self._limit is None else min(largest, self._limit)
+        return Fitting(largest, limit)(fitted)
 
 
 def parts(inputs: Any, rows: int) -> list[Any]:

@@ -26,7 +26,7 @@ from zoopt.objectives.metric import Metric, for_each
 from zoopt.objectives.resolve import resolve
 from zoopt.probes.closure import warn_of_half
 from zoopt.probes.population import Population
-from zoopt.tasks.base import TAKEN, as_needed
+from zoopt.tasks.objective import TAKEN, as_needed
 
 MicroBatches = Sequence[Any]
 """Outputs of the data collator: dicts of model inputs, on the model's device."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from zoopt.support.memory import ran_out
-from zoopt.tasks import Task
 
 T = TypeVar("T")
 
@@ -22,12 +21,12 @@ class Fitting:
     """Runs a function, halving the rows per forward and retrying when memory runs out.
 
     Args:
-        task: its ``batch_size``, the rows per forward, is reduced.
-        note: called at each halving with an entry for ``metrics.jsonl``.
+        rows: returns the number of rows of the largest forward; called when memory ran out.
+        limit: called at each halving with the most rows that a forward may have from then on.
     """
 
-    def __init__(self, task: Task, note: Callable[[dict[str, Any]], None]) -> None:
-        self._task, self._note = task, note
+    def __init__(self, rows: Callable[[], int], limit: Callable[[int], object]) -> None:
+        self._rows, self._limit = rows, limit
 
     def __call__(self, call: Callable[[], T], restore: Callable[[], object] | None = None) -> T:
         """Calls the function until it fits into memory, and returns its result.
@@ -45,7 +44,8 @@ class Fitting:
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
-                if self._task.batch_size < 2:
+                rows = self._rows()
+                if rows < 2:
                     raise TooLittleMemoryError(
                         f"a forward of one row does not fit into memory ({error}): shorten the "
                         "inputs (max_length), or use a smaller dtype or model"
@@ -54,7 +54,6 @@ class Fitting:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._task.batch_size //= 2
-            self._note({"forward_size": self._task.batch_size})
+            self._limit(rows // 2)
             if restore is not None:
                 restore()

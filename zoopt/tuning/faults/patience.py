@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zoopt.tuning.callbacks import Callback
-from zoopt.tuning.folder.scores import worth
+from zoopt.tuning.folder.scores import best_of
 
 
 class Patience(Callback):
@@ -39,14 +39,11 @@ class Patience(Callback):
 
     def stop(self) -> dict[str, Any]:
         """Returns the step of the last improvement if it is too long ago, else {}."""
-        scores = [
-            (step, worth(score, self._higher_is_better))
-            for step, score in self._evaluations().items()
-            if score is not None
-        ]
-        if not self._patience or len(scores) <= self._patience:
+        scores = self._evaluations()
+        scored = [step for step, score in scores.items() if score is not None]
+        best = best_of(scores, self._higher_is_better)
+        if best is None or not self._patience:
             return {}
-        best, (step, _) = max(enumerate(scores), key=lambda each: each[1][1])
-        if len(scores) - 1 - best < self._patience:
+        if sum(step > best for step in scored) < self._patience:
             return {}
-        return {"patience": f"no better development score since step {step}"}
+        return {"patience": f"no better development score since step {best}"}

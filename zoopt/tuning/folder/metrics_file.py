@@ -1,20 +1,19 @@
-"""``metrics.jsonl``: a line for each step and each evaluation of a run."""
+"""``metrics.jsonl``: a line for each step and each evaluation of a run, and for events."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zoopt import trajectory
 from zoopt.trajectory import checkpoint
-from zoopt.tuning.folder.scores import worth
+from zoopt.tuning.folder.course import Course
 
 
-class Metrics:
-    """``metrics.jsonl``: a line for each step, and one for each evaluation (with ``"dev"``).
+class Metrics(Course):
+    """The course of a run in its file, and the lines of it.
 
     Args:
         path: the file. An incomplete last line is removed.
@@ -22,17 +21,13 @@ class Metrics:
             behind, are dropped, since those steps will be repeated.
 
     Attributes:
-        entries: all lines.
-        steps: the lines of steps not rolled back, by number of updates after the step.
-        evaluations: development scores not rolled back (None without development examples), sorted
-            by number of updates.
+        entries: all lines, with those of steps rolled back.
     """
 
     def __init__(self, path: Path, logged: int) -> None:
+        super().__init__()
         self._path = path
         self.entries: list[dict[str, Any]] = []
-        self.steps: dict[int, dict[str, Any]] = {}
-        self.evaluations: dict[int, float | None] = {}
         if path.exists():
             for entry in entries_of(path):
                 if entry["step"] <= logged:
@@ -49,28 +44,11 @@ class Metrics:
 
     def _take(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
-        step = entry["step"]
-        if "value" in entry:
-            self.steps[step] = entry
-        if "dev" in entry:
-            scored = self.evaluations | {step: entry["dev"]}
-            self.evaluations = dict(sorted(scored.items()))  # one may be repeated later
-        if "rollback" in entry:
-            self.steps = {k: v for k, v in self.steps.items() if k <= step}
-            self.evaluations = {k: v for k, v in self.evaluations.items() if k <= step}
+        self.follow(entry)
 
     def last(self, name: str) -> Any:
         """Returns the entry's value in the last line that has it; None if no line does."""
         return next((entry[name] for entry in self.entries[::-1] if name in entry), None)
-
-    def best_step(self, higher_is_better: bool) -> int | None:
-        """Returns the step of the best evaluation, the first if tied; the last without scores."""
-        best, most = None, -math.inf
-        for step, score in self.evaluations.items():
-            value = -math.inf if score is None else worth(score, higher_is_better)
-            if best is None or score is None or value > most:
-                best, most = step, value
-        return best
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:

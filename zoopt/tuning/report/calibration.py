@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoopt.tasks import Scores
+from zoopt.tasks import Example, Scores, Task
+
+
+def calibrating(task: Task, most: int) -> Sequence[Example]:
+    """The training examples that set a task's class offsets; none if it has no use for offsets.
+
+    Args:
+        task: provides the examples.
+        most: the number of examples, if there are as many.
+    """
+    if not (task.labels and task.test):
+        return ()
+    return [task.train[i] for i in range(min(len(task.train), most))]
 
 
 def class_offsets(scores: Scores, references: NDArray[Any]) -> NDArray[np.float64]:

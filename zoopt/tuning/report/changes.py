@@ -49,7 +49,7 @@ def changed(
         gain = sign * (found.each["tuned"] - found.each["before"])
         size = np.abs(gain)
         show = lambda i, value: str(value)  # noqa: E731
-    order = [i for i in np.argsort(-size, kind="stable") if old[i] != new[i]]
+    order = [i for i in np.argsort(-size, kind="stable").tolist() if old[i] != new[i]]
     return [
         {
             "example": {k: v for k, v in examples[i].items() if k != task.target},
@@ -66,7 +66,7 @@ def _turned(task: Task, before: Scores, after: Scores, limit: int) -> list[dict[
     """Pairs whose preferred member changed."""
     share = task.references(task.test)["share"]
     moved = np.where(np.sign(before) != np.sign(after), np.abs(after - before), 0.0)
-    order = [i for i in np.argsort(-moved, kind="stable") if moved[i] > 0]
+    order = [i for i in np.argsort(-moved, kind="stable").tolist() if moved[i] > 0]
     says = ("rejected", "chosen")
     return [
         {

@@ -27,7 +27,6 @@ from zoopt.tuning.report.page import Report
 from zoopt.tuning.settings import Settings
 
 _SMOOTH = 0.9
-_NOTES = {"forward_size": "out of memory, continuing with smaller forwards"}
 
 
 class Console:
@@ -112,10 +111,11 @@ class Console:
         """Prints a finding."""
         self._out.print(message, style=style)
 
-    def note(self, entry: dict[str, Any]) -> None:
-        """Prints an event that does not end the run."""
-        said = ", ".join(f"{name} {value}" for name, value in entry.items())
-        self._out.print(f"{_NOTES.get(next(iter(entry)), 'note')}: {said}", style="yellow")
+    def smaller(self, rows: int) -> None:
+        """Tells that memory ran out, and the most rows that a forward has from now on."""
+        self._out.print(
+            f"out of memory, continuing with smaller forwards: forward_size {rows}", style="yellow"
+        )
 
     def warn(self, message: str) -> None:
         """Prints a warning."""

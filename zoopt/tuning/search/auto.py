@@ -18,7 +18,6 @@ from zoopt import trajectory
 from zoopt.estimators import ZOEstimator
 from zoopt.interfaces import GradientEstimate, NonFiniteLossError
 from zoopt.objectives.comparison import Comparison
-from zoopt.optimizer import ZOOptimizer
 from zoopt.trajectory import checkpoint
 from zoopt.tuning.faults.guard import Guard
 from zoopt.tuning.folder.metrics_file import Metrics
@@ -93,27 +92,29 @@ class Search:
     An interrupted search is resumed, since each trial has its own log.
 
     Args:
-        stepper: makes steps; its optimizer and settings are replaced during the search.
+        start: has the run's settings and the base model's θ.
+        stepper_of: builds a stepper from other settings, optionally with another estimator.
         folder: the search's own folder within the run's.
-        optimizer_of: builds the run's optimizer from settings, optionally with another estimator.
         said: called with a message for every finding.
+
+    Raises:
+        ValueError: the objective only compares.
     """
 
     def __init__(
         self,
-        stepper: Stepper,
+        start: Stepper,
+        stepper_of: Callable[[Settings, ZOEstimator | None], Stepper],
         folder: Path,
-        optimizer_of: Callable[[Settings, ZOEstimator | None], ZOOptimizer],
         said: Callable[[str], None],
     ) -> None:
-        self._stepper, self._folder = stepper, folder
-        self._optimizer_of, self._said = optimizer_of, said
-        self._settings = stepper.settings
+        self._start, self._stepper_of, self._settings = start, stepper_of, start.settings
+        self._folder, self._said = folder, said
         self._base = folder / "base.safetensors"
-        self._judged = 0
-        if isinstance(stepper.metric, Comparison):
+        self._measuring = self._judging = 0  # minibatch evaluations so far
+        if isinstance(start.metric, Comparison):
             raise ValueError(
-                f"objective {stepper.metric.name!r} only compares, but lr='auto' and eps='auto' "
+                f"objective {start.metric.name!r} only compares, but lr='auto' and eps='auto' "
                 "need numbers: give both, as in eps=0.01, lr=1e-4"
             )
 
@@ -124,13 +125,12 @@ class Search:
             ValueError: the objective does not change, or is not finite.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        optimizer = self._optimizer_of(self._settings, None)
         if not self._base.exists():
-            checkpoint.save(self._base, optimizer, {})
+            checkpoint.save(self._base, self._start.optimizer, {})
         try:
             return self._run()
         finally:
-            checkpoint.load(self._base, optimizer)
+            checkpoint.load(self._base, self._start.optimizer)
             self._base.unlink()  # a resumed search begins with the base model as well
 
     def winner(self, choice: Choice) -> Path | None:
@@ -138,21 +138,18 @@ class Search:
         return self._trial(choice.lr) if choice.laps else None
 
     def _run(self) -> Choice:
-        before = self._stepper.forwards
         eps, errors = self._eps()
         settings = replace(self._settings, eps=eps)
         if settings.lr != AUTO:
-            forwards = self._stepper.forwards - before
-            return Choice(eps, float(settings.lr), errors, {}, None, (), forwards)
+            return Choice(eps, float(settings.lr), errors, {}, None, (), self._measuring)
         measured = self._measured(settings)
         self._said(
             f"expected lr {measured['expected']:.3g} (slope {measured['slope']:.3g}, curvature "
             f"{measured['curvature']:.3g}, share of the signal common to batches "
             f"{measured['signal']:.2f}); trying rates around it"
         )
-        forwards = self._stepper.forwards - before
-        checkpoint.load(self._base, self._stepper.optimizer)
-        base = self._score()
+        checkpoint.load(self._base, self._start.optimizer)
+        base = self._score(self._start)
         winner, laps = race(measured["expected"], base, lambda lr: self._go(settings, lr))
         if not math.isfinite(min(lap.score for lap in laps)):
             raise ValueError(
@@ -160,11 +157,10 @@ class Search:
                 f"{min(lap.lr for lap in laps):g} to {max(lap.lr for lap in laps):g}: give lr, or "
                 "check the objective"
             )
-        for lap in laps:
-            made = _metrics(self._trial(lap.lr)).last("forwards") or 0
-            forwards += 0 if lap is winner else made
-        forwards += self._judged
+        losers = (_metrics(self._trial(lap.lr)) for lap in laps if lap is not winner)
+        racing = sum(metrics.last("forwards") or 0 for metrics in losers) + self._judging
         self._said(f"lr {winner.lr:g}: {winner.score:.4g} after {length_of(settings.steps)} steps")
+        forwards = self._measuring + racing
         return Choice(eps, winner.lr, errors, measured, base, tuple(laps), forwards)
 
     def _eps(self) -> tuple[float, dict[str, float]]:
@@ -181,9 +177,9 @@ class Search:
         """Losses along each direction, dropping the largest scales until all are finite."""
         scales: tuple[float, ...] = LADDER
         while True:
-            optimizer = self._probing(scales)
+            ladder = self._ladder(scales)
             try:
-                return scales, [self._estimate(optimizer, k)[0].losses for k in range(_LADDERS)]
+                return scales, [self._estimate(ladder, k)[0].losses for k in range(_LADDERS)]
             except NonFiniteLossError:
                 if len(scales) == 2:
                     raise
@@ -191,57 +187,57 @@ class Search:
 
     def _measured(self, settings: Settings) -> dict[str, float]:
         """Slope, curvature and signal at the chosen ε, and the expected learning rate."""
-        optimizer = self._probing((float(settings.eps),))
-        said = [self._estimate(optimizer, k) for k in range(_BATCHES)]
+        ladder = self._ladder((float(settings.eps),))
+        said = [self._estimate(ladder, k) for k in range(_BATCHES)]
         slopes = Slopes.of((float(settings.eps),), [estimate.losses for estimate, _ in said])
         # Too high a rate costs more than too low a one, and few batches are weak evidence.
         share = reliability([halves for _, halves in said], less=1.0)
         signal = _UNKNOWN if share is None else max(share, _LEAST)
-        optimizer = self._optimizer_of(settings, None)
-        own = [self._estimate(optimizer, k)[0].coefficients for k in range(2)]
+        stepper = self._stepper_of(settings, None)
+        own = [self._estimate(stepper, k)[0].coefficients for k in range(2)]
         return {
             "slope": slopes.slope(),
             "curvature": slopes.curvature(),
             "signal": signal,
-            "expected": best_rate(slopes, own, signal) / reach(optimizer.update, own),
+            "expected": best_rate(slopes, own, signal) / reach(stepper.optimizer.update, own),
         }
 
-    def _probing(self, scales: Sequence[float]) -> ZOOptimizer:
-        """An optimizer that measures at the given scales, with the run's direction and engine."""
-        engine = self._optimizer_of(self._settings, None).engine.name
-        return self._optimizer_of(self._settings, Ladder(scales, self._settings.direction, engine))
+    def _ladder(self, scales: Sequence[float]) -> Stepper:
+        """A stepper that measures at the given scales, with the run's direction and engine."""
+        engine = self._start.optimizer.engine.name
+        return self._stepper_of(self._settings, Ladder(scales, self._settings.direction, engine))
 
-    def _estimate(
-        self, optimizer: ZOOptimizer, step: int
-    ) -> tuple[GradientEstimate, dict[str, float]]:
-        """The optimizer's estimate on a step's batch, at the base weights."""
-        self._stepper.optimizer = optimizer
-        checkpoint.load(self._base, optimizer)
-        return self._stepper.estimate(step, lambda: checkpoint.load(self._base, optimizer))
+    def _estimate(self, stepper: Stepper, step: int) -> tuple[GradientEstimate, dict[str, float]]:
+        """The stepper's estimate on a step's batch, at the base weights."""
+        checkpoint.load(self._base, stepper.optimizer)
+        before = stepper.forwards
+        try:
+            return stepper.estimate(step, lambda: checkpoint.load(self._base, stepper.optimizer))
+        finally:
+            self._measuring += stepper.forwards - before
 
-    def _score(self) -> float:
+    def _score(self, stepper: Stepper) -> float:
         """The objective on the batches for scoring; lower is better."""
         end = self._settings.steps
         steps = range(max(0, end - _JUDGES), end)
-        self._judged += len(steps)
-        score = self._stepper.score([e for step in steps for e in self._stepper.batches(step)])
-        sign = -1.0 if self._stepper.metric.higher_is_better else 1.0
+        self._judging += len(steps)
+        score = stepper.score(stepper.batches(*steps))
+        sign = -1.0 if stepper.metric.higher_is_better else 1.0
         return sign * score if math.isfinite(score) else math.inf
 
     def _go(self, settings: Settings, lr: float) -> float:
         """Runs or resumes a trial; returns the objective at its end, lower is better."""
         folder = self._trial(lr)
         folder.mkdir(exist_ok=True)
-        chosen, length = replace(settings, lr=lr), length_of(settings.steps)
-        optimizer = self._optimizer_of(chosen, None)
-        self._stepper.settings, self._stepper.optimizer = chosen, optimizer
+        stepper = self._stepper_of(replace(settings, lr=lr), None)
+        optimizer, length = stepper.optimizer, length_of(settings.steps)
         path, metrics = folder / trajectory.FILENAME, _metrics(folder)
-        guard = Guard(chosen.clip_ratio, chosen.surrogate_steps)
+        guard = Guard(settings.clip_ratio, settings.surrogate_steps)
         checkpoint.load(self._base, optimizer)
         held = trajectory.read(path)
         log = trajectory.Trajectory(path, trajectory.header_of(optimizer) if held is None else None)
         optimizer.recorder = log.append
-        self._stepper.forwards = metrics.last("forwards") or 0
+        stepper.forwards = metrics.last("forwards") or 0
         try:
             with optimizer.chain():
                 for record in held.records if held is not None else ():
@@ -251,11 +247,9 @@ class Search:
                     optimizer.clip = guard.bound
                     if optimizer.steps % settings.eval_every == 0:
                         optimizer.settle()  # as the run will when it evaluates
-                    metrics.append(
-                        self._stepper.step(lambda: rebuild(path, [self._base], optimizer))
-                    )
+                    metrics.append(stepper.step(lambda: rebuild(path, [self._base], optimizer)))
                     guard.see(optimizer.estimated)
-            return math.inf if guard.trouble() else self._score()
+            return math.inf if guard.trouble() else self._score(stepper)
         except NonFiniteLossError:
             return math.inf
         finally:

@@ -20,28 +20,31 @@ class TakeOver:
     stopping rules act between them as usual.
 
     Args:
-        trial: the trial's folder; None if there was no race.
-        known: the run's own steps so far. If they differ from the trial's, as after a resume on
-            another machine, nothing is taken over.
+        steps: the record of each, and its line of ``metrics.jsonl``.
     """
 
-    def __init__(self, trial: Path | None, known: Sequence[StepRecord]) -> None:
-        self._records: tuple[StepRecord, ...] = ()
-        self._entries: list[dict[str, Any]] = []
-        if trial is None:
-            return
+    def __init__(self, steps: Sequence[tuple[StepRecord, dict[str, Any]]] = ()) -> None:
+        self._steps = steps
+
+    @classmethod
+    def of(cls, trial: Path, known: Sequence[StepRecord]) -> TakeOver:
+        """Reads the steps of a trial.
+
+        Args:
+            trial: the trial's folder.
+            known: the run's own steps so far. If they differ from the trial's, as after a resume on
+                another machine, nothing is taken over.
+        """
         try:
             log = trajectory.read(trial / trajectory.FILENAME)
             if log is None or log.records[: len(known)] != tuple(known):
-                return
+                return cls()
             lines = Metrics(trial / "metrics.jsonl", len(log.records)).steps
         except trajectory.TrajectoryError:
-            return  # damaged: the run makes the same steps itself
-        for step, record in enumerate(log.records, start=1):
-            if step not in lines:  # lost in a power cut
-                return
-            self._records += (record,)
-            self._entries.append(lines[step])
+            return cls()  # damaged: the run makes the same steps itself
+        numbered = enumerate(log.records, start=1)
+        steps = [(record, lines[step]) for step, record in numbered if step in lines]
+        return cls([] if len(steps) < len(log.records) else steps)  # lost in a power cut
 
     def step(self, stepper: Stepper, log: trajectory.Trajectory) -> dict[str, Any] | None:
         """Replays the run's next step from the trial.
@@ -54,12 +57,12 @@ class TakeOver:
             The step's line of ``metrics.jsonl``; None if the run must make the step itself.
         """
         number = stepper.optimizer.steps
-        if number >= len(self._records) or stepper.slower != 1.0:  # a rollback changed the rates
+        if number >= len(self._steps) or stepper.slower != 1.0:  # a rollback changed the rates
             return None
+        record, entry = self._steps[number]
         with deferred_signals():
-            log.append(self._records[number])
-            stepper.optimizer.repeat(self._records[number])
-        entry = self._entries[number]
-        before = self._entries[number - 1]["forwards"] if number else 0
+            log.append(record)
+            stepper.optimizer.repeat(record)
+        before = self._steps[number - 1][1]["forwards"] if number else 0
         stepper.forwards += entry["forwards"] - before
         return {**entry, "forwards": stepper.forwards}
