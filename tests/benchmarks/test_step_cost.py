@@ -91,6 +91,7 @@ def test_every_configuration_is_a_row_and_a_failed_one_has_its_reason(tmp_path):
     assert set(report.tables(found)) == {
         "targets",
         "step-cost",
+        "small",
         "kernel",
         "forwards",
         "batched",
