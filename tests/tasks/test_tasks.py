@@ -1,6 +1,7 @@
 """Tasks: padding and positions change nothing, labels are the right tokens, mistakes are told."""
 
 import copy
+import math
 
 import numpy as np
 import pandas as pd
@@ -190,6 +191,13 @@ def test_predictions_take_the_form_that_a_metric_needs():
     np.testing.assert_allclose(
         as_needed(scores, "probabilities")[0, 1], 1 / (1 + np.exp(-1.0)), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("needs", ["labels", "probabilities", "scores", ("labels", "scores")])
+def test_a_score_that_is_not_a_number_is_no_class(needs):
+    scores = np.array([[0.0, 1.0], [math.nan, math.nan]])
+    with pytest.raises(zoopt.NonFiniteLossError, match="cannot score example 1: its prediction"):
+        as_needed(scores, needs)
 
 
 def test_an_objective_that_does_not_fit_the_task_is_refused(tokenizer):

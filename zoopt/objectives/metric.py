@@ -54,6 +54,15 @@ def first_nan(predictions: Any) -> int | None:
     return int(missing[0, 0]) if missing.size else None
 
 
+def refuse_nan(predictions: Any, scorer: str) -> None:
+    """Raises NonFiniteLossError with the index of the first example whose prediction is NaN."""
+    if (example := first_nan(predictions)) is not None:
+        raise NonFiniteLossError(
+            f"{scorer} cannot score example {example}: its prediction is NaN. If it was finite "
+            "before, use a smaller lr or eps."
+        )
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number to tune: one score from predictions and references.
@@ -123,12 +132,8 @@ class Metric:
     def _check(self, predictions: Any) -> None:
         if hasattr(predictions, "__len__") and len(predictions) == 0:
             raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
-        numbers = isinstance(self.needs, str) and FORMS[self.needs].made_of == "numbers"
-        if numbers and (example := first_nan(predictions)) is not None:
-            raise NonFiniteLossError(
-                f"{self.name!r} cannot score example {example}: its prediction is NaN. If it was "
-                "finite before, use a smaller lr or eps."
-            )
+        if isinstance(self.needs, str) and FORMS[self.needs].made_of == "numbers":
+            refuse_nan(predictions, repr(self.name))
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import torch
 from scipy.special import softmax
 
 from zoopt.objectives.combination import Combination
-from zoopt.objectives.forms import Needs, each_of
-from zoopt.objectives.metric import Metric, Parts, for_each
+from zoopt.objectives.forms import FORMS, Needs, each_of
+from zoopt.objectives.metric import Metric, Parts, for_each, refuse_nan
 from zoopt.probes.population import Population
 from zoopt.tasks.base import Scores, Task
 from zoopt.tasks.examples import Example
@@ -84,9 +84,15 @@ def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> A
 
 
 def as_needed(scores: Scores, needs: Needs) -> Any:
-    """Scores in the form a metric takes: labels (argmax), probabilities (softmax) or values."""
+    """Scores in the form a metric takes: labels (argmax), probabilities (softmax) or values.
+
+    Raises:
+        NonFiniteLossError: a score is NaN, which argmax would take for the largest.
+    """
 
     def one(needs: str) -> Any:
+        if FORMS[needs].made_of in ("numbers", "classes"):
+            refuse_nan(scores, "the objective")
         if needs == "labels":
             return np.argmax(scores, axis=1)
         if needs == "probabilities":

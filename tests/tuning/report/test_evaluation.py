@@ -112,11 +112,12 @@ def test_a_mean_over_examples_is_resampled_without_asking_again():
     assert known.values == compare(replace(metric, each=None), {"m": scores}, truth).values
 
 
-def test_a_prediction_that_is_no_number_leaves_a_mean_without_a_value(caplog):
+@pytest.mark.parametrize("name", ["cross_entropy", "accuracy", "f1"])
+def test_a_prediction_that_is_no_number_leaves_a_metric_without_a_value(caplog, name):
     scores = np.array([[0.0, np.nan], [1.0, 0.0], [1.0, 0.0]])
-    found = compare(zoopt.get_objective("cross_entropy"), {"m": scores}, np.zeros(3, int))
+    found = compare(zoopt.get_objective(name), {"m": scores}, np.zeros(3, int))
     assert np.isnan(found.values["m"].value)
-    assert caplog.text.count("cross_entropy is undefined on these examples") == 1
+    assert caplog.text.count(f"{name} is undefined on these examples") == 1
 
 
 def test_a_judge_who_gives_up_is_not_asked_again(caplog):

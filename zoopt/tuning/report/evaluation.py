@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import DegenerateDataWarning, bootstrap
 
+from zoopt.interfaces import NonFiniteLossError
 from zoopt.objectives.combination import Combination
 from zoopt.objectives.forms import forms_of
 from zoopt.objectives.metric import Metric
@@ -87,10 +88,7 @@ def compare(
             as a whole (Davison and Hinkley 1997, *Bootstrap Methods*, section 3.8).
     """
     names = list(conditions)
-    asked = [
-        _Asked(metric, as_needed(scores, metric.needs), references)
-        for scores in conditions.values()
-    ]
+    asked = [_Asked(metric, scores, references) for scores in conditions.values()]
     sign = 1.0 if metric.higher_is_better else -1.0
     pairs = [(a, b) for b in range(len(names)) for a in range(b)]
 
@@ -115,22 +113,28 @@ class _Asked:
 
     Args:
         metric: the metric.
-        predictions: its predictions.
+        scores: the task's scores; the metric is undefined if one of them is NaN.
         references: its references.
 
     Attributes:
         each: its value of each example, shape (N,); None if not evaluated per example.
     """
 
-    def __init__(self, metric: Metric, predictions: Any, references: Any) -> None:
-        self._metric, self._predictions, self._references = metric, predictions, references
+    def __init__(self, metric: Metric, scores: Scores, references: Any) -> None:
+        self._metric, self._references = metric, references
         self._is_mean = False
         self.each: NDArray[np.float64] | None = None
         everything = np.arange(len(references))
+        try:
+            self._predictions = as_needed(scores, metric.needs)
+        except NonFiniteLossError as error:
+            self._tell(error)
+            self._is_mean, self.each = True, np.full(len(references), math.nan)
+            return
         if metric.each is not None:
             self._is_mean = True
             try:
-                self.each = metric.by_example(predictions[everything], references[everything])
+                self.each = metric.by_example(self._predictions[everything], references[everything])
             except (ValueError, ArithmeticError) as error:
                 self._tell(error)
                 self.each = np.full(len(references), math.nan)
