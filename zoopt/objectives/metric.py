@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,8 @@ class Metric:
             :class:`Parts`: those outputs in the form of ``needs``, and the task's references.
         each: for a mean over examples, the function ``(predictions, references)`` that returns
             each example's value, None for one that is skipped.
+        source: what it was made from, or a dict of several parts, by which a resumed run checks
+            that its objective is the same; None for ``function`` itself.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Metric:
     smooth: str = ""
     from_base: bool = False
     each: Callable[[Any, Any], Sequence[float | None]] | None = None
+    source: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_needs(self.name, self.needs)

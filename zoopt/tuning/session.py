@@ -54,7 +54,7 @@ class Session:
         self._fitting = Fitting(lambda: task.batch_size, self._limit)
         self._start = self._stepper(settings)
         self._callbacks = Callbacks(callbacks)
-        self._folder = RunFolder(run_dir, job, identity_of(task))
+        self._folder = RunFolder(run_dir, job, identity_of(task, objective))
         self._metrics = self._folder.metrics
         self._console = Console(quiet, live=not isinstance(objective, Comparison))
         self._callbacks.add(
