@@ -19,6 +19,8 @@ from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from zoopt.cli import main
@@ -391,3 +393,13 @@ def test_as_a_module_a_users_mistake_is_a_message_and_no_traceback(tmp_path):
     assert found.returncode == 2
     assert "Traceback" not in found.stderr
     assert "zoopt inspect:" in found.stderr
+
+
+def test_an_encoder_decoder_is_loaded_for_generation(tmp_path, config):
+    sizes = {"vocab_size": 8, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
+    model.save_pretrained(tmp_path / "t5")
+    tokenizer = AutoTokenizer.from_pretrained(yaml.safe_load(config.read_text())["model"])
+    tokenizer.save_pretrained(tmp_path / "t5")
+    loaded, _ = load(str(tmp_path / "t5"), "AutoModelForCausalLM", "float32")
+    assert isinstance(loaded, T5ForConditionalGeneration)

@@ -20,6 +20,7 @@ from zoopt.tasks.text import (
     device_of,
     filled,
     last_positions,
+    require_causal,
 )
 
 
@@ -147,6 +148,7 @@ class MultipleChoice(Task):
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
         """Mean log-probability of each row's choice, shape (rows,)."""
+        require_causal(model, type(self).__name__)
         sizes = [self.size(row) for row in examples]
         longest = max(sizes)
         inputs: dict[str, Any] = dict(self.inputs.batch(examples, device_of(model), "left"))

@@ -169,6 +169,22 @@ def last_positions(tokens: torch.Tensor, count: int) -> torch.Tensor:
     return torch.arange(-min(count, tokens.shape[1]), 0, device=tokens.device)
 
 
+def is_encoder_decoder(model: torch.nn.Module) -> bool:
+    """Whether the model reads its input with an encoder and writes with a decoder, like T5."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def require_causal(model: torch.nn.Module, task: str) -> None:
+    """Raises TypeError if a task that continues a text is given an encoder-decoder."""
+    if is_encoder_decoder(model):
+        raise TypeError(
+            f"{task} scores words that continue the template, which takes a causal language "
+            f"model, but {type(model).__name__} is an encoder-decoder: use zoopt.Generation with "
+            "a metric of texts, such as exact_match, or zoopt.HeadClassification with a sequence "
+            "classifier of that architecture"
+        )
+
+
 def device_of(model: torch.nn.Module) -> torch.device:
     """The device of the model's first parameter."""
     return next(model.parameters()).device

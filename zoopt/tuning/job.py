@@ -16,8 +16,9 @@ class TaskSettings:
     Args:
         kind: "verbalizer" (a causal LM predicts a word per label), "masked" (a masked LM does),
             "multiple_choice" (a causal LM ranks choices by likelihood), "generation" (a causal LM
-            generates text), "head" (a classification head), "regression" (one output), "similarity"
-            (cosine of two embeddings), or "paper" (a task of the MeZO paper, by name).
+            or an encoder-decoder generates text), "head" (a classification head), "regression" (one
+            output), "similarity" (cosine of two embeddings), or "paper" (a task of the MeZO paper,
+            by name).
         name: for "paper", the task, as sst2; its data come from the hub if data.train is empty.
         masked: for "paper", whether the model is a masked LM.
         template: prompt with the data's columns in braces; for "masked", {mask} marks the position

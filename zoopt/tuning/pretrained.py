@@ -21,7 +21,8 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
     Args:
         name: a folder, in which ``~`` and environment variables are expanded, or a hub name. For a
             PEFT adapter, its base model is loaded with the adapter's weights trainable.
-        auto: the class of transformers that loads it, such as ``"AutoModelForCausalLM"``.
+        auto: the class of transformers that loads it, such as ``"AutoModelForCausalLM"``, for which
+            encoder-decoders are loaded by ``"AutoModelForSeq2SeqLM"``.
         dtype: dtype of the weights, such as ``"float32"``.
         labels: number of outputs of a sequence classifier's head.
     """
@@ -39,6 +40,8 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
     classifies = auto == "AutoModelForSequenceClassification"
     if classifies:
         options["num_labels"] = labels
+    if auto == "AutoModelForCausalLM" and _is_encoder_decoder(where):
+        auto = "AutoModelForSeq2SeqLM"
     model: Any = getattr(transformers, auto).from_pretrained(where, **options)
     if classifies:
         pad = tokenizer.pad_token_id
@@ -52,3 +55,13 @@ def load(name: str, auto: str, dtype: str, labels: int = 1) -> tuple[torch.nn.Mo
         model.to("cuda")
     made: torch.nn.Module = model
     return made, tokenizer
+
+
+def _is_encoder_decoder(where: str) -> bool:
+    import transformers
+
+    try:
+        config: Any = transformers.AutoConfig.from_pretrained(where)
+    except (OSError, ValueError):  # the folder of an adapter has no configuration of a model
+        return False
+    return bool(config.is_encoder_decoder)
