@@ -137,10 +137,28 @@ def test_an_example_in_two_splits_is_refused(tmp_path):
         read_splits(data)
 
 
-def test_development_examples_are_cut_from_the_training_ones(tmp_path):
-    FRAME.to_csv(tmp_path / "train.csv", index=False)
-    splits = read_splits(DataSettings(train=str(tmp_path / "train.csv"), dev_size=1))
-    assert [len(splits[name]) for name in ("train", "dev", "test")] == [2, 1, 0]
+def test_development_examples_are_drawn_from_the_training_ones(tmp_path):
+    """Of a file that is sorted by label, too, they have both labels."""
+    rows = pd.DataFrame({"text": range(100), "label": ["a"] * 50 + ["b"] * 50})
+    rows.to_csv(tmp_path / "train.csv", index=False)
+    data = DataSettings(train=str(tmp_path / "train.csv"), dev_size=20)
+    splits = read_splits(data)
+    assert read_splits(data) == splits
+    assert [len(splits[name]) for name in ("train", "dev", "test")] == [80, 20, 0]
+    assert 5 < sum(row["label"] == "a" for row in splits["dev"]) < 15
+    texts = [sorted(row["text"] for row in splits[name]) for name in ("train", "dev")]
+    assert sorted(texts[0] + texts[1]) == list(range(100))
+    assert [[row["text"] for row in splits[name]] for name in ("train", "dev")] == texts
+
+
+def test_equal_examples_stay_on_one_side(tmp_path):
+    path = tmp_path / "train.csv"
+    pd.DataFrame({"text": [n // 3 for n in range(60)]}).to_csv(path, index=False)
+    splits = read_splits(DataSettings(train=str(path), dev_size=10))
+    assert len(splits["dev"]) == 9
+    assert not {row["text"] for row in splits["train"]} & {row["text"] for row in splits["dev"]}
+    with pytest.raises(ValueError, match="has 60 examples but only 20 different ones, each more"):
+        read_splits(DataSettings(train=str(path), dev_size=2))
 
 
 def test_batches_depend_on_the_step_alone_and_cover_each_epoch_once(blobs):

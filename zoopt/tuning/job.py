@@ -63,10 +63,12 @@ class DataSettings:
 
     Args:
         train: training examples; may be empty for a "paper" task.
-        dev: development examples; if empty, they are split off the end of train.
+        dev: development examples; if empty, they are drawn from train at random, the same ones for
+            every seed. Name a file of your own if examples depend on each other, such as sentences
+            of one document.
         test: test examples, for the report only.
-        dev_size: number of development examples to use or split off; 0 uses all of dev, or splits
-            off a tenth of train.
+        dev_size: number of development examples to use or draw; 0 uses all of dev, or draws a tenth
+            of train.
         test_size: number of test examples to use; 0 uses all.
     """
 
