@@ -153,6 +153,19 @@ def test_a_missing_cell_of_a_table_is_a_missing_key(tokenizer):
     assert task.train == [{"prompt": "it was", "share": 0.5}, {"prompt": "a b"}]
 
 
+@pytest.mark.parametrize("value", [None, math.nan, np.float32("nan")])
+def test_a_missing_text_is_not_the_word_for_it(tokenizer, value):
+    row = {"text": value, "label": "good", "id": 17}
+    with pytest.raises(KeyError, match=r"needs column 'text', but it is .*'id': 17"):
+        verbalizer(tokenizer).length(row)
+    similarity = zoopt.Similarity([{"a": "a", "label": 1}], tokenizer=tokenizer, columns=("a", "b"))
+    with pytest.raises(KeyError, match="no text in column 'b' to compare"):
+        similarity.rows({"a": "a", "b": value})
+    choices = zoopt.MultipleChoice(ROWS, tokenizer=tokenizer, template="{text} {choice}")
+    with pytest.raises(ValueError, match="a choice in column 'choices' is missing"):
+        choices.choices({"text": "a", "choices": ["a", value]})
+
+
 def test_unknown_labels_and_columns_are_named(tokenizer):
     task = verbalizer(tokenizer)
     with pytest.raises(ValueError, match=r"'ugly'.*not among the labels"):

@@ -194,3 +194,8 @@ def test_a_stream_that_ends_is_read_once_and_drawn_from_for_epochs(blobs, settin
 def test_a_stream_without_an_example_is_an_error():
     with pytest.raises(ValueError, match="no training examples"):
         zoopt.HeadClassification(iter(()), labels=["a", "b"], collate=list)
+
+
+def test_a_missing_cell_is_no_word(tmp_path):
+    pd.DataFrame({"text": ["a", None], "n": [0.5, None]}).to_parquet(tmp_path / "data.parquet")
+    assert read_examples(tmp_path / "data.parquet") == [{"text": "a", "n": 0.5}, {}]

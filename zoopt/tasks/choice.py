@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from zoopt.tasks.base import Scores, Task
-from zoopt.tasks.examples import Example
+from zoopt.tasks.examples import Example, missing
 from zoopt.tasks.text import (
     TextInputs,
     accepted,
@@ -107,6 +107,11 @@ class MultipleChoice(Task):
                 f"column {self._choices!r} holds {held!r}; expected a list of choices, as in a "
                 "JSONL or Parquet file. If each choice has its own column, use templates: "
                 'choices={"0": "{choice1}", "1": "{choice2}"}'
+            )
+        if any(map(missing, held)):
+            raise ValueError(
+                f"a choice in column {self._choices!r} is missing: it holds {list(held)!r}. Leave "
+                "it out; examples may have different numbers of choices"
             )
         several = (list, tuple, np.ndarray)
         return [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from zoopt.tasks.examples import Example
+from zoopt.tasks.examples import Example, missing
 
 
 class TextInputs:
@@ -120,7 +121,7 @@ def filled(template: str, example: Mapping[str, Any]) -> str:
     """A template filled with the columns of an example.
 
     Raises:
-        KeyError: it names a column that the example does not have.
+        KeyError: it names a column that the example does not have, or has no value in.
         TypeError: a column holds messages of a conversation.
     """
     for name in columns_of(template):
@@ -131,6 +132,11 @@ def filled(template: str, example: Mapping[str, Any]) -> str:
                 "needs a text: convert them first with "
                 "tokenizer.apply_chat_template(messages, tokenize=False, "
                 "add_generation_prompt=True)"
+            )
+        if name in example and missing(value):
+            raise KeyError(
+                f"template {template!r} needs column {name!r}, but it is {value!r} in the example "
+                f"{reprlib.repr(dict(example))}: leave the example out, or put a text there"
             )
     try:
         return template.format_map(example)

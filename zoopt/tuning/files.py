@@ -11,12 +11,15 @@ from typing import Any
 
 import pandas as pd
 
+from zoopt.tasks.examples import held
+
 
 def read_examples(source: Any) -> list[dict[str, Any]]:
     """Reads examples as dicts from a CSV, JSONL or Parquet file, a dataset, a frame, or a list.
 
-    JSON values keep their types. A CSV or TSV column is read as numbers if every value is written
-    as Python would print it (``7``, ``0.5``), and else as strings (``007``, ``true``, ``1e3``).
+    An example has no key for a missing cell of a table. JSON values keep their types. A CSV or TSV
+    column is read as numbers if every value is written as Python would print it (``7``, ``0.5``),
+    and else as strings (``007``, ``true``, ``1e3``).
 
     Args:
         source: a path ending in .csv, .tsv, .jsonl, .json or .parquet; a ``datasets.Dataset``; a
@@ -28,8 +31,7 @@ def read_examples(source: Any) -> list[dict[str, Any]]:
         OSError: the hub has no such data set, or cannot be reached.
     """
     if isinstance(source, pd.DataFrame):
-        rows: list[dict[str, Any]] = source.to_dict("records")
-        return rows
+        return list(held(source))
     if not isinstance(source, str | Path):
         return [dict(row) for row in source]
     path = Path(source).expanduser()
