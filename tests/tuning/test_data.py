@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import zoopt
-from zoopt.tuning.data import Batches, read_splits
+from zoopt.tuning.data import Batches, check_examples, read_splits
 from zoopt.tuning.files import read_examples
 from zoopt.tuning.job import DataSettings
 
@@ -199,3 +199,54 @@ def test_a_stream_without_an_example_is_an_error():
 def test_a_missing_cell_is_no_word(tmp_path):
     pd.DataFrame({"text": ["a", None], "n": [0.5, None]}).to_parquet(tmp_path / "data.parquet")
     assert read_examples(tmp_path / "data.parquet") == [{"text": "a", "n": 0.5}, {}]
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_an_unknown_label_in_any_split_is_told_before_the_first_step(
+    blobs, settings, tmp_path, split
+):
+    model, task = blobs()
+    getattr(task, split)[7]["label"] = "perhaps"
+    with pytest.raises(ValueError, match=f"{split} example 7: 'perhaps' in column 'label' is not"):
+        zoopt.tune(model, task=task, run_dir=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (None, KeyError, "dev example 1: there is no value in column 'label' of"),
+        (float("nan"), KeyError, "dev example 1: there is no value in column 'label' of"),
+        ("much", ValueError, "dev example 1: 'much' in column 'label' is not a number"),
+    ],
+)
+def test_a_value_that_is_no_number_is_told_with_its_place(value, error, said):
+    rows = [{"x": 1.0, "label": 2}, {"x": 1.0, "label": value}]
+    with pytest.raises(error, match=said):
+        check_examples(zoopt.Regression(rows[:1], rows, collate=list))
+
+
+def test_of_examples_that_are_made_when_asked_for_the_first_is_checked():
+    class Made:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, place):
+            assert place == 0
+            return {"x": 1.0, "label": "perhaps"}
+
+    task = zoopt.HeadClassification(Made(), labels=["no", "yes"], collate=list)
+    with pytest.raises(ValueError, match="train example 0: 'perhaps'"):
+        check_examples(task)
+
+
+def test_a_missing_text_is_told_with_its_place():
+    class Words:
+        pad_token_id, model_max_length = 0, 8
+
+    rows = [{"text": "a"}, {"text": None}]
+    task = zoopt.Generation(rows, tokenizer=Words(), template="{text}:", max_new_tokens=2)
+    with pytest.raises(
+        KeyError, match=r"train example 1: template '\{text\}:' needs column 'text'"
+    ):
+        check_examples(task)

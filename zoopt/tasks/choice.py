@@ -187,7 +187,7 @@ class MultipleChoice(Task):
         return np.asarray([self._right(example) for example in examples])
 
     def _right(self, example: Example) -> int:
-        choices, right = self.choices(example), example[self.target]
+        choices, right = self.choices(example), self.given(example)
         if isinstance(right, str):
             found = [i for i, choice in enumerate(choices) if right in choice]
         else:

@@ -94,7 +94,7 @@ class Generation(Task):
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
         """Each example's reference text or list of texts, ``""`` without a target column."""
-        return _objects([e[self.target] if self.target else "" for e in examples])
+        return _objects([self.given(e) if self.target else "" for e in examples])
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The examples with the model's prompt as ``"prompt"``, unless they have that column."""

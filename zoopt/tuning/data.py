@@ -51,6 +51,28 @@ def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
     return splits
 
 
+def check_examples(task: Task) -> None:
+    """Checks all examples of a task, so that a run does not end at one it first meets late.
+
+    Of a split that is not a list, and may build its examples on access, only the first.
+
+    Raises:
+        KeyError: an example lacks a text or a reference; the message has its split and index.
+        ValueError: a label is unknown, or a value is not a number.
+        TypeError: an example is of another kind than the task takes.
+    """
+    for name in ("train", "dev", "test"):
+        split = getattr(task, name)
+        lazy = not isinstance(split, list | tuple)
+        for place in range(min(1, len(split)) if lazy else len(split)):
+            try:
+                task.check(split[place])
+            except (KeyError, ValueError, TypeError) as error:
+                kind = next(k for k in (KeyError, ValueError, TypeError) if isinstance(error, k))
+                said = error.args[0] if error.args else error
+                raise kind(f"{name} example {place}: {said}") from error
+
+
 def _drawn_off(
     examples: list[dict[str, Any]], size: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -16,6 +16,7 @@ from zoopt.tasks import Task
 from zoopt.tuning import sinks
 from zoopt.tuning.base_model import measure_base
 from zoopt.tuning.callbacks import Callbacks
+from zoopt.tuning.data import check_examples
 from zoopt.tuning.ending import Result, finish
 from zoopt.tuning.faults.endings import disk_named, terminable
 from zoopt.tuning.faults.fitting import Fitting
@@ -49,6 +50,7 @@ class Session:
         callbacks: Sequence[Any] = (),
     ) -> None:
         sinks.check(settings.sinks)
+        check_examples(task)
         self._model, self._task, self._metric = model, task, objective
         self._settings, self._job = settings, job
         self._fitting = Fitting(lambda: task.batch_size, self._limit)
