@@ -1,5 +1,7 @@
 """Generation: texts are those of each prompt alone, and rewards see prompts and columns."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -213,3 +215,20 @@ def test_tasks_that_continue_a_text_refuse_an_encoder_decoder(tokenizer, encoder
     task = make(tokenizer=tokenizer, target="topic")
     with pytest.raises(TypeError, match=r"T5.* is an encoder-decoder: use zoopt.Generation"):
         task.predict(encoder_decoder, ROWS)
+
+
+def test_a_judge_of_completions_sees_the_examples_in_training_too(tokenizer, model, tmp_path):
+    seen = []
+
+    def judge(a, b, examples):
+        seen.append(examples)
+        return 0
+
+    task = generation(tokenizer)
+    objective = zoopt.comparison(judge, needs="completions")
+    made = {"objective": objective, "lr": 1.0, "eps": 1.0, "steps": 2, "batch_size": 3}
+    zoopt.tune(copy.deepcopy(model), task=task, run_dir=tmp_path, quiet=True, **made)
+    in_training = [examples for examples in seen if len(examples) == 3]
+    assert in_training
+    for examples in seen:
+        assert all(example["prompt"] == f"{example['text']} it" for example in examples)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from zoopt.objectives.combination import Combination
@@ -75,12 +76,15 @@ def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> A
     """
     if isinstance(metric, Combination):
         return Parts(tuple(references_for(task, each, examples) for each in metric.metrics))
-    references = (
-        task.asked(examples) if metric.needs == "completions" else task.references(examples)
-    )
+    references = truth_for(task, metric, examples)
     if metric.from_base:
         return Parts((as_needed(task.anchored(examples), metric.needs), references))
     return references
+
+
+def truth_for(task: Task, metric: Metric, examples: Sequence[Example]) -> NDArray[Any]:
+    """What the examples say: the task's references, or for rewards the examples themselves."""
+    return task.asked(examples) if metric.needs == "completions" else task.references(examples)
 
 
 def as_needed(scores: Scores, needs: Needs) -> Any:
