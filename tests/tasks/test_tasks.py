@@ -18,6 +18,7 @@ from transformers import (
 
 import zoopt
 from zoopt.tasks import TaskObjective, as_needed
+from zoopt.tasks.head import name_outputs
 from zoopt.tuning.report import evaluation
 
 ROWS = [
@@ -195,6 +196,27 @@ def test_heads_of_plain_modules_and_wrong_output_counts():
     assert values.references(values.train).tolist() == [3.0]
     with pytest.raises(ValueError, match="one output"):
         values.predict(torch.nn.Linear(2, 2), rows)
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (["negative", "positive"], True),
+        (["POSITIVE", "NEGATIVE"], False),
+        (["LABEL_0", "LABEL_1"], False),
+    ],
+)
+def test_the_outputs_of_a_model_are_named_as_the_labels(names, warned, caplog):
+    labels = ["positive", "negative"]
+    model = torch.nn.Linear(1, 2)
+    model.config = LlamaConfig(id2label=dict(enumerate(names)))
+    name_outputs(model, labels)
+    assert model.config.id2label == {0: "positive", 1: "negative"}
+    assert model.config.label2id == {"positive": 0, "negative": 1}
+    assert ("named negative, positive, but labels are positive, negative" in caplog.text) == warned
+    name_outputs(torch.nn.Linear(1, 2), labels)  # has no configuration
+    with pytest.raises(ValueError, match="two labels are the same"):
+        zoopt.HeadClassification([{"label": 1}], labels=[1, "1"], collate=list)
 
 
 def test_predictions_take_the_form_that_a_metric_needs():

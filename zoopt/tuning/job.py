@@ -28,7 +28,8 @@ class TaskSettings:
             classes.
         choices: for "multiple_choice", the column with the list of choices, or a template for each
             label, as {"0": "{choice1}", "1": "{choice2}"}.
-        labels: for "head", the labels in the order of the outputs.
+        labels: for "head", the labels in the order of the outputs: texts or numbers. YAML reads no
+            and yes without quotes as false and true.
         columns: for "similarity", the two columns to compare.
         target: column with the label, value or reference text; optional for "generation".
         max_length: maximum input length in tokens, 0 for the model's; longer inputs are truncated
@@ -45,7 +46,7 @@ class TaskSettings:
     template: str = "{text}"
     verbalizer: Mapping[str, str] = field(default_factory=dict)
     choices: str | Mapping[str, str] = "choices"
-    labels: tuple[str, ...] = ()
+    labels: tuple[str | int | float | bool, ...] = ()
     columns: tuple[str, ...] = ("sentence1", "sentence2")
     target: str = "label"
     max_length: int = 0

@@ -12,7 +12,8 @@ import torch
 from zoopt.estimators import ZOEstimator
 from zoopt.objectives.comparison import Comparison
 from zoopt.objectives.metric import Metric
-from zoopt.tasks import Task
+from zoopt.tasks import HeadClassification, Task
+from zoopt.tasks.head import name_outputs
 from zoopt.tuning import sinks
 from zoopt.tuning.base_model import measure_base
 from zoopt.tuning.callbacks import Callbacks
@@ -80,6 +81,8 @@ class Session:
 
     def _run(self) -> Result:
         start, folder, console = self._start, self._folder, self._console
+        if isinstance(self._task, HeadClassification):
+            name_outputs(self._model, self._task.labels)
         console.start(start.optimizer, self._settings, self._task, folder.log is not None)
         if unusual := unusual_rate(self._model, self._settings):
             console.warn(unusual)
