@@ -80,11 +80,20 @@ def test_values_are_what_the_file_says(tmp_path, suffix, text, rows):
         ("a.jsonl", '{"a": 1}\n{"a": ', r"line 2 of .*a\.jsonl is not valid JSON"),
         ("a.jsonl", '{"a": 1}\n[1]\n', r"line 2 of .*a\.jsonl is list; expected an object"),
         ("a.json", "3", r"holds int; expected a list of objects"),
+        ("a.csv", "", r"a\.csv cannot be read as a table: No columns .* names of the columns"),
+        ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv cannot be read as a table: .* in line 3"),
     ],
 )
 def test_a_file_of_something_else_is_told_so(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
+        read_examples(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
+def test_a_file_in_another_encoding_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes('{"text":\t"café"}\n'.encode("latin1"))
+    with pytest.raises(ValueError, match=rf"{name} is not in UTF-8 \(.*iconv -f LATIN1"):
         read_examples(tmp_path / name)
 
 
