@@ -300,3 +300,10 @@ def test_a_folder_without_a_record_of_the_objective_is_resumed_and_gets_one(tmp_
     path.write_text(json.dumps({k: v for k, v in full.items() if k not in ("made", "objective")}))
     assert run(tmp_path).steps == 4
     assert json.loads(path.read_text()) == full
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_file_is_no_folder_of_a_run(tmp_path, below):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"run_dir .* a file: choose another run_dir"):
+        RunFolder(tmp_path / "file" / below, {})

@@ -49,6 +49,7 @@ class RunFolder:
 
     Raises:
         ValueError: the folder holds a different run; the message lists the differences.
+        NotADirectoryError: the path is that of a file.
         TrajectoryError: its log or its metrics are damaged.
     """
 
@@ -63,7 +64,13 @@ class RunFolder:
         self.model = path / "best"
         self.config = path / "config.yaml"
         self.identity = path / "identity.json"
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise NotADirectoryError(
+                f"run_dir {path} cannot be a folder, since it or a folder above it is a file: "
+                "choose another run_dir"
+            ) from None
         self.release = _locked(self, path)
         try:
             self.log = trajectory.read(self.trajectory)
