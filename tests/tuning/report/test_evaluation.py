@@ -1,6 +1,7 @@
 """Intervals against a closed form, and paired gains."""
 
 import io
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -204,3 +205,17 @@ def test_a_terminal_of_80_columns_shows_names_and_numbers_whole():
     assert all(name in shown for name in (*names, "calibrated"))
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count("0.001]") == 5 * len(names)
+
+
+def test_a_metric_that_warns_does_so_once_for_all_resamples():
+    def precision(predictions, references):
+        if not predictions.all():
+            warnings.warn("a class without predictions", UserWarning, stacklevel=1)
+        return float((predictions == references).mean())
+
+    metric = zoopt.metric(precision, higher_is_better=True)
+    scores = {"before": np.eye(2)[[0, 1, 1, 0]], "tuned": np.eye(2)[[0, 1, 0, 0]]}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compare(metric, scores, np.array([0, 1, 0, 1]))
+    assert [str(each.message) for each in caught] == ["a class without predictions"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,8 @@ def compare(
         values = [condition(index) for condition in asked]
         return np.array(values + [sign * (values[b] - values[a]) for a, b in pairs])
 
-    everything = _intervals(statistic, len(references), clusters)
+    with _each_warning_once():
+        everything = _intervals(statistic, len(references), clusters)
     values, gains = everything[: len(names)], everything[len(names) :]
     return Comparison(
         dict(zip(names, values, strict=True)),
@@ -159,6 +161,15 @@ class _Asked:
 
     def _tell(self, error: Exception) -> None:
         log.warning("%s is undefined on these examples: %s", self._metric.name, error)
+
+
+@contextmanager
+def _each_warning_once() -> Iterator[None]:
+    """Shows each distinct warning once, of those that resampling repeats a thousand times."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for one in {(each.category, str(each.message)): each for each in caught}.values():
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
