@@ -458,3 +458,11 @@ def test_labels_that_yaml_reads_as_booleans_are_to_be_quoted(classifier, tmp_pat
     classifier.write_text(unquoted)
     assert main(["tune", str(classifier), "--quiet"]) == 2
     assert "YAML reads yes and no as True and False: put them in quotes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--params", "*q_proj*"], ["--params", '["*q_proj*"]']])
+def test_one_pattern_and_one_sink_need_no_list(config, tmp_path, given):
+    assert main(["tune", str(config), "--quiet", *given, "--sinks", "csv"]) == 0
+    kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (kept["params"], kept["sinks"]) == (["*q_proj*"], ["csv"])
+    assert (tmp_path / "run/metrics.csv").exists()
