@@ -180,8 +180,9 @@ def hashed(value: Any) -> Any:
 
 
 def _name(value: Any) -> str:
-    module = getattr(value, "__module__", None) or "builtins"
-    return f"{module}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    """Package and name, without modules in between, which may be moved by another version."""
+    package = (getattr(value, "__module__", None) or "builtins").partition(".")[0]
+    return f"{package}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def _packaged(value: Any) -> bool:
