@@ -19,6 +19,8 @@ from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from zoopt.cli import main
@@ -261,7 +263,9 @@ def test_a_classifier_that_pads_with_token_0_is_loaded_so(tmp_path):
     sizes = {"vocab_size": 5, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
     LlamaForSequenceClassification(LlamaConfig(**sizes, **heads)).save_pretrained(tmp_path)
-    model, tokenizer = load(str(tmp_path), "AutoModelForSequenceClassification", "float32", 2)
+    model, tokenizer = load(
+        str(tmp_path), "AutoModelForSequenceClassification", "float32", ("a", "b")
+    )
     assert model.config.pad_token_id == tokenizer.pad_token_id == 0
     assert tokenizer.model_max_length == model.config.max_position_embeddings == 64
 
@@ -391,3 +395,74 @@ def test_as_a_module_a_users_mistake_is_a_message_and_no_traceback(tmp_path):
     assert found.returncode == 2
     assert "Traceback" not in found.stderr
     assert "zoopt inspect:" in found.stderr
+
+
+def test_an_encoder_decoder_is_loaded_for_generation(tmp_path, config):
+    sizes = {"vocab_size": 8, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
+    model.save_pretrained(tmp_path / "t5")
+    tokenizer = AutoTokenizer.from_pretrained(yaml.safe_load(config.read_text())["model"])
+    tokenizer.save_pretrained(tmp_path / "t5")
+    loaded, _ = load(str(tmp_path / "t5"), "AutoModelForCausalLM", "float32")
+    assert isinstance(loaded, T5ForConditionalGeneration)
+
+
+@pytest.fixture
+def classifier(config, tmp_path):
+    """A job of a trained head with two outputs, ham and spam, and labels that are numbers."""
+    job = yaml.safe_load(config.read_text())
+    sizes = {"vocab_size": len(WORDS), "hidden_size": 16, "intermediate_size": 32}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "id2label": {0: "ham", 1: "spam"}}
+    model = LlamaForSequenceClassification(LlamaConfig(**sizes, **heads, pad_token_id=0))
+    model.save_pretrained(tmp_path / "head")
+    AutoTokenizer.from_pretrained(job["model"]).save_pretrained(tmp_path / "head")
+    rows = [f"{text},{n % 2}" for n, text in enumerate("abcdefgh")]
+    (tmp_path / "numbers.csv").write_text("\n".join(["text,label", *rows]))
+    job |= {"model": str(tmp_path / "head"), "data": {"train": str(tmp_path / "numbers.csv")}}
+    job["task"] = {"kind": "head", "labels": [0, 1]}
+    config.write_text(yaml.safe_dump(job))
+    return config
+
+
+def test_labels_may_be_numbers_and_the_saved_model_has_their_names(classifier, tmp_path, caplog):
+    assert main(["tune", str(classifier), "--quiet"]) == 0
+    assert "are named ham, spam, but labels are 0, 1" in caplog.text
+    saved = json.loads((tmp_path / "run/best/config.json").read_text())
+    assert saved["id2label"] == {"0": "0", "1": "1"}
+    assert saved["label2id"] == {"0": 0, "1": 1}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([], "task.labels is []: name the classes in the order of the model's outputs, as labels"),
+        (["a", "b", "c"], "has 2 outputs, ham, spam, but labels has 3: a, b, c. Name one label"),
+    ],
+)
+def test_labels_that_do_not_fit_the_head_are_told(classifier, capsys, labels, said):
+    job = yaml.safe_load(classifier.read_text())
+    job["task"]["labels"] = labels
+    classifier.write_text(yaml.safe_dump(job))
+    assert main(["tune", str(classifier), "--quiet"]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_labels_that_yaml_reads_as_booleans_are_to_be_quoted(classifier, tmp_path, capsys):
+    path = tmp_path / "numbers.csv"
+    path.write_text(path.read_text().replace(",1", ",yes").replace(",0", ",no"))
+    text = classifier.read_text()
+    unquoted = text.replace("- 0\n", "- no\n").replace("- 1\n", "- yes\n")
+    assert unquoted != text
+    classifier.write_text(unquoted)
+    assert main(["tune", str(classifier), "--quiet"]) == 2
+    assert "YAML reads yes and no as True and False: put them in quotes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--params", "*q_proj*"], ["--params", '["*q_proj*"]']])
+def test_one_pattern_and_one_sink_need_no_list(config, tmp_path, given):
+    assert main(["tune", str(config), "--quiet", *given, "--sinks", "csv"]) == 0
+    kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (kept["params"], kept["sinks"]) == (["*q_proj*"], ["csv"])
+    assert (tmp_path / "run/metrics.csv").exists()

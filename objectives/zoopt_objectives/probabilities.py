@@ -135,7 +135,8 @@ def roc_auc(predictions: ArrayLike, references: ArrayLike) -> float:
     if present.size < 2:
         raise ValueError(
             f"all {truth.size} references are of class {present[0]}, but roc_auc compares classes: "
-            "use larger batches, or stratified ones"
+            "if they are a minibatch, use a larger batch_size; if they are all development or test "
+            "examples, add some of another class, or choose another objective"
         )
     ranked = [1] if probabilities.shape[1] == 2 else present
     return float(np.mean([roc_auc_score(truth == k, probabilities[:, k]) for k in ranked]))

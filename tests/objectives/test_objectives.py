@@ -229,7 +229,9 @@ def test_roc_auc_of_more_classes_is_the_mean_over_those_present():
 
 
 def test_roc_auc_of_one_class_says_what_to_do():
-    with pytest.raises(ValueError, match=r"all 3 references are of class 2.* larger batches, or"):
+    with pytest.raises(
+        ValueError, match=r"all 3 references are of class 2.* larger batch_size; if"
+    ):
         zoopt.get_objective("roc_auc")(PROBABILITIES[:3], [2, 2, 2])
 
 

@@ -198,10 +198,36 @@ def test_mistakes_in_examples_are_told(tokenizer, model, row, changes, message):
         multiple_choice(tokenizer, [row], **changes).predict(model, [row])
 
 
-@pytest.mark.parametrize("right", [2, -1, "ugly", 0.5, None])
+@pytest.mark.parametrize("right", [2, -1, "ugly", 0.5])
 def test_a_label_that_is_no_choice_is_named(tokenizer, right):
     row = {"text": "a", "choices": ["good", "bad"], "label": right}
     with pytest.raises(ValueError, match="neither one of the choices"):
+        multiple_choice(tokenizer, [row]).references([row])
+
+
+@pytest.mark.parametrize(
+    ("choices", "right", "index"),
+    [
+        ([10, 20, 30], 20, 1),
+        ([10, 20, 30], 2, 2),
+        ([10, 20, 30], "20", 1),
+        ([0, 1, 2], 1, 1),
+        ([1, 2, 3], "2", 1),
+        ([1, 2, 3], 3, 2),
+        (["1", "2", "3"], 2, 2),
+        (["1", "2", "3"], "2", 1),
+        ([[5, 6], [7]], 6, 0),
+    ],
+)
+def test_a_number_is_an_index_unless_the_choices_are_numbers(tokenizer, choices, right, index):
+    row = {"text": "a", "choices": choices, "label": right}
+    assert multiple_choice(tokenizer, [row]).references([row]).tolist() == [index]
+
+
+def test_a_number_that_may_be_a_choice_or_an_index_is_refused(tokenizer):
+    row = {"text": "a", "choices": [1, 2, 3], "label": 2}
+    said = r"2 in column 'label' is choice 1 of \[1, 2, 3\], but could also be the index of 3: give"
+    with pytest.raises(ValueError, match=said):
         multiple_choice(tokenizer, [row]).references([row])
 
 

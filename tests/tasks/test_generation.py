@@ -1,9 +1,11 @@
 """Generation: texts are those of each prompt alone, and rewards see prompts and columns."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 import zoopt
 from zoopt.probes.population import Population
@@ -165,3 +167,68 @@ def test_in_half_precision_a_run_that_generates_copies(
     assert log.header["engine"] == engine
     assert zoopt.replay(models[1], tmp_path) == 3
     assert all(map(torch.equal, models[0].parameters(), models[1].parameters()))
+
+
+@pytest.fixture(scope="module")
+def encoder_decoder(tokenizer):
+    torch.manual_seed(1)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    special = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    config = T5Config(vocab_size=len(tokenizer), **sizes, **special)
+    return T5ForConditionalGeneration(config).eval()
+
+
+def test_an_encoder_decoders_text_is_whole_whatever_the_prompts_length(tokenizer, encoder_decoder):
+    words = {"suppress_tokens": [0, 1]}  # no special ones
+    task = generation(tokenizer, decoding=words)
+    together = task.predict(encoder_decoder, ROWS)
+    for row, text in zip(ROWS, together, strict=True):
+        ids = tokenizer(f"{row['text']} it", return_tensors="pt")["input_ids"]
+        out = encoder_decoder.generate(ids, max_new_tokens=6, do_sample=False, **words)
+        assert text == tokenizer.decode(out[0], skip_special_tokens=True)
+        assert len(text.split()) == 6
+    twice = task.predict_each(encoder_decoder, ROWS, Population(2))
+    assert twice.tolist() == [together.tolist()] * 2
+
+
+@pytest.mark.parametrize("engine", ["overlay", "inplace"])
+def test_an_encoder_decoder_is_tuned(tokenizer, encoder_decoder, tmp_path, engine):
+    words = zoopt.metric(early, "zoopt", needs="texts", higher_is_better=True)
+    made = {"objective": words, "engine": engine, "lr": 1e-2, "eps": 0.1, "steps": 2}
+    task = generation(tokenizer)
+    result = zoopt.tune(encoder_decoder, task=task, run_dir=tmp_path, quiet=True, **made)
+    assert result.steps == 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **given: zoopt.Verbalizer(
+            ROWS, template="{text} it", verbalizer={"1": "good", "2": "bad"}, **given
+        ),
+        lambda **given: zoopt.MultipleChoice(
+            ROWS, template="{text} {choice}", choices={"1": "good", "2": "bad"}, **given
+        ),
+    ],
+)
+def test_tasks_that_continue_a_text_refuse_an_encoder_decoder(tokenizer, encoder_decoder, make):
+    task = make(tokenizer=tokenizer, target="topic")
+    with pytest.raises(TypeError, match=r"T5.* is an encoder-decoder: use zoopt.Generation"):
+        task.predict(encoder_decoder, ROWS)
+
+
+def test_a_judge_of_completions_sees_the_examples_in_training_too(tokenizer, model, tmp_path):
+    seen = []
+
+    def judge(a, b, examples):
+        seen.append(examples)
+        return 0
+
+    task = generation(tokenizer)
+    objective = zoopt.comparison(judge, needs="completions")
+    made = {"objective": objective, "lr": 1.0, "eps": 1.0, "steps": 2, "batch_size": 3}
+    zoopt.tune(copy.deepcopy(model), task=task, run_dir=tmp_path, quiet=True, **made)
+    in_training = [examples for examples in seen if len(examples) == 3]
+    assert in_training
+    for examples in seen:
+        assert all(example["prompt"] == f"{example['text']} it" for example in examples)

@@ -110,6 +110,13 @@ def test_a_metric_of_predictions_without_a_task_is_refused(tmp_path):
         run("accuracy", tmp_path)
 
 
+def test_a_combination_of_functions_of_the_model_is_refused(tmp_path):
+    size = zoopt.metric(lambda model: 0.0, higher_is_better=False)
+    both = zoopt.combined("size + 0.1 * error", size=size, error=size)
+    with pytest.raises(TypeError, match=r"combines functions of the model.* write a function"):
+        run(both, tmp_path, train=batches(2))
+
+
 def test_batches_beside_a_task_are_refused(tmp_path):
     task = zoopt.Regression([{"x": 1.0, "label": 0.0}], collate=lambda rows: torch.ones(1, 3))
     with pytest.raises(TypeError, match="got a task as well as train"):

@@ -79,7 +79,7 @@ def test_mistakes_are_told(tokenizer, config):
     with pytest.raises(ValueError, match="expected two columns"):
         zoopt.Similarity(ROWS, tokenizer=tokenizer, columns=("sentence1",))
     task = zoopt.Similarity(ROWS, tokenizer=tokenizer, columns=("sentence1", "other"))
-    with pytest.raises(KeyError, match="no column 'other' to compare"):
+    with pytest.raises(KeyError, match="no text in column 'other' to compare"):
         task.predict(encoder(config, "llama"), ROWS)
     with pytest.raises(TypeError, match="no embeddings"):
         zoopt.Similarity(ROWS, tokenizer=tokenizer).predict(LlamaForCausalLM(config), ROWS)

@@ -1,6 +1,7 @@
 """Tasks: padding and positions change nothing, labels are the right tokens, mistakes are told."""
 
 import copy
+import math
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from transformers import (
 
 import zoopt
 from zoopt.tasks import TaskObjective, as_needed
+from zoopt.tasks.head import name_outputs
 from zoopt.tuning.report import evaluation
 
 ROWS = [
@@ -152,6 +154,19 @@ def test_a_missing_cell_of_a_table_is_a_missing_key(tokenizer):
     assert task.train == [{"prompt": "it was", "share": 0.5}, {"prompt": "a b"}]
 
 
+@pytest.mark.parametrize("value", [None, math.nan, np.float32("nan")])
+def test_a_missing_text_is_not_the_word_for_it(tokenizer, value):
+    row = {"text": value, "label": "good", "id": 17}
+    with pytest.raises(KeyError, match=r"needs column 'text', but it is .*'id': 17"):
+        verbalizer(tokenizer).length(row)
+    similarity = zoopt.Similarity([{"a": "a", "label": 1}], tokenizer=tokenizer, columns=("a", "b"))
+    with pytest.raises(KeyError, match="no text in column 'b' to compare"):
+        similarity.rows({"a": "a", "b": value})
+    choices = zoopt.MultipleChoice(ROWS, tokenizer=tokenizer, template="{text} {choice}")
+    with pytest.raises(ValueError, match="a choice in column 'choices' is missing"):
+        choices.choices({"text": "a", "choices": ["a", value]})
+
+
 def test_unknown_labels_and_columns_are_named(tokenizer):
     task = verbalizer(tokenizer)
     with pytest.raises(ValueError, match=r"'ugly'.*not among the labels"):
@@ -183,6 +198,27 @@ def test_heads_of_plain_modules_and_wrong_output_counts():
         values.predict(torch.nn.Linear(2, 2), rows)
 
 
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (["negative", "positive"], True),
+        (["POSITIVE", "NEGATIVE"], False),
+        (["LABEL_0", "LABEL_1"], False),
+    ],
+)
+def test_the_outputs_of_a_model_are_named_as_the_labels(names, warned, caplog):
+    labels = ["positive", "negative"]
+    model = torch.nn.Linear(1, 2)
+    model.config = LlamaConfig(id2label=dict(enumerate(names)))
+    name_outputs(model, labels)
+    assert model.config.id2label == {0: "positive", 1: "negative"}
+    assert model.config.label2id == {"positive": 0, "negative": 1}
+    assert ("named negative, positive, but labels are positive, negative" in caplog.text) == warned
+    name_outputs(torch.nn.Linear(1, 2), labels)  # has no configuration
+    with pytest.raises(ValueError, match="two labels are the same"):
+        zoopt.HeadClassification([{"label": 1}], labels=[1, "1"], collate=list)
+
+
 def test_predictions_take_the_form_that_a_metric_needs():
     scores = np.array([[0.0, 1.0], [2.0, 0.0]])
     assert as_needed(scores, "labels").tolist() == [1, 0]
@@ -190,6 +226,13 @@ def test_predictions_take_the_form_that_a_metric_needs():
     np.testing.assert_allclose(
         as_needed(scores, "probabilities")[0, 1], 1 / (1 + np.exp(-1.0)), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("needs", ["labels", "probabilities", "scores", ("labels", "scores")])
+def test_a_score_that_is_not_a_number_is_no_class(needs):
+    scores = np.array([[0.0, 1.0], [math.nan, math.nan]])
+    with pytest.raises(zoopt.NonFiniteLossError, match="cannot score example 1: its prediction"):
+        as_needed(scores, needs)
 
 
 def test_an_objective_that_does_not_fit_the_task_is_refused(tokenizer):

@@ -80,7 +80,16 @@ def comparison(
     preferred.__doc__ = (compare.__doc__ or "Which of two outputs is better.").strip()
     title = name or str(getattr(compare, "__name__", type(compare).__name__))
     return Comparison(
-        title, preferred, True, needs, (0, 1), True, from_base=True, each=each, prefers=prefers
+        title,
+        preferred,
+        True,
+        needs,
+        (0, 1),
+        True,
+        from_base=True,
+        each=each,
+        source=compare,
+        prefers=prefers,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,15 @@ def first_nan(predictions: Any) -> int | None:
     return int(missing[0, 0]) if missing.size else None
 
 
+def refuse_nan(predictions: Any, scorer: str) -> None:
+    """Raises NonFiniteLossError with the index of the first example whose prediction is NaN."""
+    if (example := first_nan(predictions)) is not None:
+        raise NonFiniteLossError(
+            f"{scorer} cannot score example {example}: its prediction is NaN. If it was finite "
+            "before, use a smaller lr or eps."
+        )
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number to tune: one score from predictions and references.
@@ -75,6 +84,8 @@ class Metric:
             :class:`Parts`: those outputs in the form of ``needs``, and the task's references.
         each: for a mean over examples, the function ``(predictions, references)`` that returns
             each example's value, None for one that is skipped.
+        source: what it was made from, or a dict of several parts, by which a resumed run checks
+            that its objective is the same; None for ``function`` itself.
     """
 
     name: str
@@ -87,6 +98,7 @@ class Metric:
     smooth: str = ""
     from_base: bool = False
     each: Callable[[Any, Any], Sequence[float | None]] | None = None
+    source: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_needs(self.name, self.needs)
@@ -123,12 +135,8 @@ class Metric:
     def _check(self, predictions: Any) -> None:
         if hasattr(predictions, "__len__") and len(predictions) == 0:
             raise ValueError(f"{self.name!r} has nothing to score: it was given no predictions")
-        numbers = isinstance(self.needs, str) and FORMS[self.needs].made_of == "numbers"
-        if numbers and (example := first_nan(predictions)) is not None:
-            raise NonFiniteLossError(
-                f"{self.name!r} cannot score example {example}: its prediction is NaN. If it was "
-                "finite before, use a smaller lr or eps."
-            )
+        if isinstance(self.needs, str) and FORMS[self.needs].made_of == "numbers":
+            refuse_nan(predictions, repr(self.name))
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from zoopt.probes.population import Population
 from zoopt.tasks.anchors import Anchors
-from zoopt.tasks.examples import Example, held
+from zoopt.tasks.examples import Example, held, missing
 from zoopt.tasks.grouping import beginning, grouped
+from zoopt.tasks.text import TextInputs
 
 Scores = NDArray[Any]
 """A model's outputs for N examples: class logits (N, classes), values (N,), or texts (N,)."""
@@ -96,12 +98,18 @@ class Task(ABC):
         return self.labels[index]
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
-        """Class indices or target values, shape (N,)."""
+        """Class indices or target values, shape (N,).
+
+        Raises:
+            KeyError: the column has no value.
+            ValueError: the value is not one of the labels, or not a number.
+        """
+        given = [self.given(example) for example in examples]
         if not self.labels:
-            return np.asarray([float(e[self.target]) for e in examples])
+            return np.asarray([_number(value, self.target) for value in given])
         index = {label: i for i, label in enumerate(self.labels)}
         try:
-            return np.asarray([index[str(e[self.target])] for e in examples])
+            return np.asarray([index[str(value)] for value in given])
         except KeyError as error:
             booleans = {"True", "False"} & {error.args[0], *self.labels}
             hint = ". YAML reads yes and no as True and False: put them in quotes"
@@ -109,6 +117,28 @@ class Task(ABC):
                 f"{error.args[0]!r} in column {self.target!r} is not among the labels "
                 f"{', '.join(map(repr, self.labels))}{hint if booleans else ''}"
             ) from None
+
+    def given(self, example: Example) -> Any:
+        """What the target column holds.
+
+        Raises:
+            KeyError: the example has no such column, or no value in it.
+        """
+        value = example.get(self.target)
+        if missing(value):
+            raise KeyError(
+                f"there is no value in column {self.target!r} of the example "
+                f"{reprlib.repr(dict(example))}: leave the example out, or put a value there"
+            )
+        return value
+
+    def check(self, example: Example) -> None:
+        """Raises an error if the example lacks a text or a reference, or has an unknown label."""
+        self.references([example])
+        inputs = getattr(self, "inputs", None)
+        if isinstance(inputs, TextInputs):
+            for row in self.rows(example):
+                inputs.render(row)
 
     def clusters(self, examples: Sequence[Example]) -> NDArray[Any] | None:
         """Each example's group of dependent examples, numbered from 0, shape (N,); None if none."""
@@ -185,3 +215,12 @@ class Task(ABC):
         """The rows of each forward of one probe; a population's forward has them for each probe."""
         costly = self.padding_costs and any(lengths)
         return grouped(lengths, self.batch_size, beginning(model, remade) if costly else math.inf)
+
+
+def _number(value: Any, column: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{value!r} in column {column!r} is not a number, as the target of a regression"
+        ) from None

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from zoopt.tasks.base import Scores, Task
-from zoopt.tasks.examples import Example
+from zoopt.tasks.examples import Example, missing
 from zoopt.tasks.text import (
     TextInputs,
     accepted,
@@ -20,6 +20,7 @@ from zoopt.tasks.text import (
     device_of,
     filled,
     last_positions,
+    require_causal,
 )
 
 
@@ -49,8 +50,9 @@ class MultipleChoice(Task):
         choices: the column that holds each example's list of choices; or, if all examples have the
             same number, a template for each label, as ``{"0": "{choice1}", "1": "{choice2}"}``.
             In a column, a choice may be a list of wordings, of which the likeliest counts.
-        target: the column that holds the label, or if choices are in a column, the right
-            choice's text or its index from 0.
+        target: the column that holds the label, or if choices are in a column, the right choice or
+            its index from 0. A text is a choice, and a number is an index, unless the choices
+            themselves are numbers: a number that may be either is refused.
         max_length: longest row in tokens; longer ones lose the start of the prompt.
         batch_size: rows in one forward.
 
@@ -107,11 +109,12 @@ class MultipleChoice(Task):
                 "JSONL or Parquet file. If each choice has its own column, use templates: "
                 'choices={"0": "{choice1}", "1": "{choice2}"}'
             )
-        several = (list, tuple, np.ndarray)
-        return [
-            tuple(map(str, choice)) if isinstance(choice, several) else (str(choice),)
-            for choice in held
-        ]
+        if any(map(missing, held)):
+            raise ValueError(
+                f"a choice in column {self._choices!r} is missing: it holds {list(held)!r}. Leave "
+                "it out; examples may have different numbers of choices"
+            )
+        return [tuple(map(str, _wordings(choice))) for choice in held]
 
     def rows(self, example: Example) -> Sequence[Example]:
         """The example with each wording of each choice as ``"choice"``."""
@@ -147,6 +150,7 @@ class MultipleChoice(Task):
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
         """Mean log-probability of each row's choice, shape (rows,)."""
+        require_causal(model, type(self).__name__)
         sizes = [self.size(row) for row in examples]
         longest = max(sizes)
         inputs: dict[str, Any] = dict(self.inputs.batch(examples, device_of(model), "left"))
@@ -183,11 +187,20 @@ class MultipleChoice(Task):
         return np.asarray([self._right(example) for example in examples])
 
     def _right(self, example: Example) -> int:
-        choices, right = self.choices(example), example[self.target]
+        choices, right = self.choices(example), self.given(example)
         if isinstance(right, str):
             found = [i for i, choice in enumerate(choices) if right in choice]
         else:
-            found = [int(right)] if right in range(len(choices)) else []
+            held = example[str(self._choices)]
+            found = [i for i, choice in enumerate(held) if _is_number_of(right, choice)]
+            index = [int(right)] if right in range(len(choices)) else []
+            if found and index and found != index:
+                raise ValueError(
+                    f"{right!r} in column {self.target!r} is choice {found[0]} of {list(held)!r}, "
+                    f"but could also be the index of {held[index[0]]!r}: give the choices as "
+                    f"texts, and then {str(right)!r} for the choice or {right!r} for the index"
+                )
+            found = found or index
         if not found:
             raise ValueError(
                 f"{right!r} in column {self.target!r} is neither one of the choices {choices} nor "
@@ -198,3 +211,13 @@ class MultipleChoice(Task):
     def label(self, example: Example, index: int) -> str:
         """A choice's label, or its first wording."""
         return self.labels[index] if self.labels else self.choices(example)[index][0]
+
+
+def _wordings(choice: Any) -> list[Any]:
+    """The wordings of a choice, of which it may be a list."""
+    return list(choice) if isinstance(choice, list | tuple | np.ndarray) else [choice]
+
+
+def _is_number_of(right: Any, choice: Any) -> bool:
+    """Whether a number is a choice, and not only its index."""
+    return any(not isinstance(wording, str) and wording == right for wording in _wordings(choice))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 Example = Mapping[str, Any]
 
 
@@ -27,6 +29,15 @@ def held(examples: Iterable[Any]) -> Sequence[Any]:
     if indexed and not hasattr(examples, "column_names"):
         return table if hasattr(examples, "__iter__") else Indexed(table)
     return list(examples)
+
+
+def missing(value: Any) -> bool:
+    """Whether a value stands for none: None, or NaN as tables have it.
+
+    >>> missing(None), missing(float("nan")), missing(""), missing(0)
+    (True, True, False, False)
+    """
+    return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
 class Indexed(Sequence[Any]):

@@ -1,4 +1,4 @@
-"""Generation: a causal language model continues a prompt, and its text is scored."""
+"""Generation: a language model continues or answers a prompt, and its text is scored."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from zoopt.probes.population import Population
 from zoopt.tasks.base import Scores, Task
 from zoopt.tasks.examples import Example
-from zoopt.tasks.text import TextInputs, device_of
+from zoopt.tasks.text import TextInputs, device_of, is_encoder_decoder
 
 
 class Generation(Task):
     """The text that ``model.generate`` adds to each rendered template.
+
+    From an encoder-decoder, such as T5, it is all text that the decoder writes.
 
     All probes of a population generate in one call. If tokens are sampled, the probes of a step
     use common random numbers, so that they differ only by their parameters.
@@ -70,7 +72,8 @@ class Generation(Task):
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
         """Ids of the new tokens, shape (N, longest), padded on the right."""
-        made = self.inputs.batch(examples, device_of(model), "left")
+        answers = is_encoder_decoder(model)
+        made = self.inputs.batch(examples, device_of(model), "right" if answers else "left")
         generate: Callable[..., torch.Tensor] = model.generate  # type: ignore[assignment]
         out = generate(
             input_ids=made["input_ids"],
@@ -79,7 +82,8 @@ class Generation(Task):
             pad_token_id=self.inputs.tokenizer.pad_token_id,
             **self.decoding,
         )
-        return out[:, made["input_ids"].shape[1] :]
+        # A decoder of its own begins with a start token, and not with the prompt.
+        return out[:, 1 if answers else made["input_ids"].shape[1] :]
 
     def said(self, out: torch.Tensor, population: Population) -> Scores:
         """The texts of new tokens, shape (K, N)."""
@@ -90,7 +94,7 @@ class Generation(Task):
 
     def references(self, examples: Sequence[Example]) -> NDArray[Any]:
         """Each example's reference text or list of texts, ``""`` without a target column."""
-        return _objects([e[self.target] if self.target else "" for e in examples])
+        return _objects([self.given(e) if self.target else "" for e in examples])
 
     def asked(self, examples: Sequence[Example]) -> NDArray[Any]:
         """The examples with the model's prompt as ``"prompt"``, unless they have that column."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from zoopt.tasks.base import Task
 from zoopt.tasks.examples import Example
 from zoopt.tasks.text import TextInputs, accepted, device_of
+
+log = logging.getLogger("zoopt")
 
 Collate = Callable[[Sequence[Example]], Any]
 """Examples to model inputs: a tensor, a tuple of positional or a dict of keyword arguments."""
@@ -104,7 +107,7 @@ class HeadClassification(Head):
 
     gives = "class scores"
 
-    def __init__(self, *args: Any, labels: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, labels: Sequence[str | float], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if len(labels) < 2:
             raise ValueError(
@@ -112,6 +115,8 @@ class HeadClassification(Head):
                 '["negative", "positive"]'
             )
         self.labels = tuple(map(str, labels))
+        if len(set(self.labels)) < len(labels):
+            raise ValueError(f"two labels are the same: {list(labels)}")
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
         """Class logits, shape (N, classes)."""
@@ -122,6 +127,29 @@ class HeadClassification(Head):
                 f"{self.labels}: load it with num_labels={len(self.labels)}, or name all labels"
             )
         return logits
+
+
+def name_outputs(model: torch.nn.Module, labels: Sequence[str]) -> None:
+    """Sets the names of the outputs of a model of transformers, with a warning if it has others.
+
+    A configuration with another number of outputs is left alone.
+    """
+    config: Any = getattr(model, "config", None)
+    held = dict(getattr(config, "id2label", None) or {})
+    if len(held) != len(labels):
+        return
+    names = [str(held.get(i)) for i in range(len(labels))]
+    unnamed = [f"LABEL_{i}" for i in range(len(labels))]
+    if names != unnamed and [*map(str.lower, names)] != [*map(str.lower, labels)]:
+        log.warning(
+            "the outputs of %s are named %s, but labels are %s, by which it is tuned and saved. If "
+            "its head was trained with the former, give labels in that order",
+            type(model).__name__,
+            ", ".join(names),
+            ", ".join(labels),
+        )
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
 
 
 class Regression(Head):

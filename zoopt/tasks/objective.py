@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from zoopt.objectives.combination import Combination
-from zoopt.objectives.forms import Needs, each_of
-from zoopt.objectives.metric import Metric, Parts, for_each
+from zoopt.objectives.forms import FORMS, Needs, each_of
+from zoopt.objectives.metric import Metric, Parts, for_each, refuse_nan
 from zoopt.probes.population import Population
 from zoopt.tasks.base import Scores, Task
 from zoopt.tasks.examples import Example
@@ -75,18 +76,27 @@ def references_for(task: Task, metric: Metric, examples: Sequence[Example]) -> A
     """
     if isinstance(metric, Combination):
         return Parts(tuple(references_for(task, each, examples) for each in metric.metrics))
-    references = (
-        task.asked(examples) if metric.needs == "completions" else task.references(examples)
-    )
+    references = truth_for(task, metric, examples)
     if metric.from_base:
         return Parts((as_needed(task.anchored(examples), metric.needs), references))
     return references
 
 
+def truth_for(task: Task, metric: Metric, examples: Sequence[Example]) -> NDArray[Any]:
+    """What the examples say: the task's references, or for rewards the examples themselves."""
+    return task.asked(examples) if metric.needs == "completions" else task.references(examples)
+
+
 def as_needed(scores: Scores, needs: Needs) -> Any:
-    """Scores in the form a metric takes: labels (argmax), probabilities (softmax) or values."""
+    """Scores in the form a metric takes: labels (argmax), probabilities (softmax) or values.
+
+    Raises:
+        NonFiniteLossError: a score is NaN, which argmax would take for the largest.
+    """
 
     def one(needs: str) -> Any:
+        if FORMS[needs].made_of in ("numbers", "classes"):
+            refuse_nan(scores, "the objective")
         if needs == "labels":
             return np.argmax(scores, axis=1)
         if needs == "probabilities":

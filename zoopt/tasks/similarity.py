@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from zoopt.tasks.base import Scores
-from zoopt.tasks.examples import Example
+from zoopt.tasks.examples import Example, missing
 from zoopt.tasks.head import Head
 
 
@@ -43,9 +43,9 @@ class Similarity(Head):
     def rows(self, example: Example) -> Sequence[Example]:
         """The example twice, with the first and the second column as ``"text"``."""
         for column in self.columns:
-            if column not in example:
+            if missing(example.get(column)):
                 raise KeyError(
-                    f"the example has no column {column!r} to compare; it has "
+                    f"the example has no text in column {column!r} to compare; it has "
                     f"{', '.join(map(repr, example))}. Name two with columns=[..., ...]"
                 )
         return [{**example, "text": example[column]} for column in self.columns]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from zoopt.tasks.examples import Example
+from zoopt.tasks.examples import Example, missing
 
 
 class TextInputs:
@@ -120,7 +121,7 @@ def filled(template: str, example: Mapping[str, Any]) -> str:
     """A template filled with the columns of an example.
 
     Raises:
-        KeyError: it names a column that the example does not have.
+        KeyError: it names a column that the example does not have, or has no value in.
         TypeError: a column holds messages of a conversation.
     """
     for name in columns_of(template):
@@ -131,6 +132,11 @@ def filled(template: str, example: Mapping[str, Any]) -> str:
                 "needs a text: convert them first with "
                 "tokenizer.apply_chat_template(messages, tokenize=False, "
                 "add_generation_prompt=True)"
+            )
+        if name in example and missing(value):
+            raise KeyError(
+                f"template {template!r} needs column {name!r}, but it is {value!r} in the example "
+                f"{reprlib.repr(dict(example))}: leave the example out, or put a text there"
             )
     try:
         return template.format_map(example)
@@ -167,6 +173,22 @@ def last_positions(tokens: torch.Tensor, count: int) -> torch.Tensor:
     that takes longer than the rest of the forward.
     """
     return torch.arange(-min(count, tokens.shape[1]), 0, device=tokens.device)
+
+
+def is_encoder_decoder(model: torch.nn.Module) -> bool:
+    """Whether the model reads its input with an encoder and writes with a decoder, like T5."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def require_causal(model: torch.nn.Module, task: str) -> None:
+    """Raises TypeError if a task that continues a text is given an encoder-decoder."""
+    if is_encoder_decoder(model):
+        raise TypeError(
+            f"{task} scores words that continue the template, which takes a causal language "
+            f"model, but {type(model).__name__} is an encoder-decoder: use zoopt.Generation with "
+            "a metric of texts, such as exact_match, or zoopt.HeadClassification with a sequence "
+            "classifier of that architecture"
+        )
 
 
 def device_of(model: torch.nn.Module) -> torch.device:

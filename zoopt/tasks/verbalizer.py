@@ -10,7 +10,7 @@ import torch
 
 from zoopt.tasks.base import Task
 from zoopt.tasks.examples import Example
-from zoopt.tasks.text import TextInputs, accepted, device_of, last_positions
+from zoopt.tasks.text import TextInputs, accepted, device_of, last_positions, require_causal
 
 
 class Verbalizer(Task):
@@ -75,6 +75,7 @@ class Verbalizer(Task):
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
         """Logits of the words at the last position, shape (N, classes)."""
+        require_causal(model, type(self).__name__)
         inputs: dict[str, Any] = dict(self.inputs.batch(examples, device_of(model), "left"))
         kept = last_positions(inputs["input_ids"], 1)
         inputs |= {"logits_to_keep": kept, "use_cache": False}

@@ -13,6 +13,8 @@ from zoopt.tuning.files import read_examples
 from zoopt.tuning.job import DataSettings
 
 _BUCKET = 16
+_SPLIT = 0
+"""The seed of the draw of development examples."""
 
 
 def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
@@ -34,19 +36,77 @@ def read_splits(data: DataSettings) -> dict[str, list[dict[str, Any]]]:
                 f"data.train has {len(splits['train'])} example(s), of which {size} would be taken "
                 "for development: provide more training examples, or set data.dev"
             )
-        splits["train"], splits["dev"] = splits["train"][:-size], splits["train"][-size:]
+        splits["train"], splits["dev"] = _drawn_off(splits["train"], size)
     for name, size in (("dev", data.dev_size), ("test", data.test_size)):
         splits[name] = splits[name][: size or None]
     seen: dict[str, str] = {}
     for name, examples in splits.items():
         for example in examples:
-            key = repr(sorted((name, str(value)) for name, value in example.items()))
+            key = _content(example)
             if seen.setdefault(key, name) != name:
                 raise ValueError(
                     f"an example is in both {seen[key]} and {name}, which would bias the result: "
                     f"{example}"
                 )
     return splits
+
+
+def check_examples(task: Task) -> None:
+    """Checks all examples of a task, so that a run does not end at one it first meets late.
+
+    Of a split that is not a list, and may build its examples on access, only the first.
+
+    Raises:
+        KeyError: an example lacks a text or a reference; the message has its split and index.
+        ValueError: a label is unknown, or a value is not a number.
+        TypeError: an example is of another kind than the task takes.
+    """
+    for name in ("train", "dev", "test"):
+        split = getattr(task, name)
+        lazy = not isinstance(split, list | tuple)
+        for place in range(min(1, len(split)) if lazy else len(split)):
+            try:
+                task.check(split[place])
+            except (KeyError, ValueError, TypeError) as error:
+                kind = next(k for k in (KeyError, ValueError, TypeError) if isinstance(error, k))
+                said = error.args[0] if error.args else error
+                raise kind(f"{name} example {place}: {said}") from error
+
+
+def _drawn_off(
+    examples: list[dict[str, Any]], size: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training and development examples, drawn at random; equal examples stay on one side.
+
+    The draw is the same for all runs, whatever their seed, so that their scores are comparable.
+
+    Args:
+        examples: the examples; both parts keep their order.
+        size: number of development examples, or slightly fewer because of equal ones.
+
+    Raises:
+        ValueError: there are too many equal examples.
+    """
+    equal: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        equal.setdefault(_content(example), []).append(place)
+    groups, drawn = list(equal.values()), set[int]()
+    for i in np.random.default_rng(_SPLIT).permutation(len(groups)):
+        if len(drawn) + len(groups[i]) <= size:
+            drawn.update(groups[i])
+    if not drawn:
+        raise ValueError(
+            f"data.train has {len(examples)} examples but only {len(groups)} different ones, each "
+            f"more than {size} times, so that none can be taken for development: set data.dev, or "
+            "a larger data.dev_size"
+        )
+    train = [example for place, example in enumerate(examples) if place not in drawn]
+    return train, [examples[place] for place in sorted(drawn)]
+
+
+def _content(example: Example) -> str:
+    """A text that is the same for examples with the same content."""
+    return repr(sorted((name, str(value)) for name, value in example.items()))
 
 
 class Batches:

@@ -11,12 +11,15 @@ from typing import Any
 
 import pandas as pd
 
+from zoopt.tasks.examples import held
+
 
 def read_examples(source: Any) -> list[dict[str, Any]]:
     """Reads examples as dicts from a CSV, JSONL or Parquet file, a dataset, a frame, or a list.
 
-    JSON values keep their types. A CSV or TSV column is read as numbers if every value is written
-    as Python would print it (``7``, ``0.5``), and else as strings (``007``, ``true``, ``1e3``).
+    An example has no key for a missing cell of a table. JSON values keep their types. A CSV or TSV
+    column is read as numbers if every value is written as Python would print it (``7``, ``0.5``),
+    and else as strings (``007``, ``true``, ``1e3``).
 
     Args:
         source: a path ending in .csv, .tsv, .jsonl, .json or .parquet; a ``datasets.Dataset``; a
@@ -26,10 +29,10 @@ def read_examples(source: Any) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: the file does not exist.
         OSError: the hub has no such data set, or cannot be reached.
+        ValueError: the file is not in the format that its name says, or not in UTF-8.
     """
     if isinstance(source, pd.DataFrame):
-        rows: list[dict[str, Any]] = source.to_dict("records")
-        return rows
+        return list(held(source))
     if not isinstance(source, str | Path):
         return [dict(row) for row in source]
     path = Path(source).expanduser()
@@ -43,8 +46,24 @@ def read_examples(source: Any) -> list[dict[str, Any]]:
     if path.suffix in readers:
         if not path.exists():
             raise FileNotFoundError(f"no such data file: {path}")
-        return read_examples(readers[path.suffix](path))
+        return read_examples(_read(path, readers[path.suffix]))
     return _from_hub(str(source))
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+    """Reads a file, whose name an error then has."""
+    try:
+        return reader(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not in UTF-8 ({error.reason} at byte {error.start}): convert it, for "
+            f"example with iconv -f LATIN1 -t UTF-8 {path.name} > new{path.suffix}"
+        ) from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a table: {str(error).strip()}. Expected a line with the "
+            "names of the columns, and a line for each example"
+        ) from None
 
 
 def _separated(path: Path, **how: Any) -> pd.DataFrame:

@@ -16,8 +16,9 @@ class TaskSettings:
     Args:
         kind: "verbalizer" (a causal LM predicts a word per label), "masked" (a masked LM does),
             "multiple_choice" (a causal LM ranks choices by likelihood), "generation" (a causal LM
-            generates text), "head" (a classification head), "regression" (one output), "similarity"
-            (cosine of two embeddings), or "paper" (a task of the MeZO paper, by name).
+            or an encoder-decoder generates text), "head" (a classification head), "regression" (one
+            output), "similarity" (cosine of two embeddings), or "paper" (a task of the MeZO paper,
+            by name).
         name: for "paper", the task, as sst2; its data come from the hub if data.train is empty.
         masked: for "paper", whether the model is a masked LM.
         template: prompt with the data's columns in braces; for "masked", {mask} marks the position
@@ -27,7 +28,8 @@ class TaskSettings:
             classes.
         choices: for "multiple_choice", the column with the list of choices, or a template for each
             label, as {"0": "{choice1}", "1": "{choice2}"}.
-        labels: for "head", the labels in the order of the outputs.
+        labels: for "head", the labels in the order of the outputs: texts or numbers. YAML reads no
+            and yes without quotes as false and true.
         columns: for "similarity", the two columns to compare.
         target: column with the label, value or reference text; optional for "generation".
         max_length: maximum input length in tokens, 0 for the model's; longer inputs are truncated
@@ -44,7 +46,7 @@ class TaskSettings:
     template: str = "{text}"
     verbalizer: Mapping[str, str] = field(default_factory=dict)
     choices: str | Mapping[str, str] = "choices"
-    labels: tuple[str, ...] = ()
+    labels: tuple[str | int | float | bool, ...] = ()
     columns: tuple[str, ...] = ("sentence1", "sentence2")
     target: str = "label"
     max_length: int = 0
@@ -62,10 +64,12 @@ class DataSettings:
 
     Args:
         train: training examples; may be empty for a "paper" task.
-        dev: development examples; if empty, they are split off the end of train.
+        dev: development examples; if empty, they are drawn from train at random, the same ones for
+            every seed. Name a file of your own if examples depend on each other, such as sentences
+            of one document.
         test: test examples, for the report only.
-        dev_size: number of development examples to use or split off; 0 uses all of dev, or splits
-            off a tenth of train.
+        dev_size: number of development examples to use or draw; 0 uses all of dev, or draws a tenth
+            of train.
         test_size: number of test examples to use; 0 uses all.
     """
 

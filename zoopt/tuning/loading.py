@@ -9,6 +9,7 @@ import torch
 
 from zoopt.support.names import unknown
 from zoopt.tasks import TASKS, Task, paper, prompts
+from zoopt.tasks.head import name_outputs
 from zoopt.tuning import pretrained
 from zoopt.tuning.data import read_splits
 from zoopt.tuning.job import DataSettings, Job, TaskSettings
@@ -33,7 +34,11 @@ def load_model(job: Job, name: str | None = None) -> tuple[torch.nn.Module, Any]
     """Loads the job's model, or the one in another folder, and its tokenizer."""
     _check(job.task)
     asked = TASKS.get(job.task.kind) or paper.prompt(job.task.name, job.task.masked).task
-    return pretrained.load(name or job.model, asked.loads, job.dtype, len(job.task.labels) or 1)
+    labels = tuple(map(str, job.task.labels))
+    loaded = pretrained.load(name or job.model, asked.loads, job.dtype, labels)
+    if labels:
+        name_outputs(loaded[0], labels)
+    return loaded
 
 
 def make_task(job: Job, tokenizer: Any) -> Task:
@@ -66,6 +71,11 @@ def _check(settings: TaskSettings) -> None:
                 f"task.{name} does not apply to a task of kind {settings.kind!r}, which takes "
                 f"{', '.join(taken[1:])}"
             )
+    if settings.kind == "head" and len(settings.labels) < 2:
+        raise ValueError(
+            f"task.labels is {list(settings.labels)}: name the classes in the order of the model's "
+            'outputs, as labels: ["negative", "positive"]'
+        )
 
 
 def _data(job: Job) -> DataSettings:

@@ -12,10 +12,12 @@ import torch
 from zoopt.estimators import ZOEstimator
 from zoopt.objectives.comparison import Comparison
 from zoopt.objectives.metric import Metric
-from zoopt.tasks import Task
+from zoopt.tasks import HeadClassification, Task
+from zoopt.tasks.head import name_outputs
 from zoopt.tuning import sinks
 from zoopt.tuning.base_model import measure_base
 from zoopt.tuning.callbacks import Callbacks
+from zoopt.tuning.data import check_examples
 from zoopt.tuning.ending import Result, finish
 from zoopt.tuning.faults.endings import disk_named, terminable
 from zoopt.tuning.faults.fitting import Fitting
@@ -49,12 +51,13 @@ class Session:
         callbacks: Sequence[Any] = (),
     ) -> None:
         sinks.check(settings.sinks)
+        check_examples(task)
         self._model, self._task, self._metric = model, task, objective
         self._settings, self._job = settings, job
         self._fitting = Fitting(lambda: task.batch_size, self._limit)
         self._start = self._stepper(settings)
         self._callbacks = Callbacks(callbacks)
-        self._folder = RunFolder(run_dir, job, identity_of(task))
+        self._folder = RunFolder(run_dir, job, identity_of(task, objective))
         self._metrics = self._folder.metrics
         self._console = Console(quiet, live=not isinstance(objective, Comparison))
         self._callbacks.add(
@@ -78,6 +81,8 @@ class Session:
 
     def _run(self) -> Result:
         start, folder, console = self._start, self._folder, self._console
+        if isinstance(self._task, HeadClassification):
+            name_outputs(self._model, self._task.labels)
         console.start(start.optimizer, self._settings, self._task, folder.log is not None)
         if unusual := unusual_rate(self._model, self._settings):
             console.warn(unusual)

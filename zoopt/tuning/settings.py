@@ -78,7 +78,7 @@ class Settings:
     clip_ratio: float = 10.0
     rollbacks: int = 5
     weight_decay: float = 0.0
-    params: tuple[str, ...] = ()
+    params: tuple[str, ...] | str = ()
     steps: int = 200
     batch_size: int = 16
     eval_every: int = 50
@@ -87,9 +87,13 @@ class Settings:
     surrogate: str = ""
     surrogate_steps: int = 0
     patience: int = 0
-    sinks: tuple[str, ...] = ()
+    sinks: tuple[str, ...] | str = ()
 
     def __post_init__(self) -> None:
+        for name in ("params", "sinks"):
+            chosen = getattr(self, name)
+            one = isinstance(chosen, str) and bool(chosen)
+            object.__setattr__(self, name, (chosen,) if one else tuple(chosen or ()))
         for name in _WHOLE:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
@@ -174,10 +178,6 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
             "params of a run must be name patterns, since it has one lr and one eps: for groups "
             "with their own options, or predicates, use zoopt.ZOOptimizer or zoopt.ZOTrainer"
         )
-    for name in ("params", "sinks"):
-        if name in made:
-            chosen = made[name]
-            made[name] = (chosen,) if isinstance(chosen, str) else tuple(chosen or ())
     return Settings(**made)
 
 

@@ -21,6 +21,7 @@ from zoopt.probes.randomness import seeded
 from zoopt.probes.surroundings import evaluation_mode
 from zoopt.seeds import fold
 from zoopt.tasks import Example, Scores, Task, TaskObjective, as_needed
+from zoopt.tasks.objective import truth_for
 from zoopt.tuning.data import Batches
 from zoopt.tuning.faults.fitting import Fitting
 from zoopt.tuning.report.learning import Halves, silent_share
@@ -188,7 +189,7 @@ class Stepper:
         return functools.partial(self._values, self._at(step), self.batches(step))
 
     def _compare(self, metric: Comparison, batch: Any) -> None:
-        references = self.task.references(batch)
+        references = truth_for(self.task, metric, batch)
 
         def outputs(population: Population) -> list[Any]:
             self.forwards += population.size

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from zoopt.objectives.combination import Combination
 from zoopt.objectives.comparison import Comparison
+from zoopt.objectives.forms import each_of
 from zoopt.objectives.resolve import resolve
 from zoopt.tasks import Direct, Task
 from zoopt.tuning.ending import Result
@@ -51,7 +53,8 @@ def tune(
             The objective may be a name, or anything that :func:`zoopt.metric` takes.
 
     Raises:
-        TypeError: an unknown setting, or no task for an objective that needs one.
+        TypeError: an unknown setting, no task for an objective that needs one, or a combination of
+            functions of the model.
         ValueError: a setting is out of range, or ``run_dir`` holds a run with other settings.
 
     Example:
@@ -88,6 +91,11 @@ def tune(
     if objective.of_model is not None and task is None:
         task = Direct(objective.of_model, train, dev, test)
         settings.setdefault("batch_size", 1)
+    if task is None and isinstance(objective, Combination) and "model" in each_of(objective.needs):
+        raise TypeError(
+            f"objective {objective.name!r} combines functions of the model, but a run takes one: "
+            "write a function (model, batch) that returns the combination"
+        )
     if task is None:
         raise TypeError(
             f"objective {objective.name!r} scores predictions, but there is no task to make them: "

@@ -330,7 +330,10 @@ def test_forwards_of_steps_that_do_not_count_are_counted_also_after_a_kill(tmp_p
     assert last(tmp_path / "killed") == last(tmp_path / "whole")
 
 
-def test_an_evaluation_that_is_not_finite_takes_the_run_back_too(blobs, settings, tmp_path):
+@pytest.mark.parametrize("objective", ["cross_entropy", "accuracy"])
+def test_an_evaluation_that_is_not_finite_takes_the_run_back_too(
+    blobs, settings, tmp_path, objective
+):
     class Fails(zoopt.HeadClassification):
         def forward(self, model, examples):
             self.evaluations = getattr(self, "evaluations", 0) + (len(examples) == 30)
@@ -339,6 +342,7 @@ def test_an_evaluation_that_is_not_finite_takes_the_run_back_too(blobs, settings
 
     model, task = blobs()
     task.__class__ = Fails
+    settings["objective"] = objective
     result = zoopt.tune(model, task=task, run_dir=tmp_path, **settings)
     (rollback,) = trajectory.read(tmp_path / "trajectory.jsonl").rollbacks
     assert "NaN" in rollback.why

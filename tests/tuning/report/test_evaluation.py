@@ -1,6 +1,7 @@
 """Intervals against a closed form, and paired gains."""
 
 import io
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -112,11 +113,12 @@ def test_a_mean_over_examples_is_resampled_without_asking_again():
     assert known.values == compare(replace(metric, each=None), {"m": scores}, truth).values
 
 
-def test_a_prediction_that_is_no_number_leaves_a_mean_without_a_value(caplog):
+@pytest.mark.parametrize("name", ["cross_entropy", "accuracy", "f1"])
+def test_a_prediction_that_is_no_number_leaves_a_metric_without_a_value(caplog, name):
     scores = np.array([[0.0, np.nan], [1.0, 0.0], [1.0, 0.0]])
-    found = compare(zoopt.get_objective("cross_entropy"), {"m": scores}, np.zeros(3, int))
+    found = compare(zoopt.get_objective(name), {"m": scores}, np.zeros(3, int))
     assert np.isnan(found.values["m"].value)
-    assert caplog.text.count("cross_entropy is undefined on these examples") == 1
+    assert caplog.text.count(f"{name} is undefined on these examples") == 1
 
 
 def test_a_judge_who_gives_up_is_not_asked_again(caplog):
@@ -203,3 +205,17 @@ def test_a_terminal_of_80_columns_shows_names_and_numbers_whole():
     assert all(name in shown for name in (*names, "calibrated"))
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count("0.001]") == 5 * len(names)
+
+
+def test_a_metric_that_warns_does_so_once_for_all_resamples():
+    def precision(predictions, references):
+        if not predictions.all():
+            warnings.warn("a class without predictions", UserWarning, stacklevel=1)
+        return float((predictions == references).mean())
+
+    metric = zoopt.metric(precision, higher_is_better=True)
+    scores = {"before": np.eye(2)[[0, 1, 1, 0]], "tuned": np.eye(2)[[0, 1, 0, 0]]}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compare(metric, scores, np.array([0, 1, 0, 1]))
+    assert [str(each.message) for each in caught] == ["a class without predictions"]

@@ -111,7 +111,8 @@ def metric(
     elif not (callable(fn) or CONVENTIONS[convention].matches(fn)):
         raise TypeError(f"{told(fn)} cannot be called as {CONVENTIONS[convention].called}")
     reading = CONVENTIONS[convention].read(fn, needs)
-    return build(reading, name=name, higher_is_better=higher_is_better, key=key)
+    source = fn if key is None else {"function": fn, "key": key}
+    return build(reading, name=name, higher_is_better=higher_is_better, key=key, source=source)
 
 
 def recognise(fn: Any) -> str:

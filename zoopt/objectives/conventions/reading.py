@@ -53,8 +53,16 @@ def build(
     name: str | None = None,
     higher_is_better: bool | None = None,
     key: str | None = None,
+    source: Any = None,
 ) -> Metric:
     """The metric of a reading, which checks its inputs and its result.
+
+    Args:
+        reading: how the metric is interpreted.
+        name: as for :func:`zoopt.metric`, like the next two.
+        higher_is_better: whether larger values are better.
+        key: the entry to use, if it returns a dict.
+        source: what was read; see :class:`zoopt.Metric`.
 
     Raises:
         ValueError: the direction or the predictions are unknown, or contradict the convention.
@@ -97,6 +105,7 @@ def build(
         piecewise_constant=FORMS[needs].made_of in ("classes", "texts"),
         of_model=reading.asks,
         each=reading.each,
+        source=source,
     )
 
 

@@ -69,7 +69,8 @@ def rewards(
         value = plain(weight)
         if value is None or not math.isfinite(value):
             raise ValueError(f"weight {i} is {weight!r}; expected a finite number")
-    return build(_reading(functions, weights, None), name=name)
+    source = {"functions": tuple(functions), "weights": weights}
+    return build(_reading(functions, weights, None), name=name, source=source)
 
 
 def _reading(

@@ -1,4 +1,4 @@
-"""The identity of a run: its examples and its task.
+"""The identity of a run: its examples, its task and its objective.
 
 Settings alone do not identify a run: a file of the same name may hold other rows, and a task made
 in Python is in no file. A resumed run and a stored score must have the same identity.
@@ -11,11 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
+from zoopt.objectives.metric import Metric
 from zoopt.tasks import Task
 from zoopt.tasks.text import TextInputs
+from zoopt.tuning.folder.callables import described, hashed
 
 _OPTIONS = (
     "target", "template", "max_length", "labels", "word_ids", "prompt", "columns",
@@ -23,15 +22,28 @@ _OPTIONS = (
 )  # fmt: skip
 """Attributes of tasks and of their inputs that affect results."""
 
+_MADE = {"collate": "collate", "_choices": "choices"}
+"""Arguments of tasks that may be functions, or hold them, by the attribute that has them."""
 
-def identity_of(task: Task) -> dict[str, Any]:
-    """Returns the task's options, and for each split the number of examples and their hash.
 
-    A list of examples is identified by its SHA-256. Other sequences, which may be generated on
-    access, are identified by their length only.
+def identity_of(task: Task, objective: Metric) -> dict[str, Any]:
+    """Returns what identifies a run, in parts.
+
+    ``train``, ``dev`` and ``test`` have the number of examples and, for a list, its SHA-256. Other
+    sequences, which may be generated on access, are identified by their length only. ``task`` has
+    the task's options, ``made`` its functions and choices, and ``objective`` the arguments and the
+    code of the objective; see :func:`described`.
     """
     splits = {name: _split(getattr(task, name)) for name in ("train", "dev", "test")}
-    return {"task": _told(task), **splits}
+    made = {"made": _made(task), "objective": described(objective)}
+    return {"task": _told(task), **splits, **made}
+
+
+def _made(task: Task) -> dict[str, Any]:
+    given = {as_: getattr(task, name, None) for name, as_ in _MADE.items()}
+    made = {name: described(value) for name, value in given.items() if value is not None}
+    scorer = getattr(task, "scorer", None)
+    return made if scorer is None else {**made, "scorer": _made(scorer)}
 
 
 def _options(owner: Any) -> dict[str, Any]:
@@ -56,19 +68,7 @@ def _split(examples: Sequence[Any]) -> dict[str, Any]:
     if isinstance(examples, list | tuple):
         digest = hashlib.sha256()
         for example in examples:
-            digest.update(json.dumps(example, default=_plain, skipkeys=True).encode())
+            digest.update(json.dumps(example, default=hashed, skipkeys=True).encode())
             digest.update(b"\n")
         told["sha256"] = digest.hexdigest()
     return told
-
-
-def _plain(value: Any) -> Any:
-    """JSON form of other types: the hash of an array, a numpy number, or the type's name."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
-    if isinstance(value, np.ndarray):
-        return [str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
-    if isinstance(value, np.generic):
-        return value.item()
-    return type(value).__qualname__

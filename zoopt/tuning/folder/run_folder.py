@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import weakref
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -19,12 +20,15 @@ from zoopt.optimizer import ZOOptimizer
 from zoopt.tasks import Scores
 from zoopt.trajectory import checkpoint
 from zoopt.tuning.faults.guard import WINDOW
+from zoopt.tuning.folder.callables import is_code
 from zoopt.tuning.folder.metrics_file import Metrics
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("zoopt")
 
 _MAY_CHANGE = ("patience", "run_dir", "sinks", "model", "data.train", "data.dev", "data.test")
 """Settings that may change when a run is resumed.
@@ -40,10 +44,12 @@ class RunFolder:
     Args:
         path: the folder; created if missing.
         job: the run's configuration; must equal that of a run already in the folder.
-        identity: its examples and task, which must be equal too; see :func:`identity_of`.
+        identity: its examples, task and objective, which must be equal too; see
+            :func:`identity_of`. Other code of their functions is only warned of.
 
     Raises:
         ValueError: the folder holds a different run; the message lists the differences.
+        NotADirectoryError: the path is that of a file.
         TrajectoryError: its log or its metrics are damaged.
     """
 
@@ -58,7 +64,13 @@ class RunFolder:
         self.model = path / "best"
         self.config = path / "config.yaml"
         self.identity = path / "identity.json"
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise NotADirectoryError(
+                f"run_dir {path} cannot be a folder, since it or a folder above it is a file: "
+                "choose another run_dir"
+            ) from None
         self.release = _locked(self, path)
         try:
             self.log = trajectory.read(self.trajectory)
@@ -76,21 +88,40 @@ class RunFolder:
         may have been what ended it.
         """
         settings = _differences(self.config, yaml.safe_load, job, _MAY_CHANGE)
-        data = _differences(self.identity, json.loads, identity)
+        recorded = self._recorded(identity)
+        data = _differences(self.identity, json.loads, recorded)
+        code, data = [d for d in data if is_code(d.name)], [d for d in data if not is_code(d.name)]
         if settings or data:
             if (self.log is not None and self.log.records) or (self.path / "auto").exists():
                 said = [("with other settings", settings), ("of something else", data)]
-                what, lines = next((what, lines) for what, lines in said if lines)
+                what, found = next((what, found) for what, found in said if found)
                 raise ValueError(
-                    f"{self.path} holds a run {what}:\n" + "\n".join(lines) + "\n"
+                    f"{self.path} holds a run {what}:\n{_lines(found)}\n"
                     "Restore what differs to resume that run, or choose another run_dir."
                 )
             self._clear()
+        elif code := [d for d in code if None not in (d.there, d.now)]:
+            log.warning(
+                "%s holds a run that began with other code:\n%s\nIt is resumed. If the code now "
+                "computes something else, choose another run_dir.",
+                self.path,
+                _lines(code),
+            )
         if settings or not self.config.exists():
             text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
             checkpoint.write_whole(self.config, text.encode())
-        if data or not self.identity.exists():
+        if settings or data or recorded != identity or not self.identity.exists():
             checkpoint.write_whole(self.identity, (json.dumps(identity, indent=1) + "\n").encode())
+
+    def _recorded(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """The parts of an identity that the folder's file has, which an earlier version may lack.
+
+        All of them if there is no file.
+        """
+        if not self.identity.exists():
+            return identity
+        there = json.loads(self.identity.read_text(encoding="utf-8"))
+        return {name: part for name, part in identity.items() if name in there}
 
     def _clear(self) -> None:
         """Deletes the files of a previous run that made no step."""
@@ -147,18 +178,30 @@ class RunFolder:
         checkpoint.into_place(beside, self.path / "before.npz")
 
 
+class _Difference(NamedTuple):
+    """What a file has under a flat name, and what is given; None for nothing."""
+
+    name: str
+    there: Any
+    now: Any
+
+
+def _lines(differences: Sequence[_Difference]) -> str:
+    return "\n".join(f"  {name}: {there!r} there, {now!r} now" for name, there, now in differences)
+
+
 def _differences(
     path: Path,
     read: Callable[[str], Any],
     wanted: Mapping[str, Any],
     but: Collection[str] = (),
-) -> list[str]:
-    """One line for each setting that differs from the file's; none if there is no file."""
+) -> list[_Difference]:
+    """The settings that differ from the file's; none if there is no file."""
     if not path.exists():
         return []
     there, now = flat(read(path.read_text(encoding="utf-8"))), flat(wanted)
     return [
-        f"  {name}: {there.get(name)!r} there, {now.get(name)!r} now"
+        _Difference(name, there.get(name), now.get(name))
         for name in sorted({*there, *now})
         if there.get(name) != now.get(name) and name not in but
     ]

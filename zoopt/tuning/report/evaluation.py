@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import DegenerateDataWarning, bootstrap
 
+from zoopt.interfaces import NonFiniteLossError
 from zoopt.objectives.combination import Combination
 from zoopt.objectives.forms import forms_of
 from zoopt.objectives.metric import Metric
@@ -87,10 +89,7 @@ def compare(
             as a whole (Davison and Hinkley 1997, *Bootstrap Methods*, section 3.8).
     """
     names = list(conditions)
-    asked = [
-        _Asked(metric, as_needed(scores, metric.needs), references)
-        for scores in conditions.values()
-    ]
+    asked = [_Asked(metric, scores, references) for scores in conditions.values()]
     sign = 1.0 if metric.higher_is_better else -1.0
     pairs = [(a, b) for b in range(len(names)) for a in range(b)]
 
@@ -98,7 +97,8 @@ def compare(
         values = [condition(index) for condition in asked]
         return np.array(values + [sign * (values[b] - values[a]) for a, b in pairs])
 
-    everything = _intervals(statistic, len(references), clusters)
+    with _each_warning_once():
+        everything = _intervals(statistic, len(references), clusters)
     values, gains = everything[: len(names)], everything[len(names) :]
     return Comparison(
         dict(zip(names, values, strict=True)),
@@ -115,22 +115,28 @@ class _Asked:
 
     Args:
         metric: the metric.
-        predictions: its predictions.
+        scores: the task's scores; the metric is undefined if one of them is NaN.
         references: its references.
 
     Attributes:
         each: its value of each example, shape (N,); None if not evaluated per example.
     """
 
-    def __init__(self, metric: Metric, predictions: Any, references: Any) -> None:
-        self._metric, self._predictions, self._references = metric, predictions, references
+    def __init__(self, metric: Metric, scores: Scores, references: Any) -> None:
+        self._metric, self._references = metric, references
         self._is_mean = False
         self.each: NDArray[np.float64] | None = None
         everything = np.arange(len(references))
+        try:
+            self._predictions = as_needed(scores, metric.needs)
+        except NonFiniteLossError as error:
+            self._tell(error)
+            self._is_mean, self.each = True, np.full(len(references), math.nan)
+            return
         if metric.each is not None:
             self._is_mean = True
             try:
-                self.each = metric.by_example(predictions[everything], references[everything])
+                self.each = metric.by_example(self._predictions[everything], references[everything])
             except (ValueError, ArithmeticError) as error:
                 self._tell(error)
                 self.each = np.full(len(references), math.nan)
@@ -155,6 +161,15 @@ class _Asked:
 
     def _tell(self, error: Exception) -> None:
         log.warning("%s is undefined on these examples: %s", self._metric.name, error)
+
+
+@contextmanager
+def _each_warning_once() -> Iterator[None]:
+    """Shows each distinct warning once, of those that resampling repeats a thousand times."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for one in {(each.category, str(each.message)): each for each in caught}.values():
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
