@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,24 +74,24 @@ class Rows:
         counts = [piece.blocks for piece in pieces]
         counts[-1] += max(0, least - sum(counts))
         self.count = sum(counts)
-        self._device = pieces[0].elements.device
-        row, firsts = 0, []
+        device = pieces[0].elements.device
+        row, self._firsts = 0, []
         for piece, count in zip(pieces, counts, strict=True):
-            firsts.append(piece.first // BLOCK - row)
+            self._firsts.append(piece.first // BLOCK - row)
             row += count
-        each = uploaded(counts, torch.int64, self._device)
-        owners = torch.arange(len(counts), device=self._device)
-        self._owners = owners.repeat_interleave(each, output_size=row)
-        within = torch.arange(row, dtype=torch.int32, device=self._device)
-        self._numbers = within + uploaded(firsts, torch.int32, self._device)[self._owners]
+        self._each = uploaded(counts, torch.int64, device)
+        self._within = torch.arange(row, dtype=torch.int32, device=device)[:, None]
         self._places = [(piece.index, piece.segment) for piece in pieces]
 
     def addresses(self, seeds: Sequence[int], purpose: int) -> Tensor:
         """Each row's block number in its segment and key for each seed: int32 (count, K, 3)."""
-        places = [(index, segment, purpose) for index, segment in self._places]
-        keys = uploaded(key_table(seeds, places), torch.int32, self._device)
-        numbers = self._numbers.view(-1, 1, 1).expand(-1, len(seeds), 1)
-        return torch.cat([numbers, keys.index_select(0, self._owners)], 2)
+        keys = key_table(seeds, [(*place, purpose) for place in self._places])
+        table = np.empty((len(self._firsts), len(seeds), 3), np.int32)
+        table[:, :, 0], table[:, :, 1:] = np.array(self._firsts)[:, None], keys
+        owners = uploaded(table, torch.int32, self._each.device)
+        addresses = owners.repeat_interleave(self._each, 0, output_size=self.count)
+        addresses[:, :, 0] += self._within
+        return addresses
 
 
 @dataclass
