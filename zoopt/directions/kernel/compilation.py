@@ -162,7 +162,7 @@ def _scratch(part: Tensor) -> Tensor:
 
 @functools.cache
 def _of_intel() -> bool:
-    """Whether the CPU is Intel's, whose 512-bit vectors take these kernels up to twice as long."""
+    """Whether the CPU is Intel's, on which these kernels are slower with 512-bit vectors."""
     facts = Path("/proc/cpuinfo")
     return facts.exists() and "GenuineIntel" in facts.read_text(encoding="utf-8")
 
