@@ -49,7 +49,7 @@ class Substitution(Replacement):
 
     @abstractmethod
     def overwritten(self, tensor: Tensor) -> Tensor:
-        """The tensor to pass to an operation that writes to a result; a parameter is refused."""
+        """The tensor to pass to an operation that writes to a result."""
 
     def substituted(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -57,7 +57,7 @@ class Substitution(Replacement):
         """The result of an operation that takes watched tensors, with its arguments replaced."""
         if func is Tensor.__iter__:
             return iter(self.substituted(Tensor.unbind, args, kwargs))
-        if args and isinstance(args[0], Tensor) and self.is_parameter(args[0]) and _writes(func):
+        if args and self._is_parameter(args[0]) and _writes(func):
             refuse_write()
         done = done_directly(func, args, kwargs, self)
         if done is not None:
@@ -85,6 +85,9 @@ class Substitution(Replacement):
         ]
         return tree_unflatten(remembered, structure)
 
+    def _is_parameter(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and self.is_parameter(value)
+
     def _written(
         self, func: Callable[..., Any], target: Tensor, moved: list[Any], form: TreeSpec
     ) -> Any:
@@ -108,6 +111,8 @@ class Substitution(Replacement):
         """An operation with ``out=...`` tensors, to which its results are written."""
         kwargs = dict(kwargs)
         out = kwargs.pop("out")
+        if any(map(self._is_parameter, tree_leaves(out))):
+            refuse_write()
         into = [self.overwritten(tensor) for tensor in tree_leaves(out)]
         results = tree_leaves(self.substituted(func, args, kwargs))
         for there, result in zip(into, results, strict=True):
@@ -187,8 +192,6 @@ class Watching(Substitution, Interception):
 
     def overwritten(self, tensor: Tensor) -> Tensor:
         """A result itself, whose fp32 value is dropped."""
-        if self.is_parameter(tensor):
-            refuse_write()
         self._made.pop(id(tensor), None)
         return tensor
 
