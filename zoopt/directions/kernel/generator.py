@@ -98,12 +98,6 @@ def spans(length: int, first: int) -> Iterator[tuple[int, int, int, int]]:
         position = stop
 
 
-def segments(flat: Tensor, first: int) -> Iterator[tuple[int, Tensor, int]]:
-    """(segment number, its elements, offset of the first of them within the segment)."""
-    for number, start, stop, offset in spans(flat.shape[0], first):
-        yield number, flat[start:stop], offset
-
-
 def key(seed: int, index: int, number: int, purpose: int, device: torch.device) -> Tensor:
     """The key of a segment: two int32 words."""
     words = key_words(seed, index, number, purpose)

@@ -142,7 +142,7 @@ class Sum:
         if z is None:
             words = self._words(pool.rows.addresses([seed], NOISE))[:, 0]
             z = pool.room(self.unit, seed)
-            name = f"{self.unit.name}_z_{str(z.dtype).removeprefix('torch.')}_{self.device.type}"
+            name = _named(self.unit.name, "z", z.dtype, self.device.type)
             run(name, z_of(self.unit), self.compiled, rows=[z, words])
         return z
 
@@ -178,8 +178,7 @@ class Sum:
         words: Tensor,
         noise: Tensor | None = None,
     ) -> None:
-        facts = self.unit.name, len(coefficients) - 1, blocks.dtype, blocks.device.type
-        name = "_".join(str(fact).removeprefix("torch.") for fact in facts)
+        name = _named(self.unit.name, len(coefficients) - 1, blocks.dtype, self.device.type)
         stochastic, in_place = noise is not None, into is blocks
         rows = [blocks, words] if in_place else [into, blocks, words]
         # 16 half-precision numbers, for 16 sums in fp32, fill half of a 512-bit vector and are
@@ -209,5 +208,11 @@ class Sum:
     ) -> Tensor:
         words = where.new_empty(*where.shape[:2], number)
         rows = words.view(-1, number), where.reshape(-1, 3)
-        run(f"{name}_words_{self.device.type}", words_by(words_of), self.compiled, rows=rows)
+        name = _named(name, "words", self.device.type)
+        run(name, words_by(words_of), self.compiled, rows=rows)
         return words
+
+
+def _named(*facts: object) -> str:
+    """The name of a kernel, of what it is compiled for."""
+    return "_".join(str(fact).removeprefix("torch.") for fact in facts)
