@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from zoopt.objectives.combination import Combination
-from zoopt.objectives.forms import FORMS, Needs, each_of
+from zoopt.objectives.forms import Needs, each_of, forms_of
 from zoopt.objectives.metric import Metric, Parts, for_each, refuse_nan
 from zoopt.probes.population import Population
 from zoopt.tasks.base import Scores, Task
@@ -93,10 +93,10 @@ def as_needed(scores: Scores, needs: Needs) -> Any:
     Raises:
         NonFiniteLossError: a score is NaN, which argmax would take for the largest.
     """
+    if any(form.made_of in ("numbers", "classes") for form in forms_of(needs)):
+        refuse_nan(scores, "the objective")
 
     def one(needs: str) -> Any:
-        if FORMS[needs].made_of in ("numbers", "classes"):
-            refuse_nan(scores, "the objective")
         if needs == "labels":
             return np.argmax(scores, axis=1)
         if needs == "probabilities":
