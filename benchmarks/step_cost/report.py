@@ -75,20 +75,21 @@ def summary(found: Results) -> str:
 
 def _overview(found):
     """The ratio of each configuration to two forwards, in every case."""
-    rows = found.of(steps.STEPS).rows
-    names = [name for name in steps.STEPS if name in set(rows["case"])]
-    ratios = rows.pivot(index="method", columns="case", values="ratio").astype(float)
-    order = [method for method in dict.fromkeys(rows["method"]) if ratios.loc[method].notna().any()]
-    table = ratios.loc[order, names].reset_index(names=TO_FLOOR)
-    return pages.markdown(table, dict.fromkeys(names, ".2f"))
+    return _by_case(found, steps.STEPS, "ratio", 1.0, TO_FLOOR)
 
 
 def _small(found):
     """Milliseconds of each configuration's step, in every case of a small model."""
-    rows = found.of(small.SMALL).rows
-    names = [name for name in small.SMALL if name in set(rows["case"])]
-    times = rows.pivot(index="method", columns="case", values="seconds").astype(float) * 1e3
-    table = times.loc[list(dict.fromkeys(rows["method"])), names].reset_index(names="step, ms")
+    return _by_case(found, small.SMALL, "seconds", 1e3, "step, ms")
+
+
+def _by_case(found, cases, column, scale, heading):
+    """A column of all configurations that have it, in every case."""
+    rows = found.of(cases).rows
+    names = [name for name in cases if name in set(rows["case"])]
+    values = rows.pivot(index="method", columns="case", values=column).astype(float) * scale
+    order = [method for method in dict.fromkeys(rows["method"]) if values.loc[method].notna().any()]
+    table = values.loc[order, names].reset_index(names=heading)
     return pages.markdown(table, dict.fromkeys(names, ".2f"))
 
 
