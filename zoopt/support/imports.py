@@ -47,7 +47,7 @@ def imported(path: str) -> Any:
 def import_from_here() -> None:
     """Lets imports find modules in the working directory, after all installed ones.
 
-    ``python -m zoopt.cli`` does, but not the installed command ``zoopt``.
+    ``python -m zoopt`` does, but not the installed command ``zoopt``.
     """
     if "" not in sys.path:
         sys.path.append("")
