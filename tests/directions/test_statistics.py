@@ -208,17 +208,32 @@ def test_all_pairs_of_many_seeds_are_uncorrelated(unit: Unit) -> None:
     assert rho.abs().max() < bound(8192, 1000 * 999 // 2)
 
 
-def test_a_gaussian_value_is_the_inverse_distribution_function_of_its_word() -> None:
-    """The polynomial against scipy's double-precision inverse."""
-    from zoopt.directions.gaussian import _normal
+def test_gaussian_values_are_the_box_muller_pair_of_their_words() -> None:
+    """The polynomials against numpy's double-precision functions."""
+    from zoopt.directions.gaussian import _pair
 
-    words = torch.linspace(0, 2**31 - 1, 200_001, dtype=torch.float64).to(torch.int32)
-    tail = (words.double() + 0.5) * 2.0**-32
-    found = _normal(words).double().numpy()
-    exact = stats.norm.isf(tail.numpy())
-    assert abs(found - exact).max() < 2e-6
-    negative = _normal(words | torch.tensor(-(2**31), dtype=torch.int32)).double().numpy()
-    assert (negative == -found).all()
+    generator = torch.Generator().manual_seed(1)
+    first, second = (
+        torch.randint(-(2**31), 2**31, (200_001,), generator=generator).to(torch.int32)
+        for _ in range(2)
+    )
+    first[:2], second[:4] = torch.tensor([0, 2**31 - 1]), torch.tensor([0, -1, -(2**31), 1 << 30])
+    cosine, sine = (bits.view(torch.float32).double().numpy() for bits in _pair(first, second))
+    u = ((first & 0x7FFFFFFF).double().numpy() + 0.5) * 2.0**-31
+    angle = np.pi / 2 * (second << 1).double().numpy() * 2.0**-31
+    radius = np.sqrt(-2 * np.log(u)) * np.where(second.numpy() < 0, -1, 1)
+    assert abs(cosine - radius * np.cos(angle)).max() < 2e-6
+    assert abs(sine - radius * np.sin(angle)).max() < 2e-6
+
+
+def test_the_two_values_of_a_gaussian_pair_are_independent() -> None:
+    low, high = z(GAUSSIAN, 1 << 20).view(-1, 2, 256).double().unbind(1)
+    shapes = {"itself": lambda x: x, "size": torch.abs, "square": torch.square}
+    for of_low, of_high in itertools.product(shapes.values(), repeat=2):
+        both = torch.stack([of_low(low).flatten(), of_high(high).flatten()])
+        assert torch.corrcoef(both)[0, 1].abs() < bound(both.shape[1], 9)
+    assert_normal(((low + high) / math.sqrt(2)).float().flatten())
+    assert_normal(((low - high) / math.sqrt(2)).float().flatten())
 
 
 # ------------------------------------------------------------------------------------------- sphere

@@ -64,7 +64,7 @@ def test_the_kit_finds_what_is_wrong(estimator: type[ZOEstimator]) -> None:
 def test_the_kit_finds_a_wrong_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(testing.VARIANCES, "gaussian", testing.VARIANCES["rademacher"])
     with pytest.raises(AssertionError, match="variance"):
-        testing.check_estimator(zoopt.SPSA, zoopt.Gaussian())
+        testing.check_estimator(zoopt.SPSA, zoopt.Gaussian(), samples=4000)
 
 
 def test_runs_of_different_seeds_share_no_direction() -> None:

@@ -1,12 +1,9 @@
-"""Gaussian directions: every component standard normal, by inversion of the distribution function.
+"""Gaussian directions: every component standard normal, by Box and Muller (1958).
 
-One 32-bit word gives one value: one bit its sign, the other 31 bits a tail probability t in
-(0, 1/2), and |z| = −Φ⁻¹(t) = √2 · erfinv(x) with x = 1 − 2t. As in Giles's single-precision
-approximation (M. Giles 2010, "Approximating the erfinv function", GPU Computing Gems), erfinv(x)/x
-is a polynomial in w = −log(1 − x²): his for w < 5, and a Chebyshev fit to 1e-7 beyond; the
-logarithm is Cephes' logf (S. Moshier). Only additions and multiplications are used, which all
-backends round identically; their square roots and logarithms differ in the last bit. |z| reaches
-6.3.
+Two 32-bit words give two values, z = √(−2 ln u) · (cos φ, sin φ): one word is u, the other a
+sign and the angle φ in [−π/2, π/2). The values belong to elements that are half a block apart.
+Logarithm, sine and cosine are minimax polynomials with errors of 2e-7 or less; additions,
+multiplications and square roots are rounded alike by all backends. |z| reaches 6.7.
 """
 
 from __future__ import annotations
@@ -18,45 +15,37 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.kernel.generator import BLOCK, Unit, random_word, words_of
+from zoopt.directions.kernel.generator import BLOCK, SIGN_BIT, Unit, random_word
 
-CENTRE = (
-    2.81022636e-08,
-    3.43273939e-07,
-    -3.5233877e-06,
-    -4.39150654e-06,
-    0.00021858087,
-    -0.00125372503,
-    -0.00417768164,
-    0.246640727,
-    1.50140941,
-)
-TAIL = (
-    -0.000705010474,
-    0.00126590184,
-    9.14449811e-06,
-    -0.000859834986,
-    0.000670744564,
-    -0.0027931621,
-    0.008616391,
-    -0.0214164644,
-    0.0569623553,
-    -0.18619617,
-    1.18987736,
-    3.54524341,
-)
 LOG = (
-    7.0376836292e-2,
-    -1.1514610310e-1,
-    1.1676998740e-1,
-    -1.2420140846e-1,
-    1.4249322787e-1,
-    -1.6668057665e-1,
-    2.0000714765e-1,
-    -2.4999993993e-1,
-    3.3333331174e-1,
+    0.20213792126846228,
+    -0.32445161832784625,
+    0.3450165942108754,
+    -0.3980033082718705,
+    0.4993981811968701,
+    -0.6667011789393431,
+    1.0000073024698388,
+    -1.9999998906189385,
 )
+"""−2 ln(1 + m) / m for m from √½ − 1 to √2 − 1."""
+SIN = (
+    0.00015167853192123203,
+    -0.00467415749630844,
+    0.07968992686681506,
+    -0.6459637612915293,
+    1.570796320091999,
+)
+"""sin(πx/2) / x in x², for x from −1 to 1."""
+COS = (
+    0.0008581906198949131,
+    -0.020810627520196582,
+    0.25365074463585807,
+    -1.2336982146688984,
+    0.9999999534666709,
+)
+"""cos(πx/2) in x², for x from −1 to 1."""
 SQRT_HALF_BITS = 0x3F3504F3
+HALF_BLOCK = BLOCK // 2
 
 
 def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
@@ -67,39 +56,49 @@ def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
     return value
 
 
-def _log(x: Tensor) -> Tensor:
-    """Natural logarithm of positive normal fp32 numbers, to about 1 ulp."""
+def _square_root(x: Tensor) -> Tensor:
+    """√x of fp32 numbers, correctly rounded, which torch's eager one is not on a CPU."""
+    if torch.compiler.is_compiling():
+        return torch.sqrt(x)
+    return torch.sqrt(x.to(torch.float64)).to(torch.float32)
+
+
+def _minus_twice_log(x: Tensor) -> Tensor:
+    """−2 ln x of positive normal fp32 numbers."""
     bits = x.view(torch.int32)
     exponent = (bits - SQRT_HALF_BITS) >> 23
     m = (bits - (exponent << 23)).view(torch.float32) - 1.0
-    square = m * m
-    return (m * square * _polynomial(LOG, m) - 0.5 * square + m) + exponent.to(
-        torch.float32
-    ) * math.log(2.0)
+    return m * _polynomial(LOG, m) + exponent.to(torch.float32) * (-2.0 * math.log(2.0))
 
 
-def _normal(word: Tensor) -> Tensor:
-    tail = ((word & 0x7FFFFFFF).to(torch.float32) + 0.5) * 2.0**-32
-    w = -_log(4.0 * tail * (1.0 - tail))
-    centre = _polynomial(CENTRE, w - 2.5)
-    outer = _polynomial(TAIL, (w - 13.75) * (1.0 / 8.75))
-    z = torch.where(w < 5.0, centre, outer) * (1.0 - 2.0 * tail) * math.sqrt(2.0)
-    return torch.where(word < 0, -z, z)
+def _pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The bits of two independent values, as int32, from two words."""
+    u = ((first & 0x7FFFFFFF).to(torch.float32) + 0.5) * 2.0**-31
+    radius = _square_root(_minus_twice_log(u))
+    x = (second << 1).to(torch.float32) * 2.0**-31
+    square, sign = x * x, second & SIGN_BIT
+    cosine = _polynomial(COS, square) * radius
+    sine = _polynomial(SIN, square) * (x * radius)
+    return cosine.view(torch.int32) ^ sign, sine.view(torch.int32) ^ sign
 
 
 def _at(offsets: Tensor, key: Tensor) -> Tensor:
-    return _normal(random_word(offsets, key))
+    first = random_word(offsets & ~HALF_BLOCK, key)
+    cosine, sine = _pair(first, random_word(offsets | HALF_BLOCK, key))
+    return torch.where((offsets & HALF_BLOCK) == 0, cosine, sine).view(torch.float32)
 
 
-def _words(blocks: Tensor, key: Tensor) -> Tensor:
-    return words_of(blocks, key, BLOCK, BLOCK)
+def _words(blocks: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    within = torch.arange(HALF_BLOCK, dtype=torch.int32, device=blocks.device)
+    offsets = blocks * BLOCK + within
+    return _pair(random_word(offsets, key), random_word(offsets + HALF_BLOCK, key))
 
 
 def _spread(words: Tensor) -> Tensor:
-    return _normal(words.view(-1, 32, 16))
+    return words.view(torch.float32).view(-1, 32, 16)
 
 
-GAUSSIAN = Unit("gaussian", _at, BLOCK, _words, _spread)
+GAUSSIAN = Unit("gaussian", _at, BLOCK, _words, _spread, parts=2)
 
 
 class Gaussian(DenseDirection):

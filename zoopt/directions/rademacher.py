@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.kernel.generator import Unit, random_word, words_of
-from zoopt.seeds import as_int32
+from zoopt.directions.kernel.generator import SIGN_BIT, Unit, random_word, words_of
 
-SIGN_BIT = as_int32(0x80000000)
 ONE = 0x3F800000
 
 
@@ -39,7 +37,11 @@ def signs_of(words: Tensor) -> Tensor:
     return _sign(words.unsqueeze(-2), rows)
 
 
-RADEMACHER = Unit("rademacher", _at, 16, rademacher_words, signs_of)
+def _words(blocks: Tensor, key: Tensor) -> tuple[Tensor]:
+    return (rademacher_words(blocks, key),)
+
+
+RADEMACHER = Unit("rademacher", _at, 16, _words, signs_of)
 
 
 class Rademacher(DenseDirection):

@@ -151,10 +151,14 @@ def kernel(
 def _scratch(part: Tensor) -> Tensor:
     """The first row repeated many times, as example input for compiling a kernel.
 
-    The other dimensions are marked as static, so that the compiler omits bounds checks and
-    divisions from its inner loops; and there are enough rows for all threads.
+    Rows are as far apart as in the given tensor. The other dimensions are marked as static, so that
+    the compiler omits bounds checks and divisions from its inner loops; and there are enough rows
+    for all threads.
     """
-    rows = part[:1].repeat(_EXAMPLE_ROWS, *(1,) * (part.ndim - 1))
+    apart = part[:1].numel() if part.is_contiguous() else part.stride(0)
+    memory = part.new_empty(_EXAMPLE_ROWS, apart)
+    rows = memory.as_strided((_EXAMPLE_ROWS, *part.shape[1:]), (apart, *part.stride()[1:]))
+    rows.copy_(part[:1].expand_as(rows))
     for dimension in range(1, rows.ndim):
         torch._dynamo.mark_static(rows, dimension)
     return rows

@@ -13,7 +13,7 @@ from zoopt.directions.kernel.rounding import HALF, accumulator
 from zoopt.directions.kernel.sums import Sum
 from zoopt.interfaces import Change, Place, Terms
 
-KERNEL_VERSION = 2
+KERNEL_VERSION = 3
 """Changes whenever z(seed) or the arithmetic of the update changes. Written to every log."""
 
 

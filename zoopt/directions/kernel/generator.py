@@ -24,6 +24,9 @@ BLOCK_BITS = 9
 BLOCK = 1 << BLOCK_BITS
 """Elements that a blocked family generates together: 32 bits of each of 16 words."""
 
+SIGN_BIT = as_int32(0x80000000)
+"""Of a word, and of an fp32 number."""
+
 SHIFTS, FACTORS = (16, 15, 16), (as_int32(0x7FEB352D), as_int32(0x846CA68B))
 """Constants of the hash (Wellons 2018, lowbias32)."""
 
@@ -39,17 +42,20 @@ class Unit:
         name: part of the compiled kernel's name.
         at: returns z (fp32) at int32 offsets of any shape, under a key of two int32 words.
         per_block: W, the number of words that a block of 512 values is generated from.
-        words: returns these words, shape (m, W), from block numbers of shape (m, 1) and keys of
-            shape (2, m, 1).
+        words: returns these words from block numbers of shape (m, 1) and keys of shape (2, m, 1),
+            as a tuple of parts of shape (m, W / parts), side by side.
         spread: returns the same values as ``at`` for n blocks, shape (n, 32, 16), from words
             (n, W).
+        parts: number of parts. A loop that computes several values at once writes each of them to
+            its own part; into one tensor, the compiler would compute all of them for each.
     """
 
     name: str
     at: Callable[[Tensor, Tensor], Tensor]
     per_block: int
-    words: Callable[[Tensor, Tensor], Tensor]
+    words: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
     spread: Callable[[Tensor], Tensor]
+    parts: int = 1
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:

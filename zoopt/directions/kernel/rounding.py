@@ -32,9 +32,9 @@ PER_BLOCK = BLOCK // 2
 """Words that a block's noise is made from. Elements at this distance share a word."""
 
 
-def rounding_words(blocks: Tensor, key: Tensor) -> Tensor:
+def rounding_words(blocks: Tensor, key: Tensor) -> tuple[Tensor]:
     """The words for a block's noise, shape (m, 256), from numbers (m, 1) and keys (2, m, 1)."""
-    return words_of(blocks, key, PER_BLOCK, BLOCK)
+    return (words_of(blocks, key, PER_BLOCK, BLOCK),)
 
 
 def noise_of(words: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def run(
     constants: Sequence[Tensor] = (),
     narrow: bool = False,
 ) -> None:
-    """Runs a source on tensors with the same number of rows; it writes to the first of them.
+    """Runs a source on tensors with the same number of rows; it writes to some of them.
 
     Args:
         name: identifies the kernel; see :func:`compilation.kernel`.
@@ -48,7 +48,8 @@ def run(
         if kernel is not None:
             kernel(*constants, *rows)
             return
-    step = max(1, (_CHUNK if on_cpu else _GPU_CHUNK) // rows[0][0].numel())
+    widest = max(part[0].numel() for part in rows)
+    step = max(1, (_CHUNK if on_cpu else _GPU_CHUNK) // widest)
     with compilation.eagerly(name):
         for start in range(0, rows[0].shape[0], step):
             source(*constants, *(part[start : start + step] for part in rows))
@@ -76,11 +77,13 @@ def sum_of(unit: Unit, stochastic: bool, in_place: bool) -> compilation.Source:
 
 
 @functools.cache
-def words_by(words_of: Callable[[Tensor, Tensor], Tensor]) -> compilation.Source:
-    """The source that writes the words of blocks, shape (m, W), given addresses (m, 3)."""
+def words_by(words_of: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> compilation.Source:
+    """The source that writes the words of blocks, in parts, given addresses (m, 3)."""
 
-    def write_words(words: Tensor, addresses: Tensor) -> None:
-        words.copy_(words_of(addresses[:, :1], addresses[:, 1:].T.unsqueeze(2)))
+    def write_words(addresses: Tensor, *parts: Tensor) -> None:
+        made = words_of(addresses[:, :1], addresses[:, 1:].T.unsqueeze(2))
+        for part, words in zip(parts, made, strict=True):
+            part.copy_(words)
 
     return write_words
 

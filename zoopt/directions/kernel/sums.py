@@ -196,7 +196,8 @@ class Sum:
 
     def _words(self, addresses: Tensor) -> Tensor:
         """The words that z is generated from, by block and seed: int32 of shape (n, K, W)."""
-        return self._made(self.unit.name, self.unit.words, self.unit.per_block, addresses)
+        unit = self.unit
+        return self._made(unit.name, unit.words, unit.per_block, addresses, unit.parts)
 
     def _noise(self, rows: Rows) -> Tensor:
         """The words that rounding noise is made from: int32 of shape (n, 256)."""
@@ -204,10 +205,15 @@ class Sum:
         return self._made("rounding", rounding_words, PER_BLOCK, where)[:, 0]
 
     def _made(
-        self, name: str, words_of: Callable[[Tensor, Tensor], Tensor], number: int, where: Tensor
+        self,
+        name: str,
+        words_of: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        number: int,
+        where: Tensor,
+        parts: int = 1,
     ) -> Tensor:
         words = where.new_empty(*where.shape[:2], number)
-        rows = words.view(-1, number), where.reshape(-1, 3)
+        rows = where.reshape(-1, 3), *torch.split(words.view(-1, number), number // parts, 1)
         name = _named(name, "words", self.device.type)
         run(name, words_by(words_of), self.compiled, rows=rows)
         return words

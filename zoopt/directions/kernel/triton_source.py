@@ -24,12 +24,11 @@ _HEAD, _COLUMNS = tl.constexpr(HEAD), tl.constexpr(COLUMNS)
 _SHIFTS = tl.constexpr(generator.SHIFTS)
 _FACTORS = tl.constexpr(generator.FACTORS)
 _PER_BLOCK = tl.constexpr(rounding.PER_BLOCK)
-_SIGN_BIT, _ONE = tl.constexpr(rademacher.SIGN_BIT), tl.constexpr(rademacher.ONE)
-_CENTRE, _TAIL, _LOG = (
-    tl.constexpr(part) for part in (gaussian.CENTRE, gaussian.TAIL, gaussian.LOG)
-)
+_SIGN_BIT, _ONE = tl.constexpr(generator.SIGN_BIT), tl.constexpr(rademacher.ONE)
+_LOG, _SIN, _COS = (tl.constexpr(part) for part in (gaussian.LOG, gaussian.SIN, gaussian.COS))
 _SQRT_HALF_BITS = tl.constexpr(gaussian.SQRT_HALF_BITS)
-_LOG_2, _SQRT_2 = tl.constexpr(math.log(2.0)), tl.constexpr(math.sqrt(2.0))
+_MINUS_TWICE_LOG_2 = tl.constexpr(-2.0 * math.log(2.0))
+_HALF_BLOCK = tl.constexpr(gaussian.HALF_BLOCK)
 _ALIGNED = tl.constexpr(16)
 """Bytes that a thread reads or writes at once."""
 
@@ -156,24 +155,34 @@ def _polynomial(coefficients: tl.constexpr, x):
 
 
 @triton.jit
-def _log(x):
+def _minus_twice_log(x):
     bits = x.to(tl.int32, bitcast=True)
     exponent = (bits - _SQRT_HALF_BITS) >> 23
     m = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0
-    square = m * m
-    series = m * square * _polynomial(_LOG, m)
-    return (series - 0.5 * square + m) + exponent.to(tl.float32) * _LOG_2
+    return m * _polynomial(_LOG, m) + exponent.to(tl.float32) * _MINUS_TWICE_LOG_2
 
 
 @triton.jit
 def _gaussian(block, row, column, key):
-    word = _random_word(block * _BLOCK + row * 16 + column, key)
-    tail = ((word & 0x7FFFFFFF).to(tl.float32) + 0.5) * 2.0**-32
-    w = -_log(4.0 * tail * (1.0 - tail))
-    centre = _polynomial(_CENTRE, w - 2.5)
-    outer = _polynomial(_TAIL, (w - 13.75) * (1.0 / 8.75))
-    z = tl.where(w < 5.0, centre, outer) * (1.0 - 2.0 * tail) * _SQRT_2
-    return (z.to(tl.int32, bitcast=True) ^ (word & _SIGN_BIT)).to(tl.float32, bitcast=True)
+    low = tl.arange(0, 4)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
+    offset = block * _BLOCK + low * 16 + column
+    second = _random_word(offset + _HALF_BLOCK, key)
+    u = ((_random_word(offset, key) & 0x7FFFFFFF).to(tl.float32) + 0.5) * 2.0**-31
+    radius = tl.sqrt_rn(_minus_twice_log(u))
+    x = (second << 1).to(tl.float32) * 2.0**-31
+    square = x * x
+    cosine = _polynomial(_COS, square) * radius
+    sine = _polynomial(_SIN, square) * (x * radius)
+    bits = _both(cosine.to(tl.int32, bitcast=True), sine.to(tl.int32, bitcast=True))
+    sign = second & _SIGN_BIT
+    return (bits ^ _both(sign, sign)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _both(low, high):
+    """The lower and the upper half of blocks, put together."""
+    joined = tl.permute(tl.join(low, high), (4, 0, 1, 2, 3))
+    return tl.reshape(joined, (8, low.shape[1], low.shape[2], low.shape[3]))
 
 
 @triton.jit
