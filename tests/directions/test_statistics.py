@@ -219,7 +219,7 @@ def test_gaussian_values_are_the_box_muller_pair_of_their_words() -> None:
     )
     first[:2], second[:4] = torch.tensor([0, 2**31 - 1]), torch.tensor([0, -1, -(2**31), 1 << 30])
     cosine, sine = (bits.view(torch.float32).double().numpy() for bits in _pair(first, second))
-    u = ((first & 0x7FFFFFFF).double().numpy() + 0.5) * 2.0**-31
+    u = (((first & 0x7FFFFFFF).float() + 0.5) * 2.0**-31).double().numpy()
     angle = np.pi / 2 * (second << 1).double().numpy() * 2.0**-31
     radius = np.sqrt(-2 * np.log(u)) * np.where(second.numpy() < 0, -1, 1)
     assert abs(cosine - radius * np.cos(angle)).max() < 2e-6

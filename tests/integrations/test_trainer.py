@@ -246,7 +246,7 @@ def test_an_objective_by_name_has_the_evaluations_predictions(
         encoder,
         sentences,
         objective=told,
-        zo=zoopt.MeZO(eps=1e-6),
+        zo=zoopt.MeZO(eps=1e-9),
         learning_rate=0.0,
         max_steps=1,
         per_device_train_batch_size=16,
