@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.kernel.generator import BLOCK, SIGN_BIT, Unit, random_word
+from zoopt.directions.kernel.generator import BLOCK, SIGN_BIT, Unit, random_word, words_of
 
 LOG = (
     0.20213792126846228,
@@ -89,9 +89,8 @@ def _at(offsets: Tensor, key: Tensor) -> Tensor:
 
 
 def _words(blocks: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    within = torch.arange(HALF_BLOCK, dtype=torch.int32, device=blocks.device)
-    offsets = blocks * BLOCK + within
-    return _pair(random_word(offsets, key), random_word(offsets + HALF_BLOCK, key))
+    halves = (2 * blocks, 2 * blocks + 1)
+    return _pair(*(words_of(half, key, HALF_BLOCK, HALF_BLOCK) for half in halves))
 
 
 def _spread(words: Tensor) -> Tensor:

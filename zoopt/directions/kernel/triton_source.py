@@ -171,11 +171,10 @@ def _gaussian(block, row, column, key):
     radius = tl.sqrt_rn(_minus_twice_log(u))
     x = (second << 1).to(tl.float32) * 2.0**-31
     square = x * x
-    cosine = _polynomial(_COS, square) * radius
-    sine = _polynomial(_SIN, square) * (x * radius)
-    bits = _both(cosine.to(tl.int32, bitcast=True), sine.to(tl.int32, bitcast=True))
     sign = second & _SIGN_BIT
-    return (bits ^ _both(sign, sign)).to(tl.float32, bitcast=True)
+    cosine = (_polynomial(_COS, square) * radius).to(tl.int32, bitcast=True) ^ sign
+    sine = (_polynomial(_SIN, square) * (x * radius)).to(tl.int32, bitcast=True) ^ sign
+    return _both(cosine, sine).to(tl.float32, bitcast=True)
 
 
 @triton.jit
