@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoopt import registry
-from zoopt.directions.kernel import compilation
+from zoopt.directions.kernel import check, generator, plan
 from zoopt.engines.base import OneByOne
 
 ENGINES_FOR_ANY_DIRECTION = [n for n, e in registry.ENGINES.items() if issubclass(e, OneByOne)]
@@ -34,10 +34,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
-def no_kernel_is_compiled_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests count eager time from zero, or some test would compile what others ran."""
-    monkeypatch.setattr(compilation._state, "eager", {})
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The number of elements that share a key, small enough for tests, not for the check's sample.
+
+    Plans depend on it.
+    """
+    monkeypatch.setattr(generator, "SEGMENT", 1024)
+    monkeypatch.setattr(check, "_compare", lambda *_: None)
+    plan._plan.cache_clear()
+    yield 1024
+    plan._plan.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import zoopt
-from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.kernel import compilation, fused, generator, layout, rounding, triton_launch
+from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.directions.kernel.generator import BLOCK, Unit
-from zoopt.directions.rademacher import RADEMACHER
+from zoopt.directions.kernel.rademacher import RADEMACHER
 from zoopt.engines.interception import bias_and_norm as rows
 from zoopt.interfaces import Change, Place, StepRecord
 from zoopt.support.memory import peak_bytes

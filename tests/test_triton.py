@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,17 +17,11 @@ import torch
 from torch import Tensor
 
 import zoopt
-from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel import (
-    compilation,
-    fused,
-    generator,
-    rounding,
-    triton_check,
-    triton_launch,
-)
+from zoopt.directions.kernel import check, fused, rounding, triton_check, triton_launch
+from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.directions.kernel.generator import Unit
-from zoopt.directions.rademacher import RADEMACHER
+from zoopt.directions.kernel.rademacher import RADEMACHER
+from zoopt.directions.kernel.sums import Sum
 from zoopt.engines.interception import bias_and_norm as rows
 from zoopt.interfaces import Change, Place, Terms
 
@@ -67,7 +62,8 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_check, "DEVICES", ("cpu",))
     monkeypatch.setattr(rows, "_FEW", 0)
     triton_check.works.cache_clear()
-    monkeypatch.setattr(triton_launch, "_state", triton_launch._State())
+    fresh = replace(triton_launch._checked, broken=False, passed=set())
+    monkeypatch.setattr(triton_launch, "_checked", fresh)
     if INTERPRETED:
         round_as_a_gpu_does(monkeypatch)
 
@@ -127,12 +123,12 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     launch = triton_launch.launch
 
-    def counting(variant: Any, decay: float, part: Terms, seed: int, runs: Any, *rest: Any) -> None:
-        counts.append(len(runs))
-        launch(variant, decay, part, seed, runs, *rest)
+    def counting(total: Sum, places: Sequence[Place], first: int = 0) -> None:
+        counts.append(len(places))
+        launch(total, places, first)
 
     monkeypatch.setattr(triton_launch, "launch", counting)
-    monkeypatch.setattr(triton_launch, "_check", lambda *_: None)
+    monkeypatch.setattr(check, "_compare", lambda *_: None)
     return counts
 
 
@@ -145,7 +141,7 @@ def assert_bits_agree(made: tuple[list[Tensor], list[Tensor]]) -> None:
 @inside
 @each_unit
 @each_dtype
-@pytest.mark.parametrize("number", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 8, 9, 11])
 def test_a_pass_is_one_launch_and_gives_the_same_bits(
     unit: Unit, dtype: torch.dtype, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,13 +153,13 @@ def test_a_pass_is_one_launch_and_gives_the_same_bits(
 @inside
 @each_unit
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("scale", [1.0, 1e-6, 3e4])
+@pytest.mark.parametrize(("scale", "number"), [(1.0, 2), (1e-6, 2), (3e4, 2), (1.0, 9)])
 def test_stochastic_rounding_gives_the_same_bits(
-    unit: Unit, dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch
+    unit: Unit, dtype: torch.dtype, scale: float, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scales lead to numbers that are subnormal in fp16, and too large for it."""
     counts = launched(monkeypatch)
-    terms = tuple((seed, scale * c) for seed, c in terms_of(2))
+    terms = tuple((seed, scale * c) for seed, c in terms_of(number))
     assert_bits_agree(both(unit, dtype, terms, decay=min(scale, 0.9), stochastic_rounding=True))
     assert counts == [len(SIZES)]
 
@@ -173,9 +169,12 @@ def test_stochastic_rounding_gives_the_same_bits(
 @each_dtype
 @pytest.mark.parametrize("first", [0, 7, 512, 1000])
 def test_pieces_of_segments_into_other_tensors(
-    unit: Unit, dtype: torch.dtype, first: int, monkeypatch: pytest.MonkeyPatch
+    unit: Unit,
+    dtype: torch.dtype,
+    first: int,
+    small_segments: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(generator, "SEGMENT", 1024)
     counts = launched(monkeypatch)
     assert_bits_agree(both(unit, dtype, terms_of(2), first=first, apart=True))
     assert counts == [len(SIZES)]
@@ -194,7 +193,6 @@ def test_decay_alone(terms: Terms, stochastic: bool, monkeypatch: pytest.MonkeyP
 @inside
 def test_layouts_empty_tensors_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = launched(monkeypatch)
-    monkeypatch.setattr(compilation, "kernel", lambda *_: None)
     made = []
     for compiled in (True, False):
         base = torch.linspace(-1, 1, 60 * 40).view(60, 40).contiguous()
@@ -218,7 +216,6 @@ def test_a_small_theta_takes_one_launch_unless_kernels_are_eager(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = launched(monkeypatch)
-    monkeypatch.setattr(compilation, "kernel", lambda *_: pytest.fail("it was compiled"))
     ends = []
     for mode in ("auto", "eager"):
         theta = [torch.linspace(-1, 1, size, requires_grad=True) for size in (7, 600)]
@@ -231,29 +228,11 @@ def test_a_small_theta_takes_one_launch_unless_kernels_are_eager(
 
 
 @inside
-def test_more_than_eight_terms_take_the_first_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = launched(monkeypatch)
-    monkeypatch.setattr(compilation, "kernel", lambda *_: None)
-    assert_bits_agree(both(RADEMACHER, torch.float32, terms_of(9)))
-    assert counts == []
-
-
-@inside
 def test_what_is_written_is_known_to_autograd() -> None:
     theta = torch.zeros(100, requires_grad=True)
     before = theta._version
     fused.add_([Change.of(theta, 0, terms_of(1))], RADEMACHER, compiled=True)
     assert theta._version > before
-
-
-@inside
-def test_tables_are_kept_by_their_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    triton_launch._plan.cache_clear()
-    launched(monkeypatch)
-    theta = torch.zeros(3000)
-    for seed in range(3):
-        fused.add_([Change.of(theta, 0, ((seed, 1.0),))], RADEMACHER, compiled=True)
-    assert triton_launch._plan.cache_info().misses == 1
 
 
 # ------------------------------------------------------------------------------- the check at first
@@ -267,9 +246,10 @@ def test_tables_are_kept_by_their_contents(monkeypatch: pytest.MonkeyPatch) -> N
     ids=str,
 )
 def test_the_kernel_passes_its_check(unit: Unit, dtype: torch.dtype, stochastic: bool) -> None:
-    variant = triton_launch.Variant(unit, dtype, stochastic, 2, torch.device("cpu"))
-    assert triton_launch.usable(variant, fused.add_)
-    assert triton_launch._state.checked == {variant}
+    for number in (2, 9):
+        total = Sum(unit, terms_of(number), 1.0, stochastic, 0)
+        assert triton_launch.usable(total, dtype, torch.device("cpu"))
+    assert len(triton_launch._checked.passed) == 2
 
 
 @pytest.mark.parametrize("fault", ["raises", "differs"])
@@ -281,7 +261,6 @@ def test_a_broken_kernel_gives_way_with_one_warning(
             raise ValueError("no such instruction")
 
     monkeypatch.setattr(triton_launch, "launch", launch)
-    monkeypatch.setattr(compilation, "kernel", lambda *_: None)
     with caplog.at_level(logging.WARNING, "zoopt"):
         for number in (1, 2):
             assert_bits_agree(both(RADEMACHER, torch.float32, terms_of(number)))
@@ -298,7 +277,7 @@ def test_running_out_of_memory_is_no_fault_of_the_kernel(monkeypatch: pytest.Mon
     monkeypatch.setattr(triton_launch, "launch", launch)
     with pytest.raises(RuntimeError, match="out of memory"):
         fused.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=True)
-    assert not triton_launch._state.broken
+    assert not triton_launch._checked.broken
 
 
 def test_uncompiled_and_other_families_take_the_first_source(
@@ -306,7 +285,6 @@ def test_uncompiled_and_other_families_take_the_first_source(
 ) -> None:
     counts = launched(monkeypatch)
     ones = replace(RADEMACHER, name="ones")
-    monkeypatch.setattr(compilation, "kernel", lambda *_: None)
     fused.add_([Change.of(torch.zeros(3), 0, terms_of(1))], ones, compiled=True)
     fused.add_([Change.of(torch.zeros(3), 0, terms_of(1))], RADEMACHER, compiled=False)
     assert counts == []
@@ -319,9 +297,8 @@ def test_uncompiled_and_other_families_take_the_first_source(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("first", [0, 7, 1000])
 def test_rounding_in_one_launch_gives_the_same_bits(
-    dtype: torch.dtype, first: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, first: int, small_segments: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator, "SEGMENT", 1024)
     values = torch.linspace(-12, 12, 2500).sinh().mul(1e-3)
     values[::100] = float("nan")
     found, expected = torch.zeros(2, 2500, dtype=dtype)

@@ -1,8 +1,13 @@
 """The fused kernel: what z is a function of, and how a sum is added and rounded."""
 
+import functools
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +17,12 @@ from torch import Tensor
 
 import zoopt
 from zoopt import registry, testing
-from zoopt.directions.gaussian import GAUSSIAN
-from zoopt.directions.kernel import compilation, fused, generator, pool, sources
+from zoopt.directions.kernel import cpp_build, cpp_launch, eager, fused, generator
 from zoopt.directions.kernel.fused import add_to_rows
+from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.directions.kernel.generator import Unit
+from zoopt.directions.kernel.rademacher import RADEMACHER, rademacher_words, signs_of
 from zoopt.directions.kernel.rounding import round_into
-from zoopt.directions.rademacher import RADEMACHER, rademacher_words, signs_of
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.support.memory import peak_bytes
 
@@ -41,6 +46,7 @@ GOLDEN_GAUSSIAN = [
 GOLDEN_RADEMACHER = [1.0, 1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0, -1.0]
 
 each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+each_kernel = pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
 
@@ -51,9 +57,9 @@ def add_(
     fused.add_([Change.of(tensor, index, terms, decay)], unit, **how)
 
 
-def z(unit: Unit, length: int, seed: int = 1, **where: int | bool) -> Tensor:
+def z(unit: Unit, length: int, seed: int = 1, index: int = 0, **how: Any) -> Tensor:
     made = torch.zeros(length)
-    add_(made, where.pop("index", 0), ((seed, 1.0),), unit, **where)
+    add_(made, index, ((seed, 1.0),), unit, **how)
     return made
 
 
@@ -63,12 +69,6 @@ def ramp(length: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def terms_of(number: int) -> tuple[tuple[int, float], ...]:
     return tuple((seed, (-1) ** seed * 0.3 / (1 + seed)) for seed in range(number))
-
-
-@pytest.fixture
-def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(generator, "SEGMENT", 1024)
-    return 1024
 
 
 # ---------------------------------------------------------------------------------- z is a function
@@ -96,17 +96,20 @@ def test_z_is_what_this_kernel_version_gave(unit: Unit) -> None:
 
 
 @each_unit
+@each_kernel
 @pytest.mark.parametrize("length", LENGTHS)
-def test_tails_equal_bodies(unit: Unit, length: int) -> None:
-    assert torch.equal(z(unit, length), z(unit, 8192)[:length])
+def test_tails_equal_bodies(unit: Unit, length: int, compiled: bool) -> None:
+    whole = z(unit, 8192, compiled=compiled)
+    assert torch.equal(z(unit, length, compiled=compiled), whole[:length])
 
 
 @each_unit
+@each_kernel
 @pytest.mark.parametrize("first", [1, 15, 16, 500, 512, 1024, 1500])
-def test_a_piece_equals_that_part_of_the_whole(unit: Unit, first: int) -> None:
-    whole = z(unit, 4096)
+def test_a_piece_equals_that_part_of_the_whole(unit: Unit, first: int, compiled: bool) -> None:
+    whole = z(unit, 4096, compiled=compiled)
     for length in (1, 16, 511, 513, 2000):
-        piece = z(unit, length, first=first)
+        piece = z(unit, length, first=first, compiled=compiled)
         assert torch.equal(piece, whole[first : first + length])
 
 
@@ -120,9 +123,9 @@ def test_blocked_and_flat_rademacher_agree() -> None:
 
 @each_unit
 def test_eager_chunks_do_not_show(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = z(unit, 10_000)
-    monkeypatch.setattr(sources, "_CHUNK", 1536)
-    assert torch.equal(z(unit, 10_000), whole)
+    whole = z(unit, 10_000, compiled=False)
+    monkeypatch.setattr(eager, "_CHUNK", 1536)
+    assert torch.equal(z(unit, 10_000, compiled=False), whole)
 
 
 @each_unit
@@ -157,12 +160,14 @@ def test_segments_have_noise_of_their_own(unit: Unit, small_segments: int) -> No
 
 
 @each_unit
+@each_kernel
 @pytest.mark.parametrize("first", [1000, 1024, 1030, 2000])
 def test_a_piece_across_segments_equals_that_part_of_the_whole(
-    unit: Unit, first: int, small_segments: int
+    unit: Unit, first: int, compiled: bool, small_segments: int
 ) -> None:
-    whole = z(unit, 4 * small_segments)
-    assert torch.equal(z(unit, 1700, first=first), whole[first : first + 1700])
+    whole = z(unit, 4 * small_segments, compiled=compiled)
+    piece = z(unit, 1700, first=first, compiled=compiled)
+    assert torch.equal(piece, whole[first : first + 1700])
 
 
 @each_unit
@@ -296,10 +301,7 @@ def test_stochastic_rounding_is_unbiased_and_goes_to_neighbours(
     if way == "dense":
         round_into(rounded, exact.expand(n), 0, seed=5)
     else:
-        ones = torch.ones(32, 16)
-        constant = replace(
-            RADEMACHER, name="constant", spread=lambda words: ones.expand(len(words), 32, 16)
-        )
+        constant = Unit("constant", lambda offsets, key: torch.ones_like(offsets).float())
         add_(rounded, 0, ((5, exact.item()),), constant, stochastic_rounding=True)
     found = set(rounded.double().unique().tolist())
     assert found <= neighbours(exact.item(), dtype)
@@ -348,155 +350,209 @@ def test_an_update_too_small_for_half_precision_arrives_on_average(dtype: torch.
 # ----------------------------------------------------------------------------------------- compiled
 
 
-def assert_modes_agree(
-    unit: Unit, dtype: torch.dtype, number: int, stochastic: bool = False
+def bits_of(tensor: Tensor) -> Tensor:
+    return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
+@each_unit
+@each_dtype
+@pytest.mark.parametrize("number", [0, 1, 2, 11])
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 6e4])
+def test_compiled_equals_eager_bit_for_bit(
+    unit: Unit, dtype: torch.dtype, number: int, stochastic: bool, scale: float
 ) -> None:
+    """The scales lead to numbers that are subnormal in fp16, and too large for it."""
     for length in LENGTHS:
-        eager, compiled = ramp(length, dtype), ramp(length, dtype)
-        for tensor, mode in ((eager, False), (compiled, True)):
-            add_(
-                tensor,
-                4,
-                terms_of(number),
-                unit,
-                decay=0.9,
-                stochastic_rounding=stochastic,
-                compiled=mode,
-            )
-        assert torch.equal(compiled, eager), f"length {length}"
-    assert not compilation._state.broken
+        made = []
+        for compiled in (False, True):
+            theta = (scale * ramp(length)).to(dtype)
+            how = {"stochastic_rounding": stochastic, "compiled": compiled}
+            terms = [(seed, scale * c) for seed, c in terms_of(number)]
+            add_(theta, 4, terms, unit, decay=0.9, **how)
+            made.append(bits_of(theta))
+        assert torch.equal(*made), f"length {length}"
+    assert not cpp_launch._checked.broken
+
+
+@each_half
+@pytest.mark.parametrize("decay", [1 + 2**-20, 1.37, 1e-3, 3e-6])
+def test_every_half_precision_number_is_read_and_written_as_torch_does(
+    dtype: torch.dtype, decay: float
+) -> None:
+    given = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(dtype)
+    made, expected = given.clone(), (given.float() * decay).to(dtype)
+    add_(made, 0, (), RADEMACHER, decay=decay, compiled=True)
+    assert torch.equal(made.isnan(), expected.isnan())
+    assert torch.equal(bits_of(made.nan_to_num()), bits_of(expected.nan_to_num()))
 
 
 @each_unit
-def test_compiled_equals_eager_bit_for_bit(unit: Unit) -> None:
-    assert_modes_agree(unit, torch.float32, 1)
-
-
-@each_unit
-@pytest.mark.parametrize("compiled", [False, True])
+@each_kernel
 def test_a_pass_holds_little_beside_the_tensor(unit: Unit, compiled: bool) -> None:
-    """Words and what a compiler keeps are of one batch, however long the tensor is."""
-    theta = torch.zeros(1 << 23)
+    theta = torch.zeros(1 << 22)
     add_(theta, 0, terms_of(1), unit, compiled=compiled)  # compiles
     _, held = peak_bytes(lambda: add_(theta, 0, terms_of(1), unit, compiled=compiled), theta.device)
-    assert 0 < held <= theta.nbytes / 2
+    assert held <= theta.nbytes / 4
 
 
-def test_compiled_pieces_and_segments_equal_eager_ones(small_segments: int) -> None:
-    for first in (0, 7, 512, 1000):
-        assert torch.equal(
-            z(RADEMACHER, 3000, first=first, compiled=True), z(RADEMACHER, 3000, first=first)
-        )
+def test_what_a_compiled_pass_writes_is_known_to_autograd() -> None:
+    theta = torch.zeros(100, requires_grad=True)
+    before = theta._version
+    add_(theta, 0, terms_of(1), RADEMACHER, compiled=True)
+    assert theta._version > before
 
 
-@pytest.mark.slow
-@each_unit
-@pytest.mark.parametrize(
-    ("dtype", "number"), [*((dtype, 2) for dtype in DTYPES), (torch.float32, 11)], ids=str
-)
-def test_every_variant_compiled_equals_eager(unit: Unit, dtype: torch.dtype, number: int) -> None:
-    assert_modes_agree(unit, dtype, number)
+def test_a_compiled_pass_changes_tensors_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        theta, plain = torch.zeros(700), torch.zeros(700)
+        add_(theta, 0, terms_of(1), RADEMACHER, compiled=True)
+        add_(plain, 0, terms_of(1), RADEMACHER, compiled=False)
+    assert theta.abs().sum() > 0
+    assert torch.equal(theta, plain)
 
 
-@pytest.mark.slow
-@each_unit
-@each_half
-def test_stochastic_rounding_compiled_equals_eager(unit: Unit, dtype: torch.dtype) -> None:
-    assert_modes_agree(unit, dtype, 2, stochastic=True)
+def test_eager_mode_asks_for_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [torch.linspace(-1, 1, 600, requires_grad=True) for _ in range(2)]
 
+    def step(theta: Tensor) -> None:
+        zoopt.ZOOptimizer([theta], 0.1).step(lambda: float(theta.sum()))
 
-def test_auto_compiles_a_large_theta_only() -> None:
-    assert not compilation.wanted(compilation.COMPILE_FROM - 1)
-    assert compilation.wanted(compilation.COMPILE_FROM)
+    step(expected[0])
+    monkeypatch.setattr(cpp_launch, "usable", lambda *_: pytest.fail("it was asked for"))
     with zoopt.kernel_mode("eager"):
-        assert not compilation.wanted(1 << 40)
-    with zoopt.kernel_mode("compiled"):
-        assert compilation.wanted(1)
-    assert not compilation.wanted(1)
-
-
-def test_a_kernel_is_compiled_once_it_has_run_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_idle", {})
-    eager = [z(RADEMACHER, 600, seed) for seed in range(3)]
-    assert compilation._state.eager.keys() == {"rademacher_words_cpu", "rademacher_z_float32_cpu"}
-    asked: list[str] = []
-    kernel = compilation.kernel
-
-    def noting(name: str, *args: Any) -> Any:
-        asked.append(name)
-        return kernel(name, *args)
-
-    monkeypatch.setattr(compilation, "kernel", noting)
-    monkeypatch.setattr(compilation, "COMPILE_AFTER", 0.0)
-    with zoopt.kernel_mode("eager"):
-        z(RADEMACHER, 600, seed=3)
-    assert asked == []
-    pool._idle.clear()
-    compiled = [z(RADEMACHER, 600, seed) for seed in range(3)]
-    assert asked == 3 * ["rademacher_words_cpu", "rademacher_z_float32_cpu"]
-    assert all(map(torch.equal, compiled, eager))
-    assert not compilation._state.broken
+        step(expected[1])
+    assert torch.equal(*expected)
 
 
 def test_an_unknown_kernel_mode_is_refused() -> None:
     with (
-        pytest.raises(
-            ValueError, match="kernel mode 'fast'; expected 'auto', 'eager' or 'compiled'"
-        ),
+        pytest.raises(ValueError, match="kernel mode 'fast'; expected 'auto' or 'eager'"),
         zoopt.kernel_mode("fast"),
     ):
         pass
 
 
-def test_without_a_compiler_one_warning_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("no C++ compiler found")
+# ---------------------------------------------------------------------------------------- compiling
 
-    monkeypatch.setattr(compilation, "_compile", fail)
-    monkeypatch.setattr(compilation, "_kernels", {})
-    monkeypatch.setattr(compilation, "_state", compilation._State())
-    made = [z(GAUSSIAN, 600, seed, compiled=True) for seed in (1, 2)]
-    assert torch.equal(made[1], z(GAUSSIAN, 600, 2))
-    assert len(caplog.records) == 1
-    assert "apt-get install g++" in caplog.text
+
+@pytest.fixture
+def nothing_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A process that has not built anything, with an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cpp_launch, "_library", functools.cache(cpp_launch._library.__wrapped__))
+    return tmp_path / "zoopt"
+
+
+def assert_eager(made: Tensor) -> None:
+    assert torch.equal(made, z(GAUSSIAN, len(made), compiled=False))
+
+
+@pytest.mark.parametrize("fault", ["missing", "fails"])
+def test_without_a_compiler_one_warning_says_what_to_install(
+    fault: str,
+    nothing_built: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv(
+        "CXX", {"missing": "no-such-compiler", "fails": f"{sys.executable} -c"}[fault]
+    )
+    for _ in range(2):
+        assert_eager(z(GAUSSIAN, 600, compiled=True))
+    (message,) = caplog.messages
+    assert "apt-get install g++" in message
+    assert {"missing": "no-such-compiler: No such file", "fails": "SyntaxError"}[fault] in message
+
+
+def test_no_compiler_at_all(
+    nothing_built: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(nothing_built))
+    assert_eager(z(GAUSSIAN, 600, compiled=True))
     assert "no C++ compiler found" in caplog.text
 
 
-def test_autocast_compiles_nothing_anew() -> None:
-    expected = z(RADEMACHER, 600, compiled=True)
-    with torch._dynamo.config.patch(error_on_recompile=True), torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(z(RADEMACHER, 600, compiled=True), expected)
-    assert not compilation._state.broken
+def test_the_library_is_compiled_once_and_kept(
+    nothing_built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_eager(z(GAUSSIAN, 600, compiled=True))
+    (kept,) = nothing_built.iterdir()
+    written = kept.stat().st_mtime_ns
+    cpp_build.build()
+    assert kept.stat().st_mtime_ns == written
+    monkeypatch.setattr(cpp_build, "TILE", 8)  # another source
+    cpp_build.build()
+    assert len(list(nothing_built.iterdir())) == 2
 
 
-def test_running_out_of_memory_is_not_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_, tries = compilation._compile, []
+def test_a_compiler_without_openmp_gives_a_kernel_on_one_thread(
+    nothing_built: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler = tmp_path / "plain"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp) exit 1;; esac\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert_eager(z(GAUSSIAN, 600, compiled=True))
+    library = cpp_launch._library()
+    assert library is not None
+    used = subprocess.run(["nm", "-D", library._name], capture_output=True, text=True, check=True)
+    assert "zoopt_pass" in used.stdout
+    assert "GOMP" not in used.stdout
 
-    def fail_once(*args: Any) -> compilation.Source:
-        tries.append(args)
-        if len(tries) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return compile_(*args)
 
-    monkeypatch.setattr(compilation, "_compile", fail_once)
-    monkeypatch.setattr(compilation, "_kernels", {})
-    with pytest.raises(torch.OutOfMemoryError):
-        z(RADEMACHER, 600, compiled=True)
-    assert torch.equal(z(RADEMACHER, 600, compiled=True), z(RADEMACHER, 600))
-    assert len(tries) > 1
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_to_is_done_without(nothing_built: Path) -> None:
+    nothing_built.mkdir(mode=0o500)
+    assert cpp_build.build()
+    assert not any(nothing_built.iterdir())
+
+
+def test_a_cache_that_cannot_be_made_is_done_without(
+    nothing_built: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nothing_built.write_text("a file")
+    assert_eager(z(GAUSSIAN, 600, compiled=True))
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("fault", ["raises", "differs"])
+def test_a_broken_kernel_gives_way_with_one_warning(
+    fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(*_: object) -> None:
+        if fault == "raises":
+            raise ValueError("no such instruction")
+
+    monkeypatch.setattr(cpp_launch, "_checked", replace(cpp_launch._checked, passed=set()))
+    monkeypatch.setattr(cpp_launch, "launch", launch)
+    for _ in range(2):
+        assert_eager(z(GAUSSIAN, 600, compiled=True))
+    (message,) = caplog.messages
+    said = {"raises": "no such instruction", "differs": "differ from those of eager execution"}
+    assert message.endswith(said[fault])
+    assert "its C++ kernel failed" in message
+
+
+def test_running_out_of_memory_is_no_fault_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cpp_launch, "_checked", replace(cpp_launch._checked, passed=set()))
+    monkeypatch.setattr(cpp_launch, "launch", launch)
+    with pytest.raises(MemoryError):
+        z(GAUSSIAN, 600, compiled=True)
+    assert not cpp_launch._checked.broken
 
 
 # ------------------------------------------------------------------------------- a result elsewhere
 
 
-@pytest.mark.parametrize(
-    ("dtype", "number", "compiled"),
-    [(dtype, number, False) for dtype in DTYPES for number in (1, 3, 9)]
-    + [(torch.float32, 1, True)],
-)
 @each_unit
+@each_dtype
+@each_kernel
+@pytest.mark.parametrize("number", [1, 3, 9])
 def test_a_result_written_elsewhere_is_the_one_in_place(
     unit: Unit, dtype: torch.dtype, number: int, compiled: bool
 ) -> None:

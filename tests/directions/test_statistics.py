@@ -11,10 +11,10 @@ from torch import Tensor
 
 import zoopt
 from zoopt import testing
-from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.kernel.fused import add_
+from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.directions.kernel.generator import BLOCK, Unit
-from zoopt.directions.rademacher import RADEMACHER
+from zoopt.directions.kernel.rademacher import RADEMACHER
 from zoopt.interfaces import Change, Slot
 
 UNITS = [GAUSSIAN, RADEMACHER]
@@ -210,7 +210,7 @@ def test_all_pairs_of_many_seeds_are_uncorrelated(unit: Unit) -> None:
 
 def test_gaussian_values_are_the_box_muller_pair_of_their_words() -> None:
     """The polynomials against numpy's double-precision functions."""
-    from zoopt.directions.gaussian import _pair
+    from zoopt.directions.kernel.gaussian import _pair
 
     generator = torch.Generator().manual_seed(1)
     first, second = (

@@ -19,13 +19,11 @@ class DenseDirection:
     unit: Unit
 
     def __init__(self) -> None:
-        self._compiled = False
-        self._one_launch = False
+        self._compiled: bool | None = None
 
     def bind(self, slots: Sequence[Slot]) -> None:
         """Sets the tensors that θ consists of, and decides whether to compile kernels."""
-        self._compiled = compilation.wanted(sum(slot.tensor.numel() for slot in slots))
-        self._one_launch = compilation.allowed()
+        self._compiled = compilation.allowed()
 
     def scaled(self, terms: Terms) -> Terms:
         """The coefficients of the kernel's z for these terms. Here they are the same."""
@@ -38,7 +36,6 @@ class DenseDirection:
             self.unit,
             stochastic_rounding=stochastic_rounding,
             compiled=self._compiled,
-            one_launch=self._one_launch,
         )
 
     def _of_unit(self, change: Change) -> Change:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 
 from zoopt.directions.dense import DenseDirection
-from zoopt.directions.gaussian import GAUSSIAN
 from zoopt.directions.kernel.fused import add_
+from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.interfaces import Change, Slot, Terms
 
 _REMEMBERED = 256
@@ -52,7 +52,7 @@ class Sphere(DenseDirection):
         return self._factors[seed]
 
 
-def square_sum(slot: Slot, seed: int, compiled: bool) -> float:
+def square_sum(slot: Slot, seed: int, compiled: bool | None) -> float:
     """‖g(seed)‖² over one tensor, summed in an order independent of the thread count."""
     total = 0.0
     piece = _PIECE if slot.tensor.device.type == "cpu" else _GPU_PIECE

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from zoopt.directions.kernel import generator
+from zoopt.directions.kernel import (
+    compilation,
+    cpp_launch,
+    eager,
+    generator,
+    triton_launch,
+)
+from zoopt.directions.kernel.check import Launch
 from zoopt.directions.kernel.generator import NOISE, Unit, key
 from zoopt.directions.kernel.rounding import HALF, accumulator
 from zoopt.directions.kernel.sums import Sum
@@ -23,8 +30,7 @@ def add_(
     unit: Unit,
     *,
     stochastic_rounding: bool = False,
-    compiled: bool = False,
-    one_launch: bool | None = None,
+    compiled: bool | None = None,
     first: int = 0,
 ) -> None:
     """Each tensor ← decay · tensor + Σ_k c_k z(s_k)[index], accumulated in fp32 and rounded once.
@@ -35,11 +41,11 @@ def add_(
         unit: the family that z is drawn from.
         stochastic_rounding: round fp16 and bf16 results up or down at random so that the mean is
             exact; otherwise to nearest. Without effect on fp32 and fp64.
-        compiled: run the compiled kernel, if it can be compiled.
-        one_launch: run the Triton kernel where there is one; as ``compiled`` if not given.
+        compiled: whether to run a compiled kernel where there is one; by the kernel mode if not
+            given.
         first: offset of the tensors' first elements, if they are pieces of larger tensors.
     """
-    one_launch = compiled if one_launch is None else one_launch
+    compiled = compilation.allowed() if compiled is None else compiled
     for change, kinds in [(change, _alike(change.places)) for change in changes]:
         if not change:
             for place in change.places:
@@ -47,13 +53,20 @@ def add_(
                     place.into.copy_(place.tensor)
             continue
         for (dtype, device), places in kinds.items():
-            stochastic = stochastic_rounding and dtype in HALF
-            total = Sum(unit, change.terms, change.decay, dtype, device, stochastic, compiled)
+            total = Sum.of(change, unit, stochastic_rounding and dtype in HALF)
             rows, afterwards = _in_rows(places)
-            if rows and not (one_launch and total.added_in_one_launch(rows, first, add_)):
-                total.add_to(rows, first)
+            if rows:
+                apply = _kernel(total, dtype, device) if compiled else eager.add
+                apply(total, rows, first)
             for wanted, result in afterwards:
                 wanted.copy_(result)
+
+
+def _kernel(total: Sum, dtype: torch.dtype, device: torch.device) -> Launch:
+    """The compiled kernel for a sum; the reference if there is none."""
+    if triton_launch.usable(total, dtype, device):
+        return triton_launch.launch
+    return cpp_launch.launch if cpp_launch.usable(total, dtype, device) else eager.add
 
 
 def _alike(places: Sequence[Place]) -> dict[tuple[torch.dtype, torch.device], list[Place]]:

@@ -39,23 +39,12 @@ class Unit:
     """How a family generates z, before scaling.
 
     Attributes:
-        name: part of the compiled kernel's name.
+        name: what compiled kernels know it by.
         at: returns z (fp32) at int32 offsets of any shape, under a key of two int32 words.
-        per_block: W, the number of words that a block of 512 values is generated from.
-        words: returns these words from block numbers of shape (m, 1) and keys of shape (2, m, 1),
-            as a tuple of parts of shape (m, W / parts), side by side.
-        spread: returns the same values as ``at`` for n blocks, shape (n, 32, 16), from words
-            (n, W).
-        parts: number of parts. A loop that computes several values at once writes each of them to
-            its own part; into one tensor, the compiler would compute all of them for each.
     """
 
     name: str
     at: Callable[[Tensor, Tensor], Tensor]
-    per_block: int
-    words: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-    spread: Callable[[Tensor], Tensor]
-    parts: int = 1
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
@@ -79,19 +68,6 @@ def random_word(counter: Tensor, key: Tensor) -> Tensor:
     of neighbouring seeds would be permutations of each other.
     """
     return _mix32(_mix32(counter ^ key[0]) + key[1])
-
-
-def words_of(blocks: Tensor, key: Tensor, number: int, apart: int) -> Tensor:
-    """The first ``number`` words of each block, shape (m, number).
-
-    Args:
-        blocks: the blocks' numbers, shape (m, 1).
-        key: the blocks' keys, shape (2, m, 1).
-        number: words per block.
-        apart: difference between the first counters of consecutive blocks.
-    """
-    within = torch.arange(number, dtype=torch.int32, device=blocks.device)
-    return random_word(blocks * apart + within, key)
 
 
 def spans(length: int, first: int) -> Iterator[tuple[int, int, int, int]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoopt.directions.kernel import triton_check
 from zoopt.directions.kernel.device import current, uploaded
-from zoopt.directions.kernel.generator import BLOCK, ROUNDING, SEGMENT, random_word, spans, words_of
+from zoopt.directions.kernel.generator import BLOCK, ROUNDING, SEGMENT, random_word, spans
 from zoopt.seeds import key_words
 
 HALF = (torch.float16, torch.bfloat16)
@@ -32,19 +32,8 @@ PER_BLOCK = BLOCK // 2
 """Words that a block's noise is made from. Elements at this distance share a word."""
 
 
-def rounding_words(blocks: Tensor, key: Tensor) -> tuple[Tensor]:
-    """The words for a block's noise, shape (m, 256), from numbers (m, 1) and keys (2, m, 1)."""
-    return (words_of(blocks, key, PER_BLOCK, BLOCK),)
-
-
-def noise_of(words: Tensor) -> Tensor:
-    """16 random bits for each element of blocks, shape (n, 32, 16), from their words (n, 256)."""
-    half = torch.tensor([0, 16], dtype=torch.int32, device=words.device).view(2, 1, 1)
-    return (words.view(-1, 1, 16, 16) >> half).view(-1, 32, 16)
-
-
-def _noise_at(offsets: Tensor, key: Tensor) -> Tensor:
-    """The same bits at int32 offsets of any shape."""
+def noise_at(offsets: Tensor, key: Tensor) -> Tensor:
+    """16 random bits at int32 offsets of any shape, under a key of two int32 words."""
     word = random_word(offsets & ~PER_BLOCK, key)
     return torch.where((offsets & PER_BLOCK) == 0, word, word >> 16)
 
@@ -100,7 +89,7 @@ def _round_in_pieces(into: Tensor, flat: Tensor, under: tuple[int, int], offset:
     for begin in range(0, len(flat), step):
         piece = flat[begin : begin + step]
         within = torch.arange(len(piece), dtype=torch.int32, device=flat.device)
-        word = _noise_at(within + (offset + begin), words)
+        word = noise_at(within + (offset + begin), words)
         into[begin : begin + len(piece)] = stochastic_round(piece, into.dtype, word)
 
 

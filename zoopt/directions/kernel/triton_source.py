@@ -1,6 +1,6 @@
-"""The kernel's second source, in Triton: a whole pass over θ as one launch.
+"""The kernel in Triton: a whole pass over θ as one launch.
 
-The arithmetic is that of ``fused.py``, ``gaussian.py``, ``rademacher.py`` and ``rounding.py``,
+The arithmetic is that of ``eager.py``, ``gaussian.py``, ``rademacher.py`` and ``rounding.py``,
 operation by operation, with their constants. Importing this module requires Triton.
 """
 
@@ -11,16 +11,10 @@ import math
 import triton
 import triton.language as tl
 
-from zoopt.directions import gaussian, rademacher
-from zoopt.directions.kernel import generator, rounding
-
-HEAD = 16
-"""Entries before the keys: decay and up to 8 coefficients, as bits."""
-COLUMNS = 6
-"""Columns of the piece table: address, result's offset, elements, first block, lead, first tile."""
+from zoopt.directions.kernel import gaussian, generator, plan, rademacher, rounding
 
 _BLOCK = tl.constexpr(generator.BLOCK)
-_HEAD, _COLUMNS = tl.constexpr(HEAD), tl.constexpr(COLUMNS)
+_COLUMNS = tl.constexpr(plan.COLUMNS)
 _SHIFTS = tl.constexpr(generator.SHIFTS)
 _FACTORS = tl.constexpr(generator.FACTORS)
 _PER_BLOCK = tl.constexpr(rounding.PER_BLOCK)
@@ -33,12 +27,13 @@ _ALIGNED = tl.constexpr(16)
 """Bytes that a thread reads or writes at once."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def add_to_pieces(
     table,
     owners,
     numbers,
     results,
+    count,
     unit: tl.constexpr,
     dtype: tl.constexpr,
     terms: tl.constexpr,
@@ -50,11 +45,13 @@ def add_to_pieces(
     Args:
         table: int64 of shape (pieces, COLUMNS).
         owners: int32, the piece of each tile.
-        numbers: int32, the head, and for each piece the keys of its terms and of its rounding.
+        numbers: int32: the bits of decay and coefficients, and for each piece the keys of its terms
+            and of its rounding.
         results: what addresses of results count from.
+        count: the number of terms, if it is not compiled for a number.
         unit: the function that makes z.
         dtype: of the elements.
-        terms: how many there are.
+        terms: the number of terms that it is compiled for; 0 for any.
         stochastic: whether results are rounded at random.
         blocks: in a tile.
     """
@@ -68,7 +65,9 @@ def add_to_pieces(
     source = tl.load(entry) + position * size
     into = results.to(tl.int64) + tl.load(entry + 1) + position * size
     left = tl.load(entry + 2) - position
-    keys = numbers + _HEAD + piece * (2 * (terms + stochastic))
+    if terms > 0:
+        count = terms
+    keys = numbers + 1 + count + piece * (2 * (count + stochastic))
 
     # A thread's elements differ in the first dimension, so it has several rows of one column.
     block = tl.arange(0, blocks)[None, :, None, None]
@@ -86,8 +85,12 @@ def add_to_pieces(
     for k in tl.static_range(terms):
         z = unit(first_block + block, row, column, keys + 2 * k)
         acc = acc + z * _number(numbers + 1 + k)
+    if terms == 0:
+        for k in range(count):
+            z = unit(first_block + block, row, column, keys + 2 * k)
+            acc = acc + z * _number(numbers + 1 + k)
     if stochastic:
-        word = _rounding_word(first_block + block, column, keys + 2 * terms)
+        word = _rounding_word(first_block + block, column, keys + 2 * count)
         acc = _stochastic_round(acc, dtype, tl.reshape(word, acc.shape))
     result = acc.to(dtype)
 
