@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoopt
-from zoopt.directions.kernel import compilation, fused, generator, layout, rounding, triton_launch
+from zoopt.directions.kernel import fused, generator, round_into, triton_launch
 from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.directions.kernel.generator import BLOCK, Unit
 from zoopt.directions.kernel.rademacher import RADEMACHER
@@ -22,7 +22,7 @@ each_unit = pytest.mark.parametrize("unit", [GAUSSIAN, RADEMACHER], ids=lambda u
 each_dtype = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str
 )
-LENGTHS = (1, 700, 100_003, layout.DIRECT * BLOCK + 5003)
+LENGTHS = (1, 700, 100_003, 256 * BLOCK + 5003)
 
 
 def summed(
@@ -55,16 +55,7 @@ def test_a_pass_gives_what_it_gives_on_the_cpu(unit: Unit, dtype: torch.dtype) -
 
 @each_unit
 @each_dtype
-def test_a_compiled_pass_is_the_eager_one(unit: Unit, dtype: torch.dtype) -> None:
-    eager, compiled = (summed(unit, dtype, "cuda", mode) for mode in (False, True))
-    assert not compilation._state.broken
-    steps = 4 * torch.finfo(dtype).eps
-    torch.testing.assert_close(compiled, eager, rtol=steps, atol=steps)
-
-
-@each_unit
-@each_dtype
-@pytest.mark.parametrize("number", [1, 2, 3, 8])
+@pytest.mark.parametrize("number", [1, 2, 3, 8, 11])
 @pytest.mark.parametrize("stochastic", [False, True])
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_pass_in_one_launch_has_the_bits_of_the_cpu(
@@ -78,24 +69,9 @@ def test_a_pass_in_one_launch_has_the_bits_of_the_cpu(
         "first": 700,
     }
     here, there = summed(unit, dtype, "cpu", **how), summed(unit, dtype, "cuda", True, **how)
-    assert triton_launch._state.checked
-    assert not triton_launch._state.broken
+    assert triton_launch._checked.passed
+    assert not triton_launch._checked.broken
     assert torch.equal(there, here)
-
-
-@each_unit
-@each_dtype
-@pytest.mark.parametrize("stochastic", [False, True])
-def test_more_than_eight_terms_give_what_they_give_on_the_cpu(
-    unit: Unit, dtype: torch.dtype, stochastic: bool
-) -> None:
-    here, there = (
-        summed(unit, dtype, device, device == "cuda", number=11, stochastic_rounding=stochastic)
-        for device in ("cpu", "cuda")
-    )
-    assert not compilation._state.broken
-    steps = 4 * torch.finfo(dtype).eps
-    torch.testing.assert_close(there, here, rtol=steps, atol=steps)
 
 
 def network(device: str) -> torch.nn.Module:
@@ -181,8 +157,8 @@ def test_rounding_at_random_has_the_bits_of_the_cpu(dtype: torch.dtype, first: i
     values = torch.linspace(-12, 12, 100_003).sinh()
     here, there = (torch.empty(100_003, dtype=dtype, device=device) for device in ("cpu", "cuda"))
     for into in (here, there):
-        rounding.round_into(into, values.to(into.device), index=3, seed=9, first=first)
-    assert rounding._works(there)
+        round_into.round_into(into, values.to(into.device), index=3, seed=9, first=first)
+    assert round_into._kernel(dtype, there.device) is round_into._in_triton
     assert torch.equal(there.cpu().view(torch.int16), here.view(torch.int16))
 
 

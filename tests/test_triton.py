@@ -3,6 +3,7 @@
 The interpreter is chosen when Triton is imported, so these tests run in a process of their own.
 """
 
+import functools
 import logging
 import os
 import subprocess
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 import zoopt
-from zoopt.directions.kernel import check, fused, rounding, triton_check, triton_launch
+from zoopt.directions.kernel import check, fused, round_into, triton_check, triton_launch
 from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.directions.kernel.generator import Unit
 from zoopt.directions.kernel.rademacher import RADEMACHER
@@ -62,6 +63,7 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_check, "DEVICES", ("cpu",))
     monkeypatch.setattr(rows, "_FEW", 0)
     triton_check.works.cache_clear()
+    monkeypatch.setattr(round_into, "_kernel", functools.cache(round_into._kernel.__wrapped__))
     fresh = replace(triton_launch._checked, broken=False, passed=set())
     monkeypatch.setattr(triton_launch, "_checked", fresh)
     if INTERPRETED:
@@ -141,7 +143,7 @@ def assert_bits_agree(made: tuple[list[Tensor], list[Tensor]]) -> None:
 @inside
 @each_unit
 @each_dtype
-@pytest.mark.parametrize("number", [1, 2, 3, 5, 8, 9, 11])
+@pytest.mark.parametrize("number", [1, 3, 8, 11])
 def test_a_pass_is_one_launch_and_gives_the_same_bits(
     unit: Unit, dtype: torch.dtype, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +155,7 @@ def test_a_pass_is_one_launch_and_gives_the_same_bits(
 @inside
 @each_unit
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("scale", "number"), [(1.0, 2), (1e-6, 2), (3e4, 2), (1.0, 9)])
+@pytest.mark.parametrize(("scale", "number"), [(1e-6, 2), (3e4, 2), (1.0, 9)])
 def test_stochastic_rounding_gives_the_same_bits(
     unit: Unit, dtype: torch.dtype, scale: float, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +169,7 @@ def test_stochastic_rounding_gives_the_same_bits(
 @inside
 @each_unit
 @each_dtype
-@pytest.mark.parametrize("first", [0, 7, 512, 1000])
+@pytest.mark.parametrize("first", [0, 7, 1000])
 def test_pieces_of_segments_into_other_tensors(
     unit: Unit,
     dtype: torch.dtype,
@@ -303,11 +305,11 @@ def test_rounding_in_one_launch_gives_the_same_bits(
     values[::100] = float("nan")
     found, expected = torch.zeros(2, 2500, dtype=dtype)
     version = found._version
-    rounding.round_into(found, values, index=3, seed=9, first=first)
+    round_into.round_into(found, values, index=3, seed=9, first=first)
     assert found._version > version
-    assert triton_check.works.cache_info().currsize == 1
-    monkeypatch.setattr(rounding, "_works", lambda _: False)
-    rounding.round_into(expected, values, index=3, seed=9, first=first)
+    assert round_into._kernel(dtype, found.device) is round_into._in_triton
+    monkeypatch.setattr(round_into, "_kernel", lambda *_: round_into._in_torch)
+    round_into.round_into(expected, values, index=3, seed=9, first=first)
     assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
 
 

@@ -17,12 +17,11 @@ from torch import Tensor
 
 import zoopt
 from zoopt import registry, testing
-from zoopt.directions.kernel import cpp_build, cpp_launch, eager, fused, generator
+from zoopt.directions.kernel import cpp_build, cpp_launch, eager, fused, generator, round_into
 from zoopt.directions.kernel.fused import add_to_rows
 from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.directions.kernel.generator import Unit
 from zoopt.directions.kernel.rademacher import RADEMACHER, rademacher_words, signs_of
-from zoopt.directions.kernel.rounding import round_into
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.support.memory import peak_bytes
 
@@ -299,7 +298,7 @@ def test_stochastic_rounding_is_unbiased_and_goes_to_neighbours(
     exact = torch.tensor(value, dtype=torch.float32)
     rounded = torch.zeros(n, dtype=dtype)
     if way == "dense":
-        round_into(rounded, exact.expand(n), 0, seed=5)
+        round_into.round_into(rounded, exact.expand(n), 0, seed=5)
     else:
         constant = Unit("constant", lambda offsets, key: torch.ones_like(offsets).float())
         add_(rounded, 0, ((5, exact.item()),), constant, stochastic_rounding=True)
@@ -315,7 +314,7 @@ def test_stochastic_rounding_is_unbiased_and_goes_to_neighbours(
 def test_what_is_representable_is_not_rounded(dtype: torch.dtype) -> None:
     theta = ramp(5000, dtype)
     kept = theta.clone()
-    round_into(theta, kept.float(), 0, seed=1)
+    round_into.round_into(theta, kept.float(), 0, seed=1)
     assert torch.equal(theta, kept)
 
 
@@ -323,16 +322,16 @@ def test_what_is_representable_is_not_rounded(dtype: torch.dtype) -> None:
 def test_stochastic_rounding_keeps_infinity_and_nan(dtype: torch.dtype) -> None:
     values = torch.tensor([float("inf"), -float("inf"), float("nan")])
     theta = torch.zeros(3, dtype=dtype)
-    round_into(theta, values, 0, seed=1)
+    round_into.round_into(theta, values, 0, seed=1)
     assert torch.equal(theta.float().nan_to_num(7), values.nan_to_num(7))
 
 
 def test_stochastic_rounding_overflows_where_nearest_does() -> None:
     """fp16 ends at 65504, and rounding to nearest at 65520 goes to infinity."""
     theta = torch.zeros(4000, dtype=torch.float16)
-    round_into(theta, torch.full((4000,), 65515.0), 0, seed=1)
+    round_into.round_into(theta, torch.full((4000,), 65515.0), 0, seed=1)
     assert (theta == 65504).all()
-    round_into(theta, torch.full((4000,), -65521.0), 0, seed=1)
+    round_into.round_into(theta, torch.full((4000,), -65521.0), 0, seed=1)
     assert theta.isneginf().all()
 
 
@@ -385,6 +384,26 @@ def test_every_half_precision_number_is_read_and_written_as_torch_does(
     add_(made, 0, (), RADEMACHER, decay=decay, compiled=True)
     assert torch.equal(made.isnan(), expected.isnan())
     assert torch.equal(bits_of(made.nan_to_num()), bits_of(expected.nan_to_num()))
+
+
+@each_half
+@pytest.mark.parametrize("first", [0, 7, 1000])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 3e4])
+def test_rounding_compiled_equals_eager_bit_for_bit(
+    dtype: torch.dtype, first: int, scale: float, small_segments: int
+) -> None:
+    values = torch.linspace(-12, 12, 100_003).sinh() * scale
+    values[::100] = float("nan")
+    found, expected = torch.zeros(2, len(values), dtype=dtype)
+    version = found._version
+    round_into.round_into(found, values, index=3, seed=9, first=first)
+    assert found._version > version
+    assert round_into._kernel(dtype, found.device) is round_into._in_cpp
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(round_into, "_kernel", lambda *_: round_into._in_torch)
+        round_into.round_into(expected, values, index=3, seed=9, first=first)
+    assert torch.equal(found.isnan(), values.isnan())
+    assert torch.equal(bits_of(found.nan_to_num()), bits_of(expected.nan_to_num()))
 
 
 @each_unit
@@ -440,7 +459,7 @@ def test_an_unknown_kernel_mode_is_refused() -> None:
 def nothing_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A process that has not built anything, with an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cpp_launch, "_library", functools.cache(cpp_launch._library.__wrapped__))
+    monkeypatch.setattr(cpp_launch, "library", functools.cache(cpp_launch.library.__wrapped__))
     return tmp_path / "zoopt"
 
 
@@ -495,7 +514,7 @@ def test_a_compiler_without_openmp_gives_a_kernel_on_one_thread(
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     assert_eager(z(GAUSSIAN, 600, compiled=True))
-    library = cpp_launch._library()
+    library = cpp_launch.library()
     assert library is not None
     used = subprocess.run(["nm", "-D", library._name], capture_output=True, text=True, check=True)
     assert "zoopt_pass" in used.stdout

@@ -22,7 +22,8 @@ from zoopt.directions.kernel.device import uploaded
 from zoopt.directions.kernel.full_precision import full_precision
 from zoopt.directions.kernel.generator import BLOCK, LEFT, RIGHT
 from zoopt.directions.kernel.rademacher import rademacher_words, signs_of
-from zoopt.directions.kernel.rounding import HALF, accumulator, round_into
+from zoopt.directions.kernel.round_into import round_into
+from zoopt.directions.kernel.rounding import HALF, accumulator
 from zoopt.interfaces import Change, Place, Slot, Terms
 from zoopt.seeds import key_table
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from zoopt.directions.kernel.rounding import round_into
+from zoopt.directions.kernel.round_into import round_into
 from zoopt.interfaces import Slot, UpdateStep
 from zoopt.parameters.masters import Vectors
 

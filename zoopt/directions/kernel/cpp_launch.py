@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from zoopt.directions.kernel import compilation, cpp_build
 from zoopt.directions.kernel.check import Checked, Variant
@@ -18,7 +20,7 @@ from zoopt.interfaces import Place
 from zoopt.support.memory import ran_out
 
 _UNITS = ("gaussian", "rademacher")
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _TERMS = 3
 """Number of terms in the check; the kernel takes any."""
 
@@ -42,16 +44,14 @@ class _Pass(ctypes.Structure):
 
 def usable(total: Sum, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the kernel exists for a sum, and gives the reference's results."""
-    if device.type != "cpu" or total.unit.name not in _UNITS or _library() is None:
+    if device.type != "cpu" or total.unit.name not in _UNITS or library() is None:
         return False
     return _checked.agrees(Variant(total.unit, dtype, device, total.stochastic, _TERMS), launch)
 
 
 def launch(total: Sum, places: Sequence[Place], first: int = 0) -> None:
     """Applies a sum to contiguous places of one dtype; see :func:`eager.add`."""
-    library, dtype = _library(), places[0].tensor.dtype
-    assert library is not None
-    plan = plan_of(places, first, cpp_build.TILE)
+    plan, dtype = plan_of(places, first, cpp_build.TILE), places[0].tensor.dtype
     exact = torch.empty((), dtype=accumulator(dtype)).numpy().dtype
     numbers = np.array([total.decay, *(c for _, c in total.terms)], exact)
     keys = plan.keys(total)
@@ -65,18 +65,24 @@ def launch(total: Sum, places: Sequence[Place], first: int = 0) -> None:
         len(total.terms),
         torch.get_num_threads(),
     )
-    unit, which = _UNITS.index(total.unit.name), _DTYPES.index(dtype)
-    library.zoopt_pass(ctypes.byref(whole), unit, which, total.stochastic)
-    written = [place.result for place in places if not place.result.is_inference()]
-    torch.autograd.graph.increment_version(written)
+    unit, which = _UNITS.index(total.unit.name), DTYPES.index(dtype)
+    functions: Any = library()
+    functions.zoopt_pass(ctypes.byref(whole), unit, which, total.stochastic)
+    written([place.result for place in places])
+
+
+def written(tensors: Iterable[Tensor]) -> None:
+    """Tells autograd that tensors have been written to."""
+    counted = [tensor for tensor in tensors if not tensor.is_inference()]
+    torch.autograd.graph.increment_version(counted)
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
     """The library; None, after one warning, if it cannot be built."""
     try:
         with compilation.counted():
-            library = cpp_build.build()
+            built = cpp_build.build()
     except (OSError, RuntimeError) as error:
         if ran_out(error):
             raise
@@ -87,6 +93,8 @@ def _library() -> ctypes.CDLL | None:
             compilation.reason(error),
         )
         return None
-    library.zoopt_pass.argtypes = (ctypes.c_void_p, *3 * (ctypes.c_int32,))
-    library.zoopt_pass.restype = None
-    return library
+    pointer, word, size = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    built.zoopt_pass.argtypes = pointer, word, word, word
+    built.zoopt_round.argtypes = pointer, pointer, size, *5 * (word,)
+    built.zoopt_pass.restype = built.zoopt_round.restype = None
+    return built

@@ -257,8 +257,27 @@ void change(const Pass& pass, i32 dtype, bool stochastic) {
   }
 }
 
+// -------------------------------------------------------------------------------------- rounding
+
+template <class Type>
+void round_all(const float* values, u16* into, i64 length, u32 offset, Key key, i32 threads) {
+  const i64 lead = offset % BLOCK, blocks = (lead + length + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(static) num_threads(blocks > ALONE * TILE ? threads : 1)
+  for (i64 number = 0; number < blocks; ++number) {
+    const i64 position = number * BLOCK - lead, left = length - position;
+    at_random<Type>(values + position, into + position, position < 0 ? int(-position) : 0,
+                    left < BLOCK ? int(left) : BLOCK, u32(offset / BLOCK + number), key);
+  }
+}
+
 }  // namespace
 
 extern "C" void zoopt_pass(const Pass* pass, i32 unit, i32 dtype, i32 stochastic) {
-  unit == 0 ? change<Gaussian>(*pass, dtype, stochastic) : change<Rademacher>(*pass, dtype, stochastic);
+  (unit == 0 ? change<Gaussian> : change<Rademacher>)(*pass, dtype, stochastic);
+}
+
+extern "C" void zoopt_round(const float* values, u16* into, i64 length, u32 offset, u32 first,
+                            u32 second, i32 dtype, i32 threads) {
+  const Key key{first, second};
+  (dtype == 2 ? round_all<Fp16> : round_all<Bf16>)(values, into, length, offset, key, threads);
 }
