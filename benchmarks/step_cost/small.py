@@ -6,14 +6,12 @@ import torch
 
 from benchmarks.step_cost.case import Case
 from benchmarks.step_cost.methods import COMPARED, NEVERGRAD_SPSA, THREE_PASS_GAUSSIAN, TORCHZERO
-from zoopt.directions.kernel import compilation
 
 ROWS = 64
 
 
 def _layers(number, width):
     """Linear layers with tanh after each, and the mean square of their outputs on random rows."""
-    compilation.COMPILE_AFTER = 0.0  # as in a run that has lasted for some seconds
     layers = [torch.nn.Linear(width, width) for _ in range(number)]
     model = torch.nn.Sequential(*(part for each in layers for part in (each, torch.nn.Tanh())))
     rows = torch.randn(ROWS, width, generator=torch.Generator().manual_seed(0))
