@@ -52,7 +52,7 @@ def usable(total: Sum, dtype: torch.dtype, device: torch.device) -> bool:
 def launch(total: Sum, places: Sequence[Place], first: int = 0) -> None:
     """Applies a sum to contiguous places of one dtype; see :func:`eager.add`."""
     plan, dtype = plan_of(places, first, cpp_build.TILE), places[0].tensor.dtype
-    exact = torch.empty((), dtype=accumulator(dtype)).numpy().dtype
+    exact = np.float64 if accumulator(dtype) == torch.float64 else np.float32
     numbers = np.array([total.decay, *(c for _, c in total.terms)], exact)
     keys = plan.keys(total)
     whole = _Pass(

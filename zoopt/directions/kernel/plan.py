@@ -37,13 +37,13 @@ class Plan:
         table: on the device, int64 of shape (pieces, COLUMNS).
         owners: on the device, the piece of each tile.
         tiles: number of tiles.
-        places: on the host, (index, segment) of each piece.
+        paths: on the host, the path of each piece's key by purpose, of shape (pieces, 3).
     """
 
     table: Tensor
     owners: Tensor
     tiles: int
-    places: NDArray[np.uint64]
+    paths: dict[int, NDArray[np.uint64]]
     _keys: dict[tuple[int, int], NDArray[np.int32]] = field(default_factory=dict)
 
     def keys(self, total: Sum) -> NDArray[np.int32]:
@@ -51,12 +51,12 @@ class Plan:
         keys = [self._keys_of(seed, NOISE) for seed, _ in total.terms]
         if total.stochastic:
             keys.append(self._keys_of(total.rounding_seed, ROUNDING))
-        return np.stack(keys, 1) if keys else np.empty((len(self.places), 0, 2), np.int32)
+        return np.stack(keys, 1) if keys else np.empty((len(self.table), 0, 2), np.int32)
 
     def _keys_of(self, seed: int, purpose: int) -> NDArray[np.int32]:
         found = self._keys.get((seed, purpose))
         if found is None:
-            found = key_table([seed], np.insert(self.places, 2, purpose, axis=1))[:, 0]
+            found = key_table([seed], self.paths[purpose])[:, 0]
             if len(self._keys) >= _KEPT:
                 del self._keys[next(iter(self._keys))]
             self._keys[seed, purpose] = found
@@ -103,11 +103,15 @@ def _plan(
             rows.append(row)
             places.append((index, segment))
             tiles += -(-(lead + stop - start) // (blocks * BLOCK))
-    table = np.array(rows, np.int64)
-    counts = np.diff(table[:, 5], append=tiles)
-    owners = np.repeat(np.arange(len(table), dtype=np.int32), counts)
-    both = np.concatenate([table.reshape(-1).view(np.int32), owners])
+    pieces = np.array(rows, np.int64)
+    counts = np.diff(pieces[:, 5], append=tiles)
+    owners = np.repeat(np.arange(len(pieces), dtype=np.int32), counts)
+    both = np.concatenate([pieces.reshape(-1).view(np.int32), owners])
     sent = uploaded(both, torch.int32, device)
-    ends = 2 * table.size
-    numbered = np.array(places, np.uint64)
-    return Plan(sent[:ends].view(torch.int64), sent[ends:], tiles, numbered)
+    ends = 2 * pieces.size
+    paths = {
+        purpose: np.array([(*place, purpose) for place in places], np.uint64)
+        for purpose in (NOISE, ROUNDING)
+    }
+    table = sent[:ends].view(torch.int64).view(-1, COLUMNS)
+    return Plan(table, sent[ends:], tiles, paths)
