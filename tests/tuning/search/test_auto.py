@@ -399,6 +399,19 @@ def test_a_search_counts_the_batches_that_judge_its_trials(
     assert choice["forwards"] == slopes + trials + sum(judged)
 
 
+def test_a_search_reads_the_log_of_a_trial_once(blobs, settings, tmp_path, monkeypatch):
+    """Once more the winner's, whose steps the run takes over."""
+    paths = []
+    read = trajectory.read
+    monkeypatch.setattr(trajectory, "read", lambda path: paths.append(path) or read(path))
+    model, task = blobs()
+    zoopt.tune(model, task=task, run_dir=tmp_path, **settings | {"lr": "auto"})
+    choice = json.loads((tmp_path / "auto.json").read_text())
+    times = {lap["lr"]: 1 + (lap["lr"] == choice["lr"]) for lap in choice["laps"]}
+    trials = {lr: tmp_path / "auto" / f"lr-{lr:g}" / "trajectory.jsonl" for lr in times}
+    assert {lr: paths.count(path) for lr, path in trials.items()} == times
+
+
 def forwards(run_dir):
     """What each step says has been evaluated so far."""
     lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
