@@ -429,6 +429,48 @@ def test_autograd_records_nothing(engine_name: str, update_name: str) -> None:
     assert torch.is_grad_enabled()
 
 
+def test_a_closure_that_calls_backward_is_told_to_return_the_loss(engine_name: str) -> None:
+    model = mlp()
+    optimizer = ZOOptimizer(model, 0.1, engine=engine_name)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = objective(model)()
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match=r"remove \.backward\(\).*return the loss") as raised:
+        optimizer.step(closure)
+    assert "does not require grad" in str(raised.value.__cause__)
+    assert optimizer.steps == 0
+    torch.testing.assert_close(flat(model), flat(mlp()), rtol=0, atol=1e-6)
+    optimizer.step(objective(model))
+
+
+def test_a_loss_may_contain_a_derivative(engine_name: str) -> None:
+    model = mlp()
+
+    def slope() -> Tensor:
+        with torch.enable_grad():
+            inputs = torch.linspace(-1, 1, 30).view(10, 3).requires_grad_()
+            (derivative,) = torch.autograd.grad(model(inputs).sum(), inputs)
+        return (derivative**2).mean()
+
+    before = slope().item()
+    optimizer = ZOOptimizer(model, 0.1, "nspsa", engine=engine_name, eps=1e-2)
+    for _ in range(50):
+        optimizer.step(slope)
+    assert slope().item() < 0.5 * before
+
+
+def test_other_errors_of_a_closure_are_passed_on() -> None:
+    def fails() -> float:
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match=r"^mine$"):
+        ZOOptimizer(mlp()).step(fails)
+
+
 @pytest.mark.parametrize("start", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("cast", ["bfloat16", "half", "float", "double"])
 @pytest.mark.parametrize("engine", ["auto", "inplace", "overlay", "copy"])

@@ -1,5 +1,7 @@
 """Other libraries' optimizers, stepped with our closures."""
 
+from typing import Any
+
 import nevergrad as ng
 import numpy as np
 import pytest
@@ -151,6 +153,13 @@ def test_mistakes_are_told() -> None:
         baselines.pycma([x], sigma=0)
     with pytest.raises(zoopt.NonFiniteLossError):
         baselines.pycma([x]).step(lambda: float("nan"))
+
+
+@pytest.mark.parametrize("make", [baselines.pycma, lambda x: baselines.evotorch("SNES", x)])
+def test_a_closure_that_calls_backward_is_told_to_return_the_loss(make: Any) -> None:
+    x = nn.Parameter(torch.ones(2))
+    with pytest.raises(RuntimeError, match=r"remove \.backward\(\)"):
+        make([x]).step(lambda: x.square().sum().backward())
 
 
 @pytest.mark.parametrize("name", ["PGPE", "SNES", "XNES"])

@@ -100,6 +100,16 @@ def test_wrong_uses_say_what_to_write(fn, given, wrong, message, tmp_path):
         run(zoopt.metric(fn, higher_is_better=False), tmp_path, **given)
 
 
+def test_a_function_that_calls_backward_is_told_to_return_its_number(tmp_path):
+    def trained(model, batch):
+        loss = error(model, batch)
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match=r"remove \.backward\(\).*return the loss"):
+        run(zoopt.metric(trained, higher_is_better=False), tmp_path, train=batches(2))
+
+
 def test_more_arguments_than_two_are_refused():
     with pytest.raises(TypeError, match=r"functools\.partial"):
         zoopt.metric(lambda model, x, y: 0.0, "direct", higher_is_better=False)

@@ -11,6 +11,7 @@ from zoopt.baselines.coordinates import Coordinates, Vector
 from zoopt.interfaces import Direction
 from zoopt.parameters.selection import Select, groups_of, slots_of
 from zoopt.probes.closure import finite_number
+from zoopt.probes.forward_only import forward_only
 from zoopt.probes.randomness import same_randomness
 from zoopt.probes.surroundings import evaluation_mode
 
@@ -86,7 +87,6 @@ class BlackBox:
         """Number of tuned scalars."""
         return sum(slot.tensor.numel() for slot in self.slots)
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any]) -> float:
         """Evaluates one candidate and returns its value, in the closure's own sign.
 
@@ -99,7 +99,7 @@ class BlackBox:
             self._rewind = same_randomness({slot.tensor.device for slot in self.slots})
         self.coordinates.write(self.search.ask())
         self._rewind()
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model), forward_only():
             value = finite_number(closure(), f"step {self.steps}")
         self.search.tell(sign * value)
         self.steps += 1

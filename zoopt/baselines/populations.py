@@ -15,6 +15,7 @@ from zoopt.baselines.coordinates import Coordinates
 from zoopt.interfaces import Direction
 from zoopt.parameters.selection import Select, groups_of, slots_of
 from zoopt.probes.closure import finite_number
+from zoopt.probes.forward_only import forward_only
 from zoopt.probes.surroundings import same_surroundings
 from zoopt.support.names import unknown
 
@@ -82,12 +83,12 @@ class EvoTorch:
         """Writes the center of the distribution into θ."""
         self._write(self.search.status["center"])
 
-    @torch.no_grad()
     def _value(self, x: torch.Tensor) -> torch.Tensor:
         assert self._closure is not None
         self._write(x)
         self._rewind()
-        value = finite_number(self._closure(), f"step {self.steps}")
+        with forward_only():
+            value = finite_number(self._closure(), f"step {self.steps}")
         return torch.tensor(-value if self.maximize else value, dtype=torch.float64)
 
     def _write(self, x: Any) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoopt.interfaces import Engine, NonFiniteLossError
 from zoopt.parameters.masters import is_half
+from zoopt.probes.forward_only import forward_only
 from zoopt.probes.outputs import distinct, snapshot
 from zoopt.probes.population import Population, takes_population
 from zoopt.probes.ranks import Compare, ranks
@@ -79,7 +80,7 @@ class ProbedClosure:
         """
         self.rewind()
         torch.clear_autocast_cache()
-        with self.probe():
+        with self.probe(), forward_only():
             returned = (
                 population.numbers(self.closure(population))
                 if self._takes_population

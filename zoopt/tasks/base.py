@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zoopt.probes.forward_only import forward_only
 from zoopt.probes.population import Population
 from zoopt.tasks.anchors import Anchors
 from zoopt.tasks.examples import Example, held, missing
@@ -198,7 +199,7 @@ class Task(ABC):
         for group in self._groups(model, [lengths[i] for i in order], population.remade):
             part = order[group]
             population.declare(len(part) * population.size)
-            with torch.no_grad():
+            with forward_only():
                 out = self.forward(model, [rows[i] for i in part] * population.size)
             said = self.said(out, population).swapaxes(0, 1)
             for i, column in zip(part, said, strict=True):

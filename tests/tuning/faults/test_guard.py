@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -288,6 +289,38 @@ def test_a_run_interrupted_after_going_back_ends_as_the_uninterrupted_one(
     assert "rollback" in ends[0][1]
     assert ends[0][1] == ends[1][1]
     assert torch.equal(ends[0][0], ends[1][0])
+
+
+@pytest.mark.parametrize("engine", ["inplace", "overlay"])
+@pytest.mark.parametrize("rows", [8, 30], ids=["probe", "evaluation"])
+def test_a_run_killed_after_a_step_whose_theta_fails_goes_back_as_the_uninterrupted_one(
+    blobs, settings, tmp_path, rows, engine
+):
+    """Killed once the step is logged, and before the last NaN of a probe or an evaluation."""
+
+    class Fails(zoopt.HeadClassification):
+        def forward(self, model, examples):
+            logits = super().forward(model, examples)
+            if len(examples) != rows or weights(model).norm() <= limit:
+                return logits
+            if folder == whole:
+                shutil.rmtree(killed, ignore_errors=True)
+                shutil.copytree(whole, killed)
+            return logits * math.nan
+
+    settings |= {"lr": 3.0, "schedule": "constant", "rollbacks": 9, "engine": engine}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    limit = 1.5 * float(weights(blobs()[0]).norm())
+    ends = []
+    for folder in (whole, killed):
+        model, task = blobs()
+        task.__class__ = Fails
+        result = zoopt.tune(model, task=task, run_dir=folder, **settings)
+        ends.append((weights(model), (folder / "trajectory.jsonl").read_text(), result.stop))
+    log = trajectory.read(whole / "trajectory.jsonl")
+    assert log.rollbacks[-1].at > log.rollbacks[-1].to
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert ends[0][1:] == ends[1][1:]
 
 
 @pytest.mark.parametrize("eval_every", [1, 50])

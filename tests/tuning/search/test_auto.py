@@ -12,6 +12,7 @@ import torch
 import zoopt
 from zoopt import trajectory
 from zoopt.seeds import direction_seeds
+from zoopt.tuning.search import auto
 from zoopt.tuning.search.race import APART, length_of, race
 from zoopt.tuning.search.reach import reach
 from zoopt.tuning.search.slopes import LADDER, Ladder, Slopes, best_rate
@@ -397,6 +398,48 @@ def test_a_search_counts_the_batches_that_judge_its_trials(
     slopes = 3 * 10 + 2 * 2
     trials = 2 * length_of(steps) * (len(choice["laps"]) - 1)
     assert choice["forwards"] == slopes + trials + sum(judged)
+
+
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_a_trial_that_diverges_loses_whichever_way_is_better(
+    tmp_path, monkeypatch, higher_is_better
+):
+    """Of ±θ²/2 in one dimension: at η = 2.1 a step multiplies θ by −1.1."""
+    monkeypatch.setattr(auto, "best_rate", lambda *measured: 2.1)
+    sign = -1 if higher_is_better else 1
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    objective = zoopt.metric(
+        lambda model, batch: sign * float(model.weight.detach() ** 2) / 2,
+        higher_is_better=higher_is_better,
+    )
+    options = {"lr": "auto", "eps": 1e-2, "steps": 90, "clip_ratio": 0.0, "quiet": True}
+    zoopt.tune(
+        model,
+        train=[0],
+        objective=objective,
+        direction="rademacher",
+        schedule="constant",
+        run_dir=tmp_path,
+        **options,
+    )
+    laps = json.loads((tmp_path / "auto.json").read_text())["laps"]
+    assert [lap["lr"] for lap in laps if lap["score"] == math.inf] == [2.1]
+    log = trajectory.read(tmp_path / "auto" / "lr-2.1" / "trajectory.jsonl")
+    assert len(log.records) < length_of(90), "the guard ends it"
+
+
+def test_a_search_reads_the_log_of_a_trial_once(blobs, settings, tmp_path, monkeypatch):
+    """Once more the winner's, whose steps the run takes over."""
+    paths = []
+    read = trajectory.read
+    monkeypatch.setattr(trajectory, "read", lambda path: paths.append(path) or read(path))
+    model, task = blobs()
+    zoopt.tune(model, task=task, run_dir=tmp_path, **settings | {"lr": "auto"})
+    choice = json.loads((tmp_path / "auto.json").read_text())
+    times = {lap["lr"]: 1 + (lap["lr"] == choice["lr"]) for lap in choice["laps"]}
+    trials = {lr: tmp_path / "auto" / f"lr-{lr:g}" / "trajectory.jsonl" for lr in times}
+    assert {lr: paths.count(path) for lr, path in trials.items()} == times
 
 
 def forwards(run_dir):

@@ -32,7 +32,8 @@ class Guard:
     Args:
         clip: clip coefficients at this multiple of the running median of |c|; 0 disables clipping.
         surrogate_steps: initial steps to ignore, whose losses include a surrogate objective.
-        maximize: whether the objective is higher-is-better; losses are then its negative.
+        maximize: whether the objective is higher-is-better. Its losses are the negative of it, so
+            this changes only the sign of the numbers that :meth:`trouble` names.
     """
 
     def __init__(self, clip: float, surrogate_steps: int = 0, maximize: bool = False) -> None:

@@ -112,6 +112,7 @@ class Search:
         self._folder, self._said = folder, said
         self._base = folder / "base.safetensors"
         self._measuring = self._judging = 0  # minibatch evaluations so far
+        self._metrics: dict[float, Metrics] = {}  # of each trial, by its rate
         if isinstance(start.metric, Comparison):
             raise ValueError(
                 f"objective {start.metric.name!r} only compares, but lr='auto' and eps='auto' "
@@ -157,7 +158,7 @@ class Search:
                 f"{min(lap.lr for lap in laps):g} to {max(lap.lr for lap in laps):g}: give lr, or "
                 "check the objective"
             )
-        losers = (_metrics(self._trial(lap.lr)) for lap in laps if lap is not winner)
+        losers = (self._metrics[lap.lr] for lap in laps if lap is not winner)
         racing = sum(metrics.last("forwards") or 0 for metrics in losers) + self._judging
         self._said(f"lr {winner.lr:g}: {winner.score:.4g} after {length_of(settings.steps)} steps")
         forwards = self._measuring + racing
@@ -231,16 +232,18 @@ class Search:
         folder.mkdir(exist_ok=True)
         stepper = self._stepper_of(replace(settings, lr=lr), None)
         optimizer, length = stepper.optimizer, length_of(settings.steps)
-        path, metrics = folder / trajectory.FILENAME, _metrics(folder)
+        path = folder / trajectory.FILENAME
+        held = trajectory.read(path)
+        records = held.records if held is not None else ()
+        metrics = self._metrics[lr] = Metrics(folder / "metrics.jsonl", len(records))
         guard = Guard(settings.clip_ratio, settings.surrogate_steps)
         checkpoint.load(self._base, optimizer)
-        held = trajectory.read(path)
         log = trajectory.Trajectory(path, trajectory.header_of(optimizer) if held is None else None)
         optimizer.recorder = log.append
         stepper.forwards = metrics.last("forwards") or 0
         try:
             with optimizer.chain():
-                for record in held.records if held is not None else ():
+                for record in records:
                     optimizer.repeat(record)
                     guard.see(optimizer.estimated)
                 while optimizer.steps < length and not guard.trouble():
@@ -257,9 +260,3 @@ class Search:
 
     def _trial(self, lr: float) -> Path:
         return self._folder / f"lr-{lr:g}"
-
-
-def _metrics(trial: Path) -> Metrics:
-    """A trial's metrics, without steps that its log does not have."""
-    log = trajectory.read(trial / trajectory.FILENAME)
-    return Metrics(trial / "metrics.jsonl", len(log.records) if log is not None else 0)
