@@ -1,12 +1,13 @@
 """What all tests share: one thread, a fixed random state, and the names that the registry knows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
 from zoopt import registry
-from zoopt.directions.kernel import check, generator, plan
+from zoopt.directions.kernel import check, cpp_launch, generator, plan, triton_launch
 from zoopt.engines.base import OneByOne
 
 ENGINES_FOR_ANY_DIRECTION = [n for n, e in registry.ENGINES.items() if issubclass(e, OneByOne)]
@@ -42,6 +43,8 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """
     monkeypatch.setattr(generator, "SEGMENT", 1024)
     monkeypatch.setattr(check, "_compare", lambda *_: None)
+    for kernel in (cpp_launch, triton_launch):
+        monkeypatch.setattr(kernel, "_checked", replace(kernel._checked, passed=set()))
     plan._plan.cache_clear()
     yield 1024
     plan._plan.cache_clear()

@@ -1,4 +1,4 @@
-"""The Triton kernel, in Triton's interpreter: what it writes is what the first source writes.
+"""The Triton kernel, in Triton's interpreter: what it writes is what the reference writes.
 
 The interpreter is chosen when Triton is imported, so these tests run in a process of their own.
 """
@@ -104,7 +104,7 @@ def both(
     apart: bool = False,
     **how: Any,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """What the two sources make of the same tensors."""
+    """What Triton and the reference make of the same tensors."""
     made = []
     for compiled in (True, False):
         these = tensors(dtype)
@@ -223,7 +223,7 @@ def test_a_small_theta_takes_one_launch_unless_kernels_are_eager(
         theta = [torch.linspace(-1, 1, size, requires_grad=True) for size in (7, 600)]
         with zoopt.kernel_mode(mode):
             optimizer = zoopt.ZOOptimizer(theta, 0.1, direction="rademacher")
-        optimizer.step(lambda theta=theta: float(sum(t.sum() for t in theta)))
+            optimizer.step(lambda theta=theta: float(sum(t.sum() for t in theta)))
         ends.append(theta)
     assert counts == [2, 2, 2]
     assert all(map(torch.equal, *ends))
@@ -282,7 +282,7 @@ def test_running_out_of_memory_is_no_fault_of_the_kernel(monkeypatch: pytest.Mon
     assert not triton_launch._checked.broken
 
 
-def test_uncompiled_and_other_families_take_the_first_source(
+def test_uncompiled_and_other_families_take_the_reference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = launched(monkeypatch)

@@ -25,10 +25,10 @@ def peaks(direction, mode):
         compiler = shlex.join([sys.executable, str(Path(__file__).with_name("compiler.py"))])
         os.environ |= {"XDG_CACHE_HOME": folder, "CXX": compiler, "COMPILER_PEAKS": str(noted)}
         theta = torch.nn.Parameter(torch.zeros(ELEMENTS))
+        optimizer = zoopt.ZOOptimizer([theta], 1e-3, direction=direction, engine="inplace")
         with zoopt.kernel_mode(mode):
-            optimizer = zoopt.ZOOptimizer([theta], 1e-3, direction=direction, engine="inplace")
-        for _ in range(2):
-            optimizer.step(lambda: theta.detach().sum())
+            for _ in range(2):
+                optimizer.step(lambda: theta.detach().sum())
         compilers = noted.read_text().split() if noted.exists() else ["0"]
     here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return here / MB, max(map(int, compilers)) / MB

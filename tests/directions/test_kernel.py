@@ -1,5 +1,6 @@
 """The fused kernel: what z is a function of, and how a sum is added and rounded."""
 
+import ctypes
 import functools
 import os
 import random
@@ -22,6 +23,7 @@ from zoopt.directions.kernel.fused import add_to_rows
 from zoopt.directions.kernel.gaussian import GAUSSIAN
 from zoopt.directions.kernel.generator import Unit
 from zoopt.directions.kernel.rademacher import RADEMACHER, rademacher_words, signs_of
+from zoopt.directions.kernel.sums import Sum
 from zoopt.interfaces import Change, Place, Terms
 from zoopt.support.memory import peak_bytes
 
@@ -349,6 +351,14 @@ def test_an_update_too_small_for_half_precision_arrives_on_average(dtype: torch.
 # ----------------------------------------------------------------------------------------- compiled
 
 
+@each_kernel
+@each_dtype
+def test_a_negative_zero_stays_one_under_decay(dtype: torch.dtype, compiled: bool) -> None:
+    theta = torch.full((600,), -0.0, dtype=dtype)
+    add_(theta, 0, (), GAUSSIAN, decay=0.5, compiled=compiled)
+    assert theta.signbit().all()
+
+
 def bits_of(tensor: Tensor) -> Tensor:
     return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
 
@@ -362,6 +372,8 @@ def test_compiled_equals_eager_bit_for_bit(
     unit: Unit, dtype: torch.dtype, number: int, stochastic: bool, scale: float
 ) -> None:
     """The scales lead to numbers that are subnormal in fp16, and too large for it."""
+    total = Sum(unit, (), 1.0, stochastic and dtype in HALVES, 0)
+    assert fused._kernel(total, dtype, torch.device("cpu")) is cpp_launch.launch
     for length in LENGTHS:
         made = []
         for compiled in (False, True):
@@ -371,7 +383,6 @@ def test_compiled_equals_eager_bit_for_bit(
             add_(theta, 4, terms, unit, decay=0.9, **how)
             made.append(bits_of(theta))
         assert torch.equal(*made), f"length {length}"
-    assert not cpp_launch._checked.broken
 
 
 @each_half
@@ -398,9 +409,8 @@ def test_rounding_compiled_equals_eager_bit_for_bit(
     version = found._version
     round_into.round_into(found, values, index=3, seed=9, first=first)
     assert found._version > version
-    assert round_into._kernel(dtype, found.device) is round_into._in_cpp
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(round_into, "_kernel", lambda *_: round_into._in_torch)
+    assert round_into._kernel(dtype, found.device) is cpp_launch.round_at_random
+    with zoopt.kernel_mode("eager"):
         round_into.round_into(expected, values, index=3, seed=9, first=first)
     assert torch.equal(found.isnan(), values.isnan())
     assert torch.equal(bits_of(found.nan_to_num()), bits_of(expected.nan_to_num()))
@@ -431,17 +441,29 @@ def test_a_compiled_pass_changes_tensors_made_in_inference_mode() -> None:
     assert torch.equal(theta, plain)
 
 
-def test_eager_mode_asks_for_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [torch.linspace(-1, 1, 600, requires_grad=True) for _ in range(2)]
+@pytest.mark.parametrize(
+    ("direction", "update", "dtype"),
+    [
+        ("rademacher", "sgd", torch.float32),
+        ("lowrank", "sgd", torch.bfloat16),
+        ("gaussian", "adam", torch.bfloat16),
+    ],
+)
+def test_eager_mode_asks_for_no_kernel(
+    direction: str, update: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stepped(mode: str) -> Tensor:
+        theta = torch.linspace(-1, 1, 1200, dtype=dtype).view(30, 40).requires_grad_()
+        optimizer = zoopt.ZOOptimizer(
+            [theta], 0.1, direction=direction, update=update, engine="copy"
+        )
+        with zoopt.kernel_mode(mode):
+            optimizer.step(lambda: float(theta.float().square().sum()))
+        return theta.detach()
 
-    def step(theta: Tensor) -> None:
-        zoopt.ZOOptimizer([theta], 0.1).step(lambda: float(theta.sum()))
-
-    step(expected[0])
-    monkeypatch.setattr(cpp_launch, "usable", lambda *_: pytest.fail("it was asked for"))
-    with zoopt.kernel_mode("eager"):
-        step(expected[1])
-    assert torch.equal(*expected)
+    expected = stepped("auto")
+    monkeypatch.setattr(cpp_launch, "library", lambda: pytest.fail("it was asked for"))
+    assert torch.equal(stepped("eager"), expected)
 
 
 def test_an_unknown_kernel_mode_is_refused() -> None:
@@ -467,30 +489,56 @@ def assert_eager(made: Tensor) -> None:
     assert torch.equal(made, z(GAUSSIAN, len(made), compiled=False))
 
 
-@pytest.mark.parametrize("fault", ["missing", "fails"])
-def test_without_a_compiler_one_warning_says_what_to_install(
-    fault: str,
+@pytest.fixture
+def compiler(nothing_built: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a shell script the compiler; ``exec c++ "$@"`` in it is the real one."""
+    path = nothing_built.parent / "compiler"
+
+    def set_compiler(script: str) -> None:
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("CXX", str(path))
+
+    return set_compiler
+
+
+def functions_of(library: ctypes.CDLL) -> str:
+    listed = ["nm", "-D", library._name]
+    return subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+
+
+FAULTY = {
+    "missing": ("exec no-such-compiler", "no-such-compiler: not found"),
+    "fails": ("echo 'one.cpp:1: error: no such option' >&2; echo in all: 1 >&2; exit 1", "option"),
+    "is killed": ("kill -9 $$", "was killed by signal 9"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_where_it_cannot_be_compiled_one_warning_says_why(
+    fault: str, compiler: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    script, said = FAULTY[fault]
+    compiler(script)
+    for _ in range(2):
+        assert_eager(z(GAUSSIAN, 600, compiled=True))
+    (message,) = caplog.messages
+    assert "many times slower (the results are the same)" in message
+    assert message.endswith(said)
+
+
+@pytest.mark.parametrize("chosen", [None, "no-such-compiler"])
+def test_without_a_compiler_the_warning_says_what_to_install(
+    chosen: str | None,
     nothing_built: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv(
-        "CXX", {"missing": "no-such-compiler", "fails": f"{sys.executable} -c"}[fault]
-    )
-    for _ in range(2):
-        assert_eager(z(GAUSSIAN, 600, compiled=True))
-    (message,) = caplog.messages
-    assert "apt-get install g++" in message
-    assert {"missing": "no-such-compiler: No such file", "fails": "SyntaxError"}[fault] in message
-
-
-def test_no_compiler_at_all(
-    nothing_built: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(nothing_built))
+    monkeypatch.setenv("CXX", chosen or "")
     assert_eager(z(GAUSSIAN, 600, compiled=True))
-    assert "no C++ compiler found" in caplog.text
+    said = "no-such-compiler: No such file" if chosen else "apt-get install g++"
+    assert said in caplog.text
 
 
 def test_the_library_is_compiled_once_and_kept(
@@ -506,34 +554,83 @@ def test_the_library_is_compiled_once_and_kept(
     assert len(list(nothing_built.iterdir())) == 2
 
 
-def test_a_compiler_without_openmp_gives_a_kernel_on_one_thread(
-    nothing_built: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    compiler = tmp_path / "plain"
-    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp) exit 1;; esac\nexec c++ "$@"\n')
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
+def test_a_damaged_library_is_compiled_again(nothing_built: Path) -> None:
+    cpp_build.build()
+    (kept,) = nothing_built.iterdir()
+    whole = kept.stat().st_size
+    kept.unlink()
+    kept.write_bytes(b"")
     assert_eager(z(GAUSSIAN, 600, compiled=True))
+    assert kept.stat().st_size == whole
+
+
+def test_the_library_runs_on_threads_that_torch_has(nothing_built: Path) -> None:
     library = cpp_launch.library()
     assert library is not None
-    used = subprocess.run(["nm", "-D", library._name], capture_output=True, text=True, check=True)
-    assert "zoopt_pass" in used.stdout
-    assert "GOMP" not in used.stdout
+    cpp_build.build()
+    (kept,) = nothing_built.iterdir()
+    assert "GOMP_parallel" in functions_of(ctypes.CDLL(str(kept)))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_that_cannot_be_written_to_is_done_without(nothing_built: Path) -> None:
-    nothing_built.mkdir(mode=0o500)
-    assert cpp_build.build()
-    assert not any(nothing_built.iterdir())
-
-
-def test_a_cache_that_cannot_be_made_is_done_without(
-    nothing_built: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("option", ["-fopenmp", "-march=native", "-mcpu=native"])
+def test_a_compiler_that_lacks_an_option_does_without(
+    option: str, compiler: Callable[[str], None], nothing_built: Path
 ) -> None:
-    nothing_built.write_text("a file")
+    """Later, when it knows the option, the library with it is compiled."""
+    compiler(f'case " $* " in *" {option} "*) exit 1;; esac\nexec c++ "$@"')
+    assert_eager(z(GAUSSIAN, 600, compiled=True))
+    (kept,) = nothing_built.iterdir()
+    assert ("GOMP" in functions_of(ctypes.CDLL(str(kept)))) == (option != "-fopenmp")
+    compiler('exec c++ "$@"')
+    cpp_build.build()
+    used = option == "-fopenmp" or option in next(cpp_build._commands())
+    assert len(list(nothing_built.iterdir())) == 1 + used
+
+
+def test_a_ctrl_c_in_the_terminal_does_not_reach_the_compiler(
+    compiler: Callable[[str], None], nothing_built: Path
+) -> None:
+    """The terminal sends it to all of a process group."""
+    noted = nothing_built.parent / "group"
+    compiler(f'ps -o pgid= -p $$ >> {noted}\nexec c++ "$@"')
+    cpp_build.build()
+    groups = {int(line) for line in noted.read_text().split()}
+    assert groups
+    assert os.getpgid(0) not in groups
+
+
+def test_the_source_is_read_whatever_the_locale_is(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    build = "from zoopt.directions.kernel import cpp_build; cpp_build.build()"
+    done = subprocess.run(
+        [sys.executable, "-c", build],
+        env=os.environ | ascii_only | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("fault", ["a file", "no home"])
+def test_a_cache_that_cannot_be_made_is_done_without(
+    fault: str,
+    nothing_built: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if fault == "a file":
+        nothing_built.write_text("")
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "expanduser", lambda _: (_ for _ in ()).throw(RuntimeError))
     assert_eager(z(GAUSSIAN, 600, compiled=True))
     assert caplog.messages == []
+
+
+def test_another_dtype_is_left_to_the_reference(caplog: pytest.LogCaptureFixture) -> None:
+    total = Sum(GAUSSIAN, (), 1.0, False, 0)
+    assert not cpp_launch.usable(total, torch.float8_e4m3fn, torch.device("cpu"))
+    assert not cpp_launch._checked.broken
 
 
 @pytest.mark.parametrize("fault", ["raises", "differs"])

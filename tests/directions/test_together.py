@@ -152,7 +152,7 @@ def test_plans_are_kept_by_their_contents() -> None:
 def test_the_keys_that_a_plan_keeps_are_bounded() -> None:
     plan._plan.cache_clear()
     theta = torch.zeros(3000)
-    terms = tuple((seed, 0.1) for seed in range(40))
-    fused.add_([Change.of(theta, 0, terms)], RADEMACHER, compiled=True)
+    for seed in range(40):
+        fused.add_([Change.of(theta, 0, ((seed, 0.1),))], RADEMACHER, compiled=True)
     kept = plan.plan_of([Place(theta, 0)], 0, cpp_build.TILE)
     assert len(kept._keys) == plan._KEPT

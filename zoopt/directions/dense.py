@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from zoopt.directions.kernel import compilation, fused
+from zoopt.directions.kernel import fused
 from zoopt.directions.kernel.generator import Unit
 from zoopt.interfaces import Change, Slot, Terms
 
@@ -18,12 +18,8 @@ class DenseDirection:
     name: str
     unit: Unit
 
-    def __init__(self) -> None:
-        self._compiled: bool | None = None
-
     def bind(self, slots: Sequence[Slot]) -> None:
-        """Sets the tensors that θ consists of, and decides whether to compile kernels."""
-        self._compiled = compilation.allowed()
+        """Does nothing, because z of a tensor depends on its own shape alone."""
 
     def scaled(self, terms: Terms) -> Terms:
         """The coefficients of the kernel's z for these terms. Here they are the same."""
@@ -35,7 +31,6 @@ class DenseDirection:
             [self._of_unit(change) for change in changes],
             self.unit,
             stochastic_rounding=stochastic_rounding,
-            compiled=self._compiled,
         )
 
     def _of_unit(self, change: Change) -> Change:

@@ -28,13 +28,11 @@ class Sphere(DenseDirection):
     unit = GAUSSIAN
 
     def __init__(self) -> None:
-        super().__init__()
         self._slots: Sequence[Slot] = ()
         self._factors: dict[int, float] = {}
 
     def bind(self, slots: Sequence[Slot]) -> None:
         """Sets the tensors over which the norm is taken."""
-        super().bind(slots)
         self._slots = tuple(slots)
         self._factors.clear()
 
@@ -47,12 +45,12 @@ class Sphere(DenseDirection):
             if len(self._factors) >= _REMEMBERED:
                 self._factors.pop(next(iter(self._factors)))
             d = sum(slot.tensor.numel() for slot in self._slots)
-            squares = math.fsum(square_sum(slot, seed, self._compiled) for slot in self._slots)
+            squares = math.fsum(square_sum(slot, seed) for slot in self._slots)
             self._factors[seed] = math.sqrt(d / squares) if squares else 1.0
         return self._factors[seed]
 
 
-def square_sum(slot: Slot, seed: int, compiled: bool | None) -> float:
+def square_sum(slot: Slot, seed: int) -> float:
     """‖g(seed)‖² over one tensor, summed in an order independent of the thread count."""
     total = 0.0
     piece = _PIECE if slot.tensor.device.type == "cpu" else _GPU_PIECE
@@ -60,6 +58,6 @@ def square_sum(slot: Slot, seed: int, compiled: bool | None) -> float:
         size = min(piece, slot.tensor.numel() - first)
         g = torch.zeros(-(-size // 1024) * 1024, device=slot.tensor.device)
         change = Change.of(g[:size], slot.index, ((seed, 1.0),))
-        add_([change], GAUSSIAN, first=first, compiled=compiled)
+        add_([change], GAUSSIAN, first=first)
         total += math.fsum(g.view(-1, 1024).double().square().sum(dim=1).tolist())
     return total

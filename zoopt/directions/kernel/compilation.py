@@ -42,7 +42,7 @@ def counted() -> Iterator[None]:
 
 @contextmanager
 def kernel_mode(mode: str) -> Iterator[None]:
-    """Chooses the kernels of the optimizers created in a with block.
+    """Chooses the kernels that run in a with block.
 
     Args:
         mode: ``"auto"``, the default, for compiled kernels where there are any; or ``"eager"`` for
@@ -53,8 +53,9 @@ def kernel_mode(mode: str) -> Iterator[None]:
 
     Example:
         >>> import torch, zoopt
+        >>> optimizer = zoopt.ZOOptimizer(torch.nn.Linear(2, 1), lr=1e-3)
         >>> with zoopt.kernel_mode("eager"):
-        ...     optimizer = zoopt.ZOOptimizer(torch.nn.Linear(2, 1), lr=1e-3)
+        ...     step = optimizer.step(lambda: 0.0)
     """
     if mode not in ("auto", "eager"):
         raise ValueError(f"kernel mode {mode!r}; expected 'auto' or 'eager'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,12 @@ from zoopt.directions.kernel.sums import Sum
 from zoopt.interfaces import Place
 from zoopt.support.memory import ran_out
 
-_UNITS = ("gaussian", "rademacher")
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_UNITS, _DTYPES = list(cpp_build.UNITS), list(cpp_build.DTYPES)
 _TERMS = 3
 """Number of terms in the check; the kernel takes any."""
 
-_checked = Checked("C++", "runs its kernel uncompiled, slowly")
+INSTEAD = "computes in plain torch operations, many times slower"
+_checked = Checked("C++", INSTEAD)
 
 
 class _Pass(ctypes.Structure):
@@ -44,7 +44,8 @@ class _Pass(ctypes.Structure):
 
 def usable(total: Sum, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the kernel exists for a sum, and gives the reference's results."""
-    if device.type != "cpu" or total.unit.name not in _UNITS or library() is None:
+    known = total.unit.name in cpp_build.UNITS and dtype in cpp_build.DTYPES
+    if device.type != "cpu" or not known or library() is None:
         return False
     return _checked.agrees(Variant(total.unit, dtype, device, total.stochastic, _TERMS), launch)
 
@@ -65,16 +66,25 @@ def launch(total: Sum, places: Sequence[Place], first: int = 0) -> None:
         len(total.terms),
         torch.get_num_threads(),
     )
-    unit, which = _UNITS.index(total.unit.name), DTYPES.index(dtype)
+    unit, which = _UNITS.index(total.unit.name), _DTYPES.index(dtype)
     functions: Any = library()
     functions.zoopt_pass(ctypes.byref(whole), unit, which, total.stochastic)
-    written([place.result for place in places])
+    torch.autograd.graph.increment_version([place.result for place in places])
 
 
-def written(tensors: Iterable[Tensor]) -> None:
-    """Tells autograd that tensors have been written to."""
-    counted = [tensor for tensor in tensors if not tensor.is_inference()]
-    torch.autograd.graph.increment_version(counted)
+def round_at_random(into: Tensor, values: Tensor, key: tuple[int, int], offset: int) -> None:
+    """Rounds fp32 numbers at random to a run of half-precision elements within a segment.
+
+    Args:
+        into: the run, contiguous.
+        values: the numbers, contiguous, of the same length.
+        key: the segment's key for rounding.
+        offset: of the first element within the segment.
+    """
+    functions: Any = library()
+    where = values.data_ptr(), into.data_ptr(), len(values), offset
+    functions.zoopt_round(*where, *key, _DTYPES.index(into.dtype), torch.get_num_threads())
+    torch.autograd.graph.increment_version(into)
 
 
 @functools.cache
@@ -87,9 +97,8 @@ def library() -> ctypes.CDLL | None:
         if ran_out(error):
             raise
         compilation.log.warning(
-            "zoopt runs its kernel uncompiled (the results are the same, but it is slower), "
-            "because there is no C++ library: %s. Install a compiler (on Linux: "
-            "apt-get install g++; on macOS: xcode-select --install).",
+            "zoopt %s (the results are the same), because its C++ kernel was not compiled: %s",
+            INSTEAD,
             compilation.reason(error),
         )
         return None

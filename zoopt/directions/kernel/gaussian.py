@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zoopt.directions.kernel.generator import BLOCK, SIGN_BIT, Unit, random_word
+from zoopt.directions.kernel.generator import HALF_BLOCK, SIGN_BIT, Unit, random_word
 
 LOG = (
     0.20213792126846228,
@@ -44,7 +44,6 @@ COS = (
 )
 """cos(πx/2) in x², for x from −1 to 1."""
 SQRT_HALF_BITS = 0x3F3504F3
-HALF_BLOCK = BLOCK // 2
 
 
 def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
@@ -57,6 +56,8 @@ def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
 
 def _square_root(x: Tensor) -> Tensor:
     """√x of fp32 numbers, correctly rounded, which torch's is not on a CPU."""
+    if x.device.type != "cpu":
+        return torch.sqrt(x)
     return torch.sqrt(x.to(torch.float64)).to(torch.float32)
 
 

@@ -20,9 +20,11 @@ from zoopt.seeds import as_int32, key_words
 SEGMENT = 1 << 30
 """Elements that share a key."""
 
-BLOCK_BITS = 9
-BLOCK = 1 << BLOCK_BITS
-"""Elements that a blocked family generates together: 32 bits of each of 16 words."""
+BLOCK = 1 << 9
+"""Elements that are generated together: for signs, 32 bits of each of 16 words."""
+
+HALF_BLOCK = BLOCK // 2
+"""Elements at this distance share the words of a Gaussian pair, and a word of rounding noise."""
 
 SIGN_BIT = as_int32(0x80000000)
 """Of a word, and of an fp32 number."""

@@ -4,6 +4,7 @@
 // Their constants are put before this source when it is compiled (cpp_build.py), with the compiler
 // told to round products and sums separately.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -16,7 +17,7 @@ using i64 = std::int64_t;
 using u16 = std::uint16_t;
 using u32 = std::uint32_t;
 
-constexpr int HALF_BLOCK = BLOCK / 2, ROWS = 32, COLUMNS = 16;
+constexpr int ROWS = 32, COLUMNS = 16;
 constexpr i64 ALONE = 4;  // tiles that are not worth a second thread
 
 template <class To, class From>
@@ -155,17 +156,25 @@ struct Fp16 {
 
 // ----------------------------------------------------------------------------------------- blocks
 
+// The part of a block that belongs to a run of elements.
+struct Part {
+  int start, stop;
+};
+
+inline Part inside(i64 position, i64 length) {
+  return {int(std::max<i64>(-position, 0)), int(std::min<i64>(length - position, BLOCK))};
+}
+
 template <class Type>
-void at_random(const float* sum, typename Type::Stored* into, int start, int stop, u32 block,
-               Key key) {
+void at_random(const float* sum, typename Type::Stored* into, Part part, u32 block, Key key) {
   u32 words[HALF_BLOCK];  // elements half a block apart share one
 #pragma omp simd
   for (int i = 0; i < HALF_BLOCK; ++i) words[i] = key.word(block * BLOCK + i);
-  const int middle = start > HALF_BLOCK ? start : stop < HALF_BLOCK ? stop : HALF_BLOCK;
 #pragma omp simd
-  for (int i = start; i < middle; ++i) into[i] = Type::at_random(sum[i], words[i]);
+  for (int i = part.start; i < std::min(part.stop, HALF_BLOCK); ++i)
+    into[i] = Type::at_random(sum[i], words[i]);
 #pragma omp simd
-  for (int i = middle; i < stop; ++i)
+  for (int i = std::max(part.start, HALF_BLOCK); i < part.stop; ++i)
     into[i] = Type::at_random(sum[i], words[i - HALF_BLOCK] >> 16);
 }
 
@@ -176,11 +185,12 @@ struct Terms {
   int count;
 };
 
-// Elements start to stop of a block; the pointers are to where the block begins.
+// A part of a block; the pointers are to where the block begins.
 template <class Unit, class Type, bool stochastic>
-void change_block(const typename Type::Stored* source, typename Type::Stored* into, int start,
-                  int stop, u32 block, const Terms<typename Type::Sum>& terms) {
+void change_block(const typename Type::Stored* source, typename Type::Stored* into, Part part,
+                  u32 block, const Terms<typename Type::Sum>& terms) {
   using Sum = typename Type::Sum;
+  const auto [start, stop] = part;
   const bool whole = start == 0 && stop == BLOCK;
   alignas(64) Sum buffer[BLOCK];
   Sum* sum = buffer;
@@ -197,7 +207,7 @@ void change_block(const typename Type::Stored* source, typename Type::Stored* in
   for (int k = 0; k < terms.count; ++k)
     Unit::template add<Sum>(sum, terms.numbers[k + 1], block, terms.keys[k]);
   if constexpr (stochastic) {
-    at_random<Type>(sum, into, start, stop, block, terms.keys[terms.count]);
+    at_random<Type>(sum, into, part, block, terms.keys[terms.count]);
   } else if (sum == buffer) {
 #pragma omp simd
     for (int i = start; i < stop; ++i) into[i] = Type::nearest(sum[i]);
@@ -230,12 +240,11 @@ void change_tile(const Pass& pass, i64 number) {
                                         pass.terms};
   const i64 tile = number - piece.tile;
   for (i64 within = tile * TILE; within < (tile + 1) * TILE; ++within) {
-    const i64 position = within * BLOCK - piece.lead, left = piece.elements - position;
-    if (left <= 0) return;
+    const i64 position = within * BLOCK - piece.lead;
+    if (position >= piece.elements) return;
     const auto* source = reinterpret_cast<const Stored*>(piece.address) + position;
     auto* into = reinterpret_cast<Stored*>(pass.results + piece.result) + position;
-    change_block<Unit, Type, stochastic>(source, into, position < 0 ? int(-position) : 0,
-                                         left < BLOCK ? int(left) : BLOCK,
+    change_block<Unit, Type, stochastic>(source, into, inside(position, piece.elements),
                                          u32(piece.block + within), terms);
   }
 }
@@ -250,10 +259,10 @@ void change_all(const Pass& pass) {
 template <class Unit>
 void change(const Pass& pass, i32 dtype, bool stochastic) {
   switch (dtype) {
-    case 0: return change_all<Unit, Fp32, false>(pass);
-    case 1: return change_all<Unit, Fp64, false>(pass);
-    case 2: return (stochastic ? change_all<Unit, Fp16, true> : change_all<Unit, Fp16, false>)(pass);
-    case 3: return (stochastic ? change_all<Unit, Bf16, true> : change_all<Unit, Bf16, false>)(pass);
+    case FP32: return change_all<Unit, Fp32, false>(pass);
+    case FP64: return change_all<Unit, Fp64, false>(pass);
+    case FP16: return (stochastic ? change_all<Unit, Fp16, true> : change_all<Unit, Fp16, false>)(pass);
+    case BF16: return (stochastic ? change_all<Unit, Bf16, true> : change_all<Unit, Bf16, false>)(pass);
   }
 }
 
@@ -264,20 +273,20 @@ void round_all(const float* values, u16* into, i64 length, u32 offset, Key key, 
   const i64 lead = offset % BLOCK, blocks = (lead + length + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static) num_threads(blocks > ALONE * TILE ? threads : 1)
   for (i64 number = 0; number < blocks; ++number) {
-    const i64 position = number * BLOCK - lead, left = length - position;
-    at_random<Type>(values + position, into + position, position < 0 ? int(-position) : 0,
-                    left < BLOCK ? int(left) : BLOCK, u32(offset / BLOCK + number), key);
+    const i64 position = number * BLOCK - lead;
+    at_random<Type>(values + position, into + position, inside(position, length),
+                    u32(offset / BLOCK + number), key);
   }
 }
 
 }  // namespace
 
 extern "C" void zoopt_pass(const Pass* pass, i32 unit, i32 dtype, i32 stochastic) {
-  (unit == 0 ? change<Gaussian> : change<Rademacher>)(*pass, dtype, stochastic);
+  (unit == GAUSSIAN ? change<Gaussian> : change<Rademacher>)(*pass, dtype, stochastic);
 }
 
 extern "C" void zoopt_round(const float* values, u16* into, i64 length, u32 offset, u32 first,
                             u32 second, i32 dtype, i32 threads) {
   const Key key{first, second};
-  (dtype == 2 ? round_all<Fp16> : round_all<Bf16>)(values, into, length, offset, key, threads);
+  (dtype == FP16 ? round_all<Fp16> : round_all<Bf16>)(values, into, length, offset, key, threads);
 }

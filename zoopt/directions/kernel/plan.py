@@ -48,17 +48,23 @@ class Plan:
 
     def keys(self, total: Sum) -> NDArray[np.int32]:
         """The keys of a sum's terms, and of its rounding if there is any: shape (pieces, n, 2)."""
-        keys = [self._keys_of(seed, NOISE) for seed, _ in total.terms]
+        seeds = [seed for seed, _ in total.terms]
+        if len(seeds) > _KEPT:
+            parts = [key_table(seeds, self.paths[NOISE])]
+        else:
+            parts = [self._keys_of(seed, NOISE) for seed in seeds]
         if total.stochastic:
-            keys.append(self._keys_of(total.rounding_seed, ROUNDING))
-        return np.stack(keys, 1) if keys else np.empty((len(self.table), 0, 2), np.int32)
+            parts.append(self._keys_of(total.rounding_seed, ROUNDING))
+        nothing = np.empty((len(self.table), 0, 2), np.int32)
+        return np.concatenate(parts or [nothing], 1)
 
     def _keys_of(self, seed: int, purpose: int) -> NDArray[np.int32]:
+        """The keys of one seed, cached: shape (pieces, 1, 2)."""
         found = self._keys.get((seed, purpose))
         if found is None:
-            found = key_table([seed], self.paths[purpose])[:, 0]
+            found = key_table([seed], self.paths[purpose])
             if len(self._keys) >= _KEPT:
-                del self._keys[next(iter(self._keys))]
+                self._keys.pop(next(iter(self._keys)), None)
             self._keys[seed, purpose] = found
         return found
 

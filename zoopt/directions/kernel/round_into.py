@@ -43,7 +43,7 @@ def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int 
     flat = value.to(torch.float32).contiguous().view(-1)
     straight = tensor.is_contiguous()
     rounded = tensor.view(-1) if straight else torch.empty_like(flat, dtype=tensor.dtype)
-    round_run = _kernel(tensor.dtype, tensor.device)
+    round_run = _kernel(tensor.dtype, tensor.device) if compilation.allowed() else _in_torch
     for number, start, stop, offset in spans(len(flat), first):
         under = key_words(seed, index, number, ROUNDING)
         round_run(rounded[start:stop], flat[start:stop], under, offset)
@@ -54,15 +54,15 @@ def round_into(tensor: Tensor, value: Tensor, index: int, seed: int, first: int 
 @functools.cache
 def _kernel(dtype: torch.dtype, device: torch.device) -> _Round:
     """The compiled kernel for a dtype and a device; the reference if there is none."""
+    compiled: _Round
     if device.type in triton_check.DEVICES and triton_check.kernels(triton_check.PASSES):
-        kernel, compiled = "Triton", _in_triton
+        kernel, compiled, instead = "Triton", _in_triton, "rounds updates in many launches, slowly"
     elif device.type == "cpu" and cpp_launch.library():
-        kernel, compiled = "C++", _in_cpp
+        kernel, compiled, instead = "C++", cpp_launch.round_at_random, cpp_launch.INSTEAD
     else:
         return _in_torch
     check = functools.partial(_check, compiled, dtype, device)
-    works = compilation.passes(check, kernel, "rounds updates in many launches, slowly")
-    return compiled if works else _in_torch
+    return compiled if compilation.passes(check, kernel, instead) else _in_torch
 
 
 def _in_torch(into: Tensor, flat: Tensor, under: tuple[int, int], offset: int) -> None:
@@ -73,15 +73,6 @@ def _in_torch(into: Tensor, flat: Tensor, under: tuple[int, int], offset: int) -
         within = torch.arange(len(piece), dtype=torch.int32, device=flat.device)
         word = noise_at(within + (offset + begin), words)
         into[begin : begin + len(piece)] = stochastic_round(piece, into.dtype, word)
-
-
-def _in_cpp(into: Tensor, flat: Tensor, under: tuple[int, int], offset: int) -> None:
-    library: Any = cpp_launch.library()
-    dtype = cpp_launch.DTYPES.index(into.dtype)
-    threads = torch.get_num_threads()
-    addresses = flat.data_ptr(), into.data_ptr()
-    library.zoopt_round(*addresses, len(flat), offset, *under, dtype, threads)
-    cpp_launch.written([into])
 
 
 def _in_triton(into: Tensor, flat: Tensor, under: tuple[int, int], offset: int) -> None:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoopt.directions.kernel.generator import BLOCK, random_word
+from zoopt.directions.kernel.generator import HALF_BLOCK, random_word
 
 HALF = (torch.float16, torch.bfloat16)
-
-PER_BLOCK = BLOCK // 2
-"""Words that a block's noise is made from. Elements at this distance share a word."""
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -24,8 +21,8 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 def noise_at(offsets: Tensor, key: Tensor) -> Tensor:
     """16 random bits at int32 offsets of any shape, under a key of two int32 words."""
-    word = random_word(offsets & ~PER_BLOCK, key)
-    return torch.where((offsets & PER_BLOCK) == 0, word, word >> 16)
+    word = random_word(offsets & ~HALF_BLOCK, key)
+    return torch.where((offsets & HALF_BLOCK) == 0, word, word >> 16)
 
 
 def stochastic_round(acc: Tensor, dtype: torch.dtype, word: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def _kernels() -> Any:
 def _compiled_for(total: Sum) -> int:
     """The number of terms that the kernel is compiled for: 1, 2, 4, 8, or any."""
     number = len(total.terms)
-    return 1 << max(number - 1, 0).bit_length() if number <= _UNROLLED else _ANY
+    return 1 << (number - 1).bit_length() if 0 < number <= _UNROLLED else _ANY
 
 
 def _numbers(total: Sum, plan: Plan) -> NDArray[np.int32]:

@@ -11,18 +11,17 @@ import math
 import triton
 import triton.language as tl
 
-from zoopt.directions.kernel import gaussian, generator, plan, rademacher, rounding
+from zoopt.directions.kernel import gaussian, generator, plan, rademacher
 
 _BLOCK = tl.constexpr(generator.BLOCK)
 _COLUMNS = tl.constexpr(plan.COLUMNS)
 _SHIFTS = tl.constexpr(generator.SHIFTS)
 _FACTORS = tl.constexpr(generator.FACTORS)
-_PER_BLOCK = tl.constexpr(rounding.PER_BLOCK)
 _SIGN_BIT, _ONE = tl.constexpr(generator.SIGN_BIT), tl.constexpr(rademacher.ONE)
 _LOG, _SIN, _COS = (tl.constexpr(part) for part in (gaussian.LOG, gaussian.SIN, gaussian.COS))
 _SQRT_HALF_BITS = tl.constexpr(gaussian.SQRT_HALF_BITS)
 _MINUS_TWICE_LOG_2 = tl.constexpr(-2.0 * math.log(2.0))
-_HALF_BLOCK = tl.constexpr(gaussian.HALF_BLOCK)
+_HALF_BLOCK = tl.constexpr(generator.HALF_BLOCK)
 _ALIGNED = tl.constexpr(16)
 """Bytes that a thread reads or writes at once."""
 
@@ -219,8 +218,8 @@ def round_at_random(
     at = tl.program_id(0) * size + tl.arange(0, size)
     inside = at < length
     counter = offset + at
-    word = _random_word_under(counter & ~_PER_BLOCK, first, second)
-    word = tl.where((counter & _PER_BLOCK) == 0, word, word >> 16)
+    word = _random_word_under(counter & ~_HALF_BLOCK, first, second)
+    word = tl.where((counter & _HALF_BLOCK) == 0, word, word >> 16)
     rounded = _stochastic_round(tl.load(values + at, mask=inside), dtype, word)
     tl.store(into + at, rounded.to(dtype), mask=inside)
 
