@@ -43,7 +43,7 @@ def ours(d, direction):
     x = torch.nn.Parameter(torch.zeros(d))
     value = iter(np.random.default_rng(0).random(10**6)).__next__
     make = lambda: zoopt.ZOOptimizer([x], lr=1e-6, estimator="mezo", direction=direction)  # noqa: E731
-    make().step(value)  # compiles its kernel where θ is large
+    make().step(value)  # compiles its kernel
     before = _reset_peak()
     optimizer = make()
     return before, 2, lambda: optimizer.step(value)
