@@ -122,6 +122,14 @@ def test_blocked_and_flat_rademacher_agree() -> None:
     assert torch.equal(blocked.view(-1), RADEMACHER.at(offsets, key))
 
 
+def test_signs_of_blocks_compiled_equal_eager_ones() -> None:
+    numbers = torch.tensor([7, 0, 3, 2**21 - 1, -5], dtype=torch.int32).repeat(40)
+    keys = torch.arange(400, dtype=torch.int32).mul(123456789).view(200, 2)
+    expected = signs_of(rademacher_words(numbers[:, None], keys.T.unsqueeze(2)))
+    torch.set_num_threads(2)
+    assert torch.equal(cpp_launch.signs(numbers, keys), expected)
+
+
 @each_unit
 def test_eager_chunks_do_not_show(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = z(unit, 10_000, compiled=False)

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoopt.directions.kernel import compilation, cpp_launch
 from zoopt.directions.kernel.device import uploaded
 from zoopt.directions.kernel.full_precision import full_precision
 from zoopt.directions.kernel.generator import BLOCK, LEFT, RIGHT
-from zoopt.directions.kernel.rademacher import rademacher_words, signs_of
+from zoopt.directions.kernel.rademacher import RADEMACHER, rademacher_words, signs_of
 from zoopt.directions.kernel.round_into import round_into
 from zoopt.directions.kernel.rounding import HALF, accumulator
+from zoopt.directions.kernel.sums import Sum
 from zoopt.interfaces import Change, Place, Slot, Terms
 from zoopt.seeds import key_table
 
@@ -203,10 +205,17 @@ def _signs(
     each = np.repeat(blocks, len(seeds))
     numbers = np.arange(each.sum()) - np.repeat(each.cumsum() - each, each)
     rows = np.repeat(keys.reshape(-1, 2), each, axis=0)
-    words = rademacher_words(
-        uploaded(numbers, torch.int32, device)[:, None],
-        uploaded(rows.T.copy(), torch.int32, device)[:, :, None],
+    made = _blocks(
+        uploaded(numbers, torch.int32, device), uploaded(rows, torch.int32, device).contiguous()
     )
-    runs = torch.split(signs_of(words), [count * len(seeds) for count in blocks])
+    runs = torch.split(made, [count * len(seeds) for count in blocks])
     for (_, _, number), run in zip(wanted, runs, strict=True):
         yield run.view(len(seeds), -1)[:, :number]
+
+
+def _blocks(numbers: Tensor, keys: Tensor) -> Tensor:
+    """Signs of blocks, shape (n, 32, 16), from their numbers (n,) and keys (n, 2)."""
+    total = Sum(RADEMACHER, (), 1.0, stochastic=False, rounding_seed=0)
+    if compilation.allowed() and cpp_launch.usable(total, torch.float32, numbers.device):
+        return cpp_launch.signs(numbers, keys)
+    return signs_of(rademacher_words(numbers[:, None], keys.T.unsqueeze(2)))

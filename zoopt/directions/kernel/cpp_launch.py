@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -87,6 +87,19 @@ def round_at_random(into: Tensor, values: Tensor, key: tuple[int, int], offset: 
     torch.autograd.graph.increment_version(into)
 
 
+def signs(numbers: Tensor, keys: Tensor) -> Tensor:
+    """z of Rademacher blocks, fp32 of shape (n, 32, 16).
+
+    Args:
+        numbers: int32 of shape (n,), the blocks' numbers in their segments.
+        keys: int32 of shape (n, 2), contiguous like the numbers.
+    """
+    into, functions = torch.empty(len(numbers), 32, 16, dtype=torch.float32), cast(Any, library())
+    where = numbers.data_ptr(), keys.data_ptr(), len(numbers), into.data_ptr()
+    functions.zoopt_signs(*where, torch.get_num_threads())
+    return into
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The library; None, after one warning, if it cannot be built."""
@@ -105,5 +118,7 @@ def library() -> ctypes.CDLL | None:
     pointer, word, size = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     built.zoopt_pass.argtypes = pointer, word, word, word
     built.zoopt_round.argtypes = pointer, pointer, size, *5 * (word,)
-    built.zoopt_pass.restype = built.zoopt_round.restype = None
+    built.zoopt_signs.argtypes = pointer, pointer, size, pointer, word
+    for function in (built.zoopt_pass, built.zoopt_round, built.zoopt_signs):
+        function.restype = None
     return built

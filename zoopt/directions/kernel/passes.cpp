@@ -290,3 +290,13 @@ extern "C" void zoopt_round(const float* values, u16* into, i64 length, u32 offs
   const Key key{first, second};
   (dtype == FP16 ? round_all<Fp16> : round_all<Bf16>)(values, into, length, offset, key, threads);
 }
+
+// z of whole Rademacher blocks, 512 values each, from their numbers and keys.
+extern "C" void zoopt_signs(const i32* numbers, const Key* keys, i64 blocks, float* into,
+                            i32 threads) {
+#pragma omp parallel for schedule(static) num_threads(blocks > ALONE * TILE ? threads : 1)
+  for (i64 i = 0; i < blocks; ++i) {
+    std::fill(into + i * BLOCK, into + (i + 1) * BLOCK, 0.0f);
+    Rademacher::add(into + i * BLOCK, 1.0f, u32(numbers[i]), keys[i]);
+  }
+}
