@@ -95,7 +95,7 @@ class Console:
 
     def step(self, entry: dict[str, Any]) -> None:
         """Shows a step."""
-        if "compile_seconds" in entry:
+        if entry.get("compile_seconds", 0.0) >= 0.1:
             self._out.print(f"compiled kernels in {entry['compile_seconds']:.1f} s")
         if entry["value"] is not None:
             self._smooth = _average(self._smooth, entry["value"])
