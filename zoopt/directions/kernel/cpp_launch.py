@@ -1,11 +1,11 @@
-"""A whole pass on a CPU as one call of the C++ kernel (``passes.cpp``)."""
+"""Calls of the C++ library (``passes.cpp``): a whole pass on a CPU, rounding at random, signs."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +94,8 @@ def signs(numbers: Tensor, keys: Tensor) -> Tensor:
         numbers: int32 of shape (n,), the blocks' numbers in their segments.
         keys: int32 of shape (n, 2), contiguous like the numbers.
     """
-    into, functions = torch.empty(len(numbers), 32, 16, dtype=torch.float32), cast(Any, library())
+    into = torch.empty(len(numbers), 32, 16, dtype=torch.float32)
+    functions: Any = library()
     where = numbers.data_ptr(), keys.data_ptr(), len(numbers), into.data_ptr()
     functions.zoopt_signs(*where, torch.get_num_threads())
     return into
