@@ -50,6 +50,18 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     plan._plan.cache_clear()
 
 
+@pytest.fixture(params=["raises", "differs"])
+def faulty_launch(request: pytest.FixtureRequest) -> tuple[check.Launch, str]:
+    """A kernel's launch that fails or does nothing, and the end of the warning about it."""
+    raises = request.param == "raises"
+
+    def launch(*_: object) -> None:
+        if raises:
+            raise ValueError("no such instruction")
+
+    return launch, "no such instruction" if raises else "differ from those of eager execution"
+
+
 @pytest.fixture(autouse=True)
 def fixed_randomness() -> None:
     torch.manual_seed(0)

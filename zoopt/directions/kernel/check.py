@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from zoopt.directions.kernel import compilation, eager, generator
 from zoopt.directions.kernel.generator import BLOCK, Unit
@@ -63,6 +64,13 @@ class Checked:
         return not self.broken
 
 
+def require_same_bits(found: Tensor, expected: Tensor) -> None:
+    """Raises RuntimeError unless a kernel's results equal the reference's in every bit."""
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[found.element_size()]
+    if not torch.equal(found.view(bits), expected.view(bits)):
+        raise RuntimeError("its results differ from those of eager execution")
+
+
 def _compare(launch: Launch, variant: Variant) -> None:
     """Raises unless the results on a sample equal the reference's.
 
@@ -74,7 +82,6 @@ def _compare(launch: Launch, variant: Variant) -> None:
         .sinh()
         .to(variant.device, variant.dtype)
     )
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
     for first, scale in ((0, 1.0), (700, 1e-3), (generator.SEGMENT - 1300, 1e-6)):
         terms = tuple((seed + 1, scale / (seed + 1)) for seed in range(variant.terms))
         total = Sum(variant.unit, terms, 0.9, variant.stochastic, rounding_seed=1)
@@ -89,6 +96,5 @@ def _compare(launch: Launch, variant: Variant) -> None:
                     for index, (part, into) in enumerate(parts)
                 ]
                 apply(total, places, first)
-                results.append(result.view(bits))
-            if not torch.equal(*results):
-                raise RuntimeError("its results differ from those of eager execution")
+                results.append(result)
+            require_same_bits(*results)

@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from zoopt.support.memory import ran_out
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -66,17 +69,17 @@ def kernel_mode(mode: str) -> Iterator[None]:
         _state.mode = previous
 
 
-def passes(check: Callable[[], None], kernel: str, instead: str) -> bool:
-    """Whether a kernel passes its check, with a warning if not; its time counts as compilation.
+def attempted(make: Callable[[], T], kernel: str, instead: str) -> T | None:
+    """What a function makes; None, after a warning, if it fails. Its time counts as compilation.
 
     Args:
-        check: raises if the kernel does not work.
+        make: builds or checks a kernel.
         kernel: its name, for the warning.
-        instead: what zoopt does in that case, for the warning.
+        instead: what zoopt does without it, for the warning.
     """
     try:
         with counted():
-            check()
+            return make()
     except Exception as error:
         if ran_out(error):
             raise
@@ -86,8 +89,17 @@ def passes(check: Callable[[], None], kernel: str, instead: str) -> bool:
             kernel,
             reason(error),
         )
-        return False
-    return True
+        return None
+
+
+def passes(check: Callable[[], None], kernel: str, instead: str) -> bool:
+    """Whether a check of a kernel raises nothing; see :func:`attempted`."""
+
+    def checked() -> bool:
+        check()
+        return True
+
+    return attempted(checked, kernel, instead) is not None
 
 
 def reason(error: Exception) -> str:

@@ -17,7 +17,6 @@ from zoopt.directions.kernel.plan import plan_of
 from zoopt.directions.kernel.rounding import accumulator
 from zoopt.directions.kernel.sums import Sum
 from zoopt.interfaces import Place
-from zoopt.support.memory import ran_out
 
 _UNITS, _DTYPES = list(cpp_build.UNITS), list(cpp_build.DTYPES)
 _TERMS = 3
@@ -104,18 +103,11 @@ def signs(numbers: Tensor, keys: Tensor) -> Tensor:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The library; None, after one warning, if it cannot be built."""
-    try:
-        with compilation.counted():
-            built = cpp_build.build()
-    except (OSError, RuntimeError) as error:
-        if ran_out(error):
-            raise
-        compilation.log.warning(
-            "zoopt %s (the results are the same), because its C++ kernel was not compiled: %s",
-            INSTEAD,
-            compilation.reason(error),
-        )
-        return None
+    return compilation.attempted(_built, "C++", INSTEAD)
+
+
+def _built() -> ctypes.CDLL:
+    built = cpp_build.build()
     pointer, word, size = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     built.zoopt_pass.argtypes = pointer, word, word, word
     built.zoopt_round.argtypes = pointer, pointer, size, *5 * (word,)

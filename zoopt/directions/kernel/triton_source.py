@@ -70,7 +70,7 @@ def add_to_pieces(
 
     # A thread's elements differ in the first dimension, so it has several rows of one column.
     block = tl.arange(0, blocks)[None, :, None, None]
-    row = tl.arange(0, 8)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
+    row = _rows(8)
     column = tl.arange(0, 16)[None, None, None, :]
     within = block * _BLOCK + row * 16 + column
     whole = (position >= 0) & (left >= blocks * _BLOCK) & ((source | into) % _ALIGNED == 0)
@@ -90,7 +90,7 @@ def add_to_pieces(
             acc = acc + z * _number(numbers + 1 + k)
     if stochastic:
         word = _rounding_word(first_block + block, column, keys + 2 * count)
-        acc = _stochastic_round(acc, dtype, tl.reshape(word, acc.shape))
+        acc = _stochastic_round(acc, dtype, word)
     result = acc.to(dtype)
 
     if whole:
@@ -98,6 +98,12 @@ def add_to_pieces(
     else:
         inside = _inside(within, position, left, blocks)
         tl.store(into.to(tl.pointer_type(dtype)) + within, result, mask=inside)
+
+
+@triton.jit
+def _rows(fours: tl.constexpr):
+    """Numbers of the first rows of a block, of which a thread has every fourth."""
+    return tl.arange(0, fours)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
 
 
 @triton.jit
@@ -166,8 +172,7 @@ def _minus_twice_log(x):
 
 @triton.jit
 def _gaussian(block, row, column, key):
-    low = tl.arange(0, 4)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
-    offset = block * _BLOCK + low * 16 + column
+    offset = block * _BLOCK + _rows(4) * 16 + column
     second = _random_word(offset + _HALF_BLOCK, key)
     u = ((_random_word(offset, key) & 0x7FFFFFFF).to(tl.float32) + 0.5) * 2.0**-31
     radius = tl.sqrt_rn(_minus_twice_log(u))
@@ -227,9 +232,8 @@ def round_at_random(
 @triton.jit
 def _rounding_word(block, column, key):
     """A word for two elements, 16 rows apart."""
-    row = tl.arange(0, 4)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, :, None]
-    word = _random_word(block * _BLOCK + row * 16 + column, key)
-    return tl.permute(tl.join(word, word >> 16), (4, 0, 1, 2, 3))
+    word = _random_word(block * _BLOCK + _rows(4) * 16 + column, key)
+    return _both(word, word >> 16)
 
 
 @triton.jit
