@@ -4,6 +4,8 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 import zoopt
 from benchmarks import batches, models
@@ -13,10 +15,32 @@ from benchmarks.step_cost.rounds import visit_of
 from benchmarks.step_cost.steps import NEW_TOKENS
 
 ROW, ROWS, PROBES, STEP = "one row", "K rows", "K probes", "K probes and update"
+AGAIN = "K rows, results written and read once more"
+
+
+class _WrittenAgain(TorchFunctionMode):
+    """Accumulates each product with weights onto zeros: the traffic of adding anything to it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not F.linear:
+            return func(*args, **kwargs or {})
+        x, weight, bias = (*args, None)[:3]
+        rows = x.reshape(-1, x.shape[-1])
+        out = x.new_zeros(len(rows), len(weight)) if bias is None else bias.repeat(len(rows), 1)
+        return out.addmm_(rows, weight.mT).view(*x.shape[:-1], -1)
 
 
 def _plain(model, values, k):
     return visit_of(torch.no_grad()(lambda: values(zoopt.Population(k))))
+
+
+def _again(model, values, k):
+    @torch.no_grad()
+    def value():
+        with _WrittenAgain():
+            return values(zoopt.Population(k))
+
+    return visit_of(value)
 
 
 def _optimizer(model, k):
@@ -41,9 +65,14 @@ def _step(model, values, k):
 
 
 def methods(k):
-    """The model on K rows, which is the floor, and on one; K probes; and a step of K probes."""
+    """The model on K rows, which is the floor, and on one; K probes; and a step of K probes.
+
+    The model on K rows with its results written and read once more is the limit of any code that
+    adds perturbations to them.
+    """
     return {
         ROWS: partial(_plain, k=k),
+        AGAIN: partial(_again, k=k),
         ROW: partial(_plain, k=1),
         PROBES: partial(_probes, k=k),
         STEP: partial(_step, k=k),
@@ -95,6 +124,6 @@ def generation(k):
 _PREFILL_K, _GENERATION_K = (2, 8, 32), (32,)
 
 PROBES_OF = {prefill(k): k for k in _PREFILL_K} | {generation(k): k for k in _GENERATION_K}
-BATCHED = {prefill(k): Case(_prefill, methods(k), rounds=5) for k in _PREFILL_K} | {
+BATCHED = {prefill(k): Case(_prefill, methods(k), rounds=9) for k in _PREFILL_K} | {
     generation(k): Case(_generation, methods(k), rounds=3) for k in _GENERATION_K
 }

@@ -137,6 +137,7 @@ def probes_of(found: Results, cases: Mapping[str, int]) -> str:
                 "K rows, s": rows["seconds"][batched.ROWS],
                 "K probes, s": rows["seconds"][batched.PROBES],
                 "K probes ÷ K rows": rows["ratio"][batched.PROBES],
+                "limit": rows["ratio"].get(batched.AGAIN),
                 "whole step ÷ K rows": rows["ratio"][batched.STEP],
                 "K × one row ÷ K probes": k * found.ratio(case, batched.ROW, batched.PROBES),
                 "why not": rows["reason"][batched.PROBES],

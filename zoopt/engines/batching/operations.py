@@ -23,8 +23,8 @@ from zoopt.probes.population import Population
 
 _ROWS = 8
 """Rows per probe from which thin products are computed probe by probe, ..."""
-_SPARED = 4
-"""... if each probe has at most this fraction (1/4) of all columns of the factors."""
+_SPARED = 32
+"""... if each probe has at most this fraction (1/32) of all columns of the factors."""
 
 
 def perturbed_operation(
@@ -119,7 +119,7 @@ def _embedding(
     if max_norm is not None or factors is None:
         return NotImplemented
     ids = with_rows(ids, population)
-    thin = _weighted(F.embedding(ids.flatten(), factors.left), factors.coefficients)
+    thin = _weighted(F.embedding(ids.flatten(), factors.left), factors.weights.coefficients)
     rows = F.embedding(ids.flatten(), weight.detach())
     return rows.addmm_(thin, factors.right.mT).view(*ids.shape, -1)
 
@@ -209,14 +209,15 @@ def _thin(flat: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
     Multiplies all rows with all columns of the factors, most of which have a coefficient of 0; or,
     if that takes longer, each probe's rows with the probe's own columns.
     """
-    left, right, coefficients, columns = factors
-    probes, own = columns.shape
-    if flat.element_size() < 4 or len(flat) < _ROWS * probes or own * _SPARED > left.shape[1]:
+    left, right, (coefficients, columns, own) = factors
+    probes, each = columns.shape
+    if flat.element_size() < 4 or len(flat) < _ROWS * probes or each * _SPARED > left.shape[1]:
         projected = _weighted(flat @ right, coefficients)
         return projected @ left.mT if bias is None else torch.addmm(bias, projected, left.mT)
-    scaled = right.mT[columns] * coefficients.gather(1, columns).unsqueeze(2)
-    projected = torch.bmm(flat.view(probes, -1, flat.shape[1]), scaled.mT)
-    outer = left.mT[columns]
+    inner, outer = (
+        side.mT.index_select(0, columns.flatten()).view(probes, each, -1) for side in (right, left)
+    )
+    projected = torch.bmm(flat.view(probes, -1, flat.shape[1]), inner.mT) * own.unsqueeze(1)
     made = torch.bmm(projected, outer) if bias is None else torch.baddbmm(bias, projected, outer)
     return made.flatten(0, 1)
 
@@ -231,7 +232,8 @@ def _repeat(stacked: Tensor, x: Tensor) -> Tensor:
     """(K, *shape) as (rows, 1, …, *shape), to broadcast to an activation (rows, …, *shape)."""
     ones = (1,) * (x.ndim - stacked.ndim)
     spread = stacked.reshape(len(stacked), *ones, *stacked.shape[1:])
-    return spread.repeat_interleave(x.shape[0] // len(stacked), 0)
+    each = x.shape[0] // len(stacked)
+    return spread if each == 1 else spread.repeat_interleave(each, 0)
 
 
 def _per_row(perturbation: Perturbation, x: Tensor) -> Tensor:

@@ -18,6 +18,17 @@ from zoopt.interfaces import Change, Place, Slot, Terms
 from zoopt.parameters.masters import vectors_alike
 
 
+class Weights(NamedTuple):
+    """Coefficients of q columns of factors for K probes."""
+
+    coefficients: Tensor
+    """Shape (K, q)."""
+    columns: Tensor
+    """Shape (K, p): for each probe p columns, including all whose coefficient is not 0."""
+    own: Tensor
+    """Shape (K, p): the coefficients of these columns."""
+
+
 class ProbeTerms:
     """The displacements of K probes for the tensors of a group: Σ_s c[k, s] z(s) over all seeds.
 
@@ -39,13 +50,13 @@ class ProbeTerms:
             for seed, c in each:
                 row[place[seed]] += c
         self._coefficients = torch.tensor(table, dtype=torch.float64)
-        self._weights: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        self._weights: dict[tuple[int, torch.dtype, torch.device], Weights] = {}
 
-    def weights(self, like: Tensor, rank: int = 1) -> tuple[Tensor, Tensor]:
-        """Every probe's coefficients of the factors' columns, and its columns.
+    def weights(self, like: Tensor, rank: int = 1) -> Weights:
+        """Every probe's coefficients of the factors' columns.
 
         Args:
-            like: a tensor with the dtype of the coefficients and the device of both results.
+            like: a tensor with the dtype of the coefficients and the device of the results.
             rank: columns per seed.
         """
         key = rank, like.dtype, like.device
@@ -53,9 +64,10 @@ class ProbeTerms:
             c = self._coefficients.repeat_interleave(rank, 1)
             most = int((c != 0).sum(1).max())
             columns = torch.argsort(c == 0, dim=1, stable=True)[:, :most]
-            self._weights[key] = (
+            self._weights[key] = Weights(
                 uploaded(c, like.dtype, like.device),
                 uploaded(columns, torch.int64, like.device),
+                uploaded(c.gather(1, columns), like.dtype, like.device),
             )
         return self._weights[key]
 
@@ -76,8 +88,7 @@ class ProbeTerms:
         for slots in vectors_alike(self._slots):
             theta = torch.cat([slot.exact.detach().view(-1) for slot in slots])
             z = torch.cat([self.sides[slot.index][0] for slot in slots])
-            c, _ = self.weights(z)
-            moved = torch.addmm(theta, c, z.T).to(theta.dtype)
+            moved = torch.addmm(theta, self.weights(z).coefficients, z.T).to(theta.dtype)
             parts = torch.split(moved, [slot.tensor.numel() for slot in slots], 1)
             for slot, part in zip(slots, parts, strict=True):
                 made[slot.index] = part.view(-1, *slot.tensor.shape)
@@ -85,16 +96,13 @@ class ProbeTerms:
 
 
 class Factors(NamedTuple):
-    """Probe k adds (left · coefficients[k]) rightᵀ to a matrix of shape (m, n)."""
+    """Probe k adds (left · weights.coefficients[k]) rightᵀ to a matrix of shape (m, n)."""
 
     left: Tensor
     """Shape (m, q)."""
     right: Tensor
     """Shape (n, q)."""
-    coefficients: Tensor
-    """Shape (K, q)."""
-    columns: Tensor
-    """Shape (K, p): for each probe p columns, including all whose coefficient is not 0."""
+    weights: Weights
 
 
 class Perturbation(ABC):
@@ -154,7 +162,7 @@ class OfParameter(Perturbation):
         if self._factors is None and matrix.ndim == 2:
             left, right = self._probes.sides[self._slot.index]
             weights = self._probes.weights(matrix, self._probes.direction.rank)
-            self._factors = Factors(left.to(matrix), right.to(matrix), *weights)
+            self._factors = Factors(left.to(matrix), right.to(matrix), weights)
         return self._factors
 
 
