@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -98,6 +99,8 @@ class Population:
 
 def takes_population(closure: Callable[..., Any]) -> bool:
     """Whether a closure takes a population: it has a positional parameter without default."""
+    if isinstance(closure, FunctionType) and not vars(closure):  # a quick way, without a signature
+        return closure.__code__.co_argcount > len(closure.__defaults__ or ())
     try:
         parameters = inspect.signature(closure).parameters.values()
     except ValueError:  # a builtin without a signature

@@ -37,7 +37,8 @@ class Settings:
         eps: perturbation scale of a probe, in units of the parameters; "auto" measures a suitable
             one for the model and the objective.
         eps_schedule: how eps changes: "constant", "linear" to a tenth, "power" (Spall's k^-0.101).
-        direction: distribution of the directions (``zoopt list directions``).
+        direction: distribution of the directions (``zoopt list directions``); MeZO's paper has
+            gaussian ones, which cost more.
         engine: how probes are evaluated; "auto" leaves it to the estimator.
         update: update rule (``zoopt list updates``).
         update_options: options of the update rule, as {beta: 0.5} for momentum.
