@@ -30,7 +30,7 @@ def merge(model: torch.nn.Module, runs: Sequence[str | Path]) -> int:
     Args:
         model: the base model of all runs, with its weights before tuning. Runs may have tuned
             different parameters of it.
-        runs: folders of two or more runs.
+        runs: folders of two or more runs. One that is given twice counts twice.
 
     Returns:
         The number of updates applied.
