@@ -509,6 +509,22 @@ def test_factors_of_many_tensors_are_those_of_each_under_each_seed(rank):
             assert torch.equal(b, alone_b)
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_factors_of_matrices_are_rounded_to_their_dtype_and_those_of_vectors_are_not(rank, dtype):
+    direction, seeds = zoopt.LowRank(rank), [4, 9]
+    tensors = [torch.empty(40, 30, dtype=dtype), torch.empty(7), torch.empty(20, 5)]
+    places = [Place(tensor, i) for i, tensor in enumerate(tensors)]
+    exact = direction.factors(places, seeds)
+    found = direction.factors(places, seeds, rounded=True)
+    for place, whole, rounded in zip(places, exact, found, strict=True):
+        for side, other in zip(whole, rounded, strict=True):
+            assert other.dtype == place.tensor.dtype
+            assert torch.equal(side.to(other.dtype), other)
+    ((vector, _),) = direction.factors([Place(torch.empty(9, dtype=dtype), 0)], seeds, rounded=True)
+    assert vector.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
 @pytest.mark.parametrize("seed", [0, 5, 2**64 - 1])
 @pytest.mark.parametrize("path", [(0, 0, 2), (7, 1 << 31, 3)])
 def test_a_table_of_keys_has_the_key_of_each(seed, path):

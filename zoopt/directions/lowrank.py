@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -141,7 +142,9 @@ class LowRank:
         rows = torch.addmm(rows, left[ids.flatten()], right.T)
         return rows.to(matrix.dtype).view(*ids.shape, -1)
 
-    def factors(self, places: Sequence[Place], seeds: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    def factors(
+        self, places: Sequence[Place], seeds: Sequence[int], rounded: bool = False
+    ) -> list[tuple[Tensor, Tensor]]:
         """The factors of z(s)[index] for several seeds side by side, in fp32 (fp64 for fp64).
 
         The factors of many tensors are generated in a few operations.
@@ -150,29 +153,33 @@ class LowRank:
             places: non-empty tensors: matrices of shape (m, n), or tensors treated as such; their
                 values are not used. A vector is treated as a single column, with B = 1.
             seeds: S of them.
+            rounded: whether factors of matrices are rounded to the matrix's dtype.
 
         Returns:
             For each place A of shape (m, S r), which includes 1/√r, and B of shape (n, S r);
             columns k r to (k + 1) r − 1 belong to seed k. For a vector r is 1.
         """
         parts = self._parts(places, len(seeds))
-        return [each for part in parts for each in self._factors(part, seeds)]
+        return [each for part in parts for each in self._factors(part, seeds, rounded)]
 
-    def _factors(self, part: Sequence[Place], seeds: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    def _factors(
+        self, part: Sequence[Place], seeds: Sequence[int], rounded: bool = False
+    ) -> list[tuple[Tensor, Tensor]]:
         wanted = []
         for tensor, index in ((place.tensor, place.index) for place in part):
             m, n = _as_matrix(tensor).shape
-            wanted.append((index, LEFT, m * self._rank_of(tensor)))
+            dtype = tensor.dtype if rounded and tensor.ndim > 1 else accumulator(tensor.dtype)
+            wanted.append(_Wanted(index, LEFT, m * self._rank_of(tensor), dtype))
             if tensor.ndim > 1:
-                wanted.append((index, RIGHT, n * self.rank))
+                wanted.append(_Wanted(index, RIGHT, n * self.rank, dtype))
         device = part[0].tensor.device
         signs = _signs(seeds, wanted, device)
         ones = torch.ones(1, len(seeds), device=device)
         found = []
         for tensor in (place.tensor for place in part):
-            rank, dtype = self._rank_of(tensor), accumulator(tensor.dtype)
-            a = _columns(next(signs), rank).to(dtype)
-            b = (_columns(next(signs), rank) if tensor.ndim > 1 else ones).to(dtype)
+            rank = self._rank_of(tensor)
+            a = _columns(next(signs), rank)
+            b = _columns(next(signs), rank) if tensor.ndim > 1 else ones.to(a)
             found.append((a if rank == 1 else a / math.sqrt(rank), b))
         return found
 
@@ -190,27 +197,37 @@ def _columns(signs: Tensor, rank: int) -> Tensor:
     return signs.reshape(len(signs), number, rank).transpose(0, 1).reshape(number, -1)
 
 
-def _signs(
-    seeds: Sequence[int], wanted: Sequence[tuple[int, int, int]], device: torch.device
-) -> Iterator[Tensor]:
-    """Signs ±1 in fp32, shape (S, number), for each (index, purpose, number).
+class _Wanted(NamedTuple):
+    """One factor of a tensor, which is the ``position``-th of θ."""
 
-    Their words are generated together; each result is a view of whole blocks.
+    position: int
+    purpose: int
+    number: int
+    dtype: torch.dtype
+
+
+def _signs(
+    seeds: Sequence[int], wanted: Sequence[_Wanted], device: torch.device
+) -> Iterator[Tensor]:
+    """Signs ±1 of shape (S, number) for each factor.
+
+    They are generated together; each result is a view of whole blocks.
     """
     if not seeds:
-        yield from (torch.zeros(0, number, device=device) for _, _, number in wanted)
+        yield from (torch.zeros(0, w.number, dtype=w.dtype, device=device) for w in wanted)
         return
-    keys = key_table(seeds, [(index, 0, purpose) for index, purpose, _ in wanted])
-    blocks = [-(-number // BLOCK) for _, _, number in wanted]
+    keys = key_table(seeds, [(w.position, 0, w.purpose) for w in wanted])
+    blocks = [-(-w.number // BLOCK) for w in wanted]
     each = np.repeat(blocks, len(seeds))
     numbers = np.arange(each.sum()) - np.repeat(each.cumsum() - each, each)
     rows = np.repeat(keys.reshape(-1, 2), each, axis=0)
     made = _blocks(
         uploaded(numbers, torch.int32, device), uploaded(rows, torch.int32, device).contiguous()
     )
-    runs = torch.split(made, [count * len(seeds) for count in blocks])
-    for (_, _, number), run in zip(wanted, runs, strict=True):
-        yield run.view(len(seeds), -1)[:, :number]
+    sizes = [count * len(seeds) for count in blocks]
+    runs = {dtype: torch.split(made.to(dtype), sizes) for dtype in {w.dtype for w in wanted}}
+    for i, w in enumerate(wanted):
+        yield runs[w.dtype][i].view(len(seeds), -1)[:, : w.number]
 
 
 def _blocks(numbers: Tensor, keys: Tensor) -> Tensor:

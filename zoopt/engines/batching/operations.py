@@ -106,7 +106,7 @@ def _affine(
         out = added.addmm_(flat, matrix)
     if tuned_bias is not None:
         grouped = out.view(population.size, -1, out.shape[-1])
-        out = (grouped + tuned_bias.stacked().unsqueeze(1)).to(out.dtype)
+        grouped.add_(tuned_bias.stacked().unsqueeze(1))
     return out.view(*x.shape[:-1], matrix.shape[1])
 
 
@@ -141,10 +141,14 @@ def _normalization(
             per_row = tensor
         else:  # one weight per channel, which is dimension 1
             per_row = tensor.view(-1, *(1,) * (out.ndim - 2))
+        dtype = torch.result_type(out, tensor)
         if id(tensor) in made:
-            stacked = made[id(tensor)].stacked().view(population.size, *per_row.shape)
-            per_row = _repeat(stacked, out)
-        out = apply(out, per_row).to(torch.result_type(out, tensor))
+            ones = (1,) * (out.ndim - per_row.ndim)
+            stacked = made[id(tensor)].stacked().view(population.size, *ones, *per_row.shape)
+            grouped = out.unflatten(0, (population.size, -1))
+            out = apply(grouped, stacked).flatten(0, 1).to(dtype)
+        else:
+            out = apply(out, per_row).to(dtype)
     return out.to(x.dtype) if rounded else out
 
 

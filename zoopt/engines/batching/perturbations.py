@@ -73,9 +73,12 @@ class ProbeTerms:
 
     @cached_property
     def sides(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """The factors of z for all seeds of every matrix and vector, by its position in θ."""
+        """The factors of z for all seeds of every matrix and vector, by its position in θ.
+
+        Those of a matrix are in its dtype.
+        """
         places = [Place(slot.exact.detach(), slot.index) for slot in self._slots]
-        factors = self.direction.factors(places, self.seeds)
+        factors = self.direction.factors(places, self.seeds, rounded=True)
         return {place.index: each for place, each in zip(places, factors, strict=True)}
 
     @cached_property
@@ -162,7 +165,7 @@ class OfParameter(Perturbation):
         if self._factors is None and matrix.ndim == 2:
             left, right = self._probes.sides[self._slot.index]
             weights = self._probes.weights(matrix, self._probes.direction.rank)
-            self._factors = Factors(left.to(matrix), right.to(matrix), weights)
+            self._factors = Factors(left, right, weights)
         return self._factors
 
 
