@@ -1,6 +1,6 @@
 """Many probes in one forward: the batched engine against the model on as many rows, and on one."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -19,7 +19,7 @@ AGAIN = "K rows, results written and read once more"
 
 
 class _WrittenAgain(TorchFunctionMode):
-    """Accumulates each product with weights onto zeros: the traffic of adding anything to it."""
+    """Accumulates products with weights onto zeros or biases: the traffic of adding anything."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is not F.linear:
@@ -30,14 +30,10 @@ class _WrittenAgain(TorchFunctionMode):
         return out.addmm_(rows, weight.mT).view(*x.shape[:-1], -1)
 
 
-def _plain(model, values, k):
-    return visit_of(torch.no_grad()(lambda: values(zoopt.Population(k))))
-
-
-def _again(model, values, k):
+def _plain(model, values, k, mode=nullcontext):
     @torch.no_grad()
     def value():
-        with _WrittenAgain():
+        with mode():
             return values(zoopt.Population(k))
 
     return visit_of(value)
@@ -67,12 +63,12 @@ def _step(model, values, k):
 def methods(k):
     """The model on K rows, which is the floor, and on one; K probes; and a step of K probes.
 
-    The model on K rows with its results written and read once more is the limit of any code that
-    adds perturbations to them.
+    The model on K rows with its results written and read once more is the limit of code that adds
+    perturbations to the results of a library's products.
     """
     return {
         ROWS: partial(_plain, k=k),
-        AGAIN: partial(_again, k=k),
+        AGAIN: partial(_plain, k=k, mode=_WrittenAgain),
         ROW: partial(_plain, k=1),
         PROBES: partial(_probes, k=k),
         STEP: partial(_step, k=k),

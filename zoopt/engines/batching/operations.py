@@ -105,8 +105,7 @@ def _affine(
     else:
         out = added.addmm_(flat, matrix)
     if tuned_bias is not None:
-        grouped = out.view(population.size, -1, out.shape[-1])
-        grouped.add_(tuned_bias.stacked().unsqueeze(1))
+        out.view(population.size, -1, out.shape[-1]).add_(tuned_bias.stacked().unsqueeze(1))
     return out.view(*x.shape[:-1], matrix.shape[1])
 
 
@@ -141,14 +140,11 @@ def _normalization(
             per_row = tensor
         else:  # one weight per channel, which is dimension 1
             per_row = tensor.view(-1, *(1,) * (out.ndim - 2))
-        dtype = torch.result_type(out, tensor)
         if id(tensor) in made:
             ones = (1,) * (out.ndim - per_row.ndim)
-            stacked = made[id(tensor)].stacked().view(population.size, *ones, *per_row.shape)
-            grouped = out.unflatten(0, (population.size, -1))
-            out = apply(grouped, stacked).flatten(0, 1).to(dtype)
-        else:
-            out = apply(out, per_row).to(dtype)
+            per_row = made[id(tensor)].stacked().view(population.size, *ones, *per_row.shape)
+        grouped = apply(out.unflatten(0, (population.size, -1)), per_row)
+        out = grouped.flatten(0, 1).to(torch.result_type(out, tensor))
     return out.to(x.dtype) if rounded else out
 
 
@@ -232,17 +228,12 @@ def _weighted(thin: Tensor, coefficients: Tensor) -> Tensor:
     return (grouped * coefficients.unsqueeze(1)).view_as(thin)
 
 
-def _repeat(stacked: Tensor, x: Tensor) -> Tensor:
-    """(K, *shape) as (rows, 1, …, *shape), to broadcast to an activation (rows, …, *shape)."""
-    ones = (1,) * (x.ndim - stacked.ndim)
-    spread = stacked.reshape(len(stacked), *ones, *stacked.shape[1:])
-    each = x.shape[0] // len(stacked)
-    return spread if each == 1 else spread.repeat_interleave(each, 0)
-
-
 def _per_row(perturbation: Perturbation, x: Tensor) -> Tensor:
     """A perturbed parameter for each row of an activation, to be combined elementwise."""
     stacked = perturbation.stacked()
     if stacked.ndim - 1 == x.ndim:  # the parameter itself has a batch dimension of 1
-        return stacked.flatten(0, 1).repeat_interleave(x.shape[0] // len(stacked), 0)
-    return _repeat(stacked, x)
+        stacked = stacked.flatten(0, 1)
+    ones = (1,) * (x.ndim - stacked.ndim)
+    spread = stacked.reshape(len(stacked), *ones, *stacked.shape[1:])
+    each = x.shape[0] // len(stacked)
+    return spread if each == 1 else spread.repeat_interleave(each, 0)
